@@ -1,0 +1,42 @@
+"""Runs a program until it ends or until our standard input closes: then it is stopped. See ``processes.py``."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+GRACE_SECONDS = 15
+
+
+def main() -> int:
+    """Start ``argv``, print its process id, watch."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr, restore_signals=True, preexec_fn=_default_signals)
+    sys.stdout.write(f"{program.pid}\n")
+    sys.stdout.flush()
+    while program.poll() is None:
+        readable, _, _ = select.select([0], [], [], 0.2)
+        if readable and not os.read(0, 4096):
+            break
+    deadline = time.monotonic() + GRACE_SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        program.terminate()
+    while program.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if program.poll() is None:
+        program.kill()
+    return program.wait()
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.exit(code if code >= 0 else 128 - code)

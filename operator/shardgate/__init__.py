@@ -1,0 +1,4 @@
+"""Shardgate: can the parallel strategy that an LLM deployment declares run on the GPUs that are really free?
+
+Layers, imports pointing down this list only: ``shells`` -> ``adapters`` -> ``api`` -> ``domain``.
+"""

@@ -1,0 +1,139 @@
+"""Renders the models as CustomResourceDefinitions with structural schemas.
+
+A CRD refuses or loses much that pydantic emits: references are inlined, ``null`` alternatives dropped, nullable
+only where a model says so, ``additionalProperties: false`` left to pruning, rules added as CEL.
+"""
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from shardgate.api import GROUP, VERSION
+from shardgate.api.fields import ApiModel
+from shardgate.api.inference_deployment import InferenceDeployment
+from shardgate.api.verification_policy import VerificationPolicy
+
+Json = dict[str, Any]
+
+_DROPPED = ("title", "additionalProperties", "$defs", "exclusiveMinimum", "exclusiveMaximum", "const")
+_PRINTER_COLUMNS = [
+    {"name": "Outcome", "type": "string", "jsonPath": ".status.outcome", "description": "The worst finding's outcome"},
+    {"name": "Score", "type": "integer", "jsonPath": ".status.score", "description": "0 to 100"},
+    {"name": "Strategy", "type": "string", "jsonPath": ".status.strategy", "description": "Parallel strategy"},
+    {"name": "Needed", "type": "integer", "jsonPath": ".status.required.gpus", "description": "GPUs needed"},
+    {"name": "Free", "type": "integer", "jsonPath": ".status.available.free", "description": "GPUs free"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
+
+
+def crds() -> dict[str, Json]:
+    """Plural name -> CustomResourceDefinition."""
+    return {
+        "inferencedeployments": _crd(
+            InferenceDeployment, plural="inferencedeployments", short="infd", scope="Namespaced",
+            columns=_PRINTER_COLUMNS, categories=["shardgate", "all"],
+        ),
+        "verificationpolicies": _crd(
+            VerificationPolicy, plural="verificationpolicies", short="verpol", scope="Cluster",
+            columns=[
+                {"name": "Mode", "type": "string", "jsonPath": ".spec.mode"},
+                {"name": "Capacity", "type": "string", "jsonPath": ".spec.capacity"},
+                {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+            ],
+            categories=["shardgate"],
+        ),
+    }  # fmt: skip
+
+
+def _crd(  # noqa: PLR0913  # keyword-only: a CRD's own fields
+    model: type[ApiModel], *, plural: str, short: str, scope: str, columns: list[Json], categories: list[str]
+) -> Json:
+    kind = model.__name__
+    schema = model.model_json_schema(by_alias=True)
+    root = _structural(schema, schema.get("$defs", {}))
+    root["description"] = model.__doc__
+    root["properties"] = {
+        "apiVersion": {"type": "string", "description": "API version of this object."},
+        "kind": {"type": "string", "description": "Kind of this object."},
+        "metadata": {"type": "object"},
+        **root["properties"],
+    }
+    _add_rules(root, model)
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": scope,
+            "names": {
+                "kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower(),
+                "shortNames": [short], "categories": categories,
+            },
+            "versions": [
+                {
+                    "name": VERSION, "served": True, "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": columns,
+                    "schema": {"openAPIV3Schema": root},
+                }
+            ],
+        },
+    }  # fmt: skip
+
+
+def _structural(node: Json, definitions: Json) -> Json:
+    """One schema node, with references and null alternatives resolved."""
+    node = dict(node)
+    if "$ref" in node:
+        target = definitions[node.pop("$ref").rsplit("/", 1)[-1]]
+        node = {**target, **node}
+        return _structural(node, definitions)
+    if "anyOf" in node:
+        options = [option for option in node.pop("anyOf") if option.get("type") != "null"]
+        if len(options) != 1:
+            problem = f"not structural: {options}"
+            raise ValueError(problem)
+        return _structural({**options[0], **node}, definitions)
+    values = node.get("additionalProperties")
+    kept = {key: value for key, value in node.items() if key not in _DROPPED}
+    if kept.get("default", ...) is None:
+        del kept["default"]
+    if "properties" in kept:
+        kept["properties"] = {name: _structural(each, definitions) for name, each in kept["properties"].items()}
+    if "items" in kept:
+        kept["items"] = _structural(kept["items"], definitions)
+    if isinstance(values, dict) and not kept.get("x-kubernetes-preserve-unknown-fields"):
+        kept["additionalProperties"] = _structural(values, definitions)
+    if kept.get("x-kubernetes-int-or-string"):
+        kept.pop("type", None)  # a quantity may be written as a number; the pattern holds for its string form
+        kept.pop("pattern", None)
+        kept.pop("maxLength", None)
+    if kept.get("type") == "integer":
+        kept["format"] = "int64"
+    for wrong, right in (("minProperties", "minProperties"), ("minLength", "minLength")):
+        if wrong in kept and kept[wrong] == 0:
+            del kept[right]
+    return kept
+
+
+def _add_rules(schema: Json, model: type[BaseModel]) -> None:
+    """CEL rules, at the place of the model that has them."""
+    if issubclass(model, ApiModel) and model.rules:
+        schema["x-kubernetes-validations"] = [
+            {"rule": rule.cel, "message": rule.message, "fieldPath": rule.field, "reason": "FieldValueInvalid"}
+            for rule in model.rules
+        ]
+    for name, field in model.model_fields.items():
+        nested = schema["properties"].get(field.alias or name)
+        if nested is None:
+            continue
+        for inner in _models_in(field.annotation):
+            target = nested.get("items", nested)
+            _add_rules(target, inner)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401  # a type annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -1,0 +1,10 @@
+"""The rules, one module per class of finding, one function per rule; each yields what it finds.
+
+To change a rule, find its code: shape (the declaration against itself and its engine), memory, capacity, quality,
+unknown. A rule of an engine is raised only where the engine's table (``data/engines.json``) has it.
+"""
+
+from shardgate.domain.checks import capacity, memory, quality, shape, unknown
+
+CHECKS = (*shape.CHECKS, *memory.CHECKS, *capacity.CHECKS, *quality.CHECKS, *unknown.CHECKS)
+"""All rules, in the order in which findings of one outcome are shown."""

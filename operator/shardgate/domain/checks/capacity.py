@@ -1,0 +1,172 @@
+"""The pods against what the cluster has: now, when idle, when everything is back, and when what may come has come."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shardgate.domain.codes import finding
+from shardgate.domain.inventory import NodeState
+from shardgate.domain.placement import room_in_total, summary_of
+from shardgate.domain.policy import Capacity
+from shardgate.domain.situation import Fit, Situation, counted_out, is_here
+from shardgate.domain.units import count, gib
+from shardgate.domain.verdict import Finding, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """Pods that could be taken by what is here, and with what may come."""
+
+    here: int
+    with_more: int
+
+
+def _room(situation: Situation) -> _Room:
+    out = counted_out(situation.fit_of_shape, Fit.TOO_SMALL)
+    here = [node for node in situation.accepted if is_here(node)]
+    return _Room(
+        here=room_in_total(here, situation.node_filter, situation.pod, out),
+        with_more=room_in_total(situation.accepted, situation.node_filter, situation.pod, out),
+    )
+
+
+def pods_fit(situation: Situation) -> Iterator[Finding]:
+    """Every pod of every replica finds a place: one finding says how far from it the cluster is."""
+    pod, placement = situation.pod, situation.placement
+    if situation.stale or _nothing_seen(situation) or pod.replicas == 0 or placement.feasible:
+        return
+    room = _room(situation)
+    if placement.feasible_when_idle:
+        yield _busy(situation)
+    elif room.here >= pod.pods:
+        yield _unavailable(situation)
+    elif room.with_more >= pod.pods:
+        yield finding(
+            "NodesToProvision",
+            where="spec.gpus",
+            outcome=Outcome.WAITING,
+            message=f"{_needs(situation)}; {room.here} of {count(pod.pods, 'pod')} fit what is here, "
+            "the rest needs nodes that the policy's provisionable pools may bring",
+            remedy="wait for the pool to grow, or ask for fewer replicas",
+        )
+    else:
+        yield from _too_little(situation, room)
+
+
+def _nothing_seen(situation: Situation) -> bool:
+    """An empty list of nodes is a state of its own (``unknown.inventory_has_gpus``), never zero GPUs."""
+    inventory, policy = situation.inventory, situation.policy
+    if policy.provisionable:
+        return False
+    return inventory.nodes_seen == 0 or (not inventory.nodes and policy.capacity is Capacity.OPEN)
+
+
+def _needs(situation: Situation) -> str:
+    required, strategy = situation.required, situation.declaration.strategy
+    replicas = situation.declaration.replicas
+    times = f" ({replicas} replicas of {required.gpus_per_replica})" if replicas > 1 else ""
+    return f"{strategy.label} needs {count(required.gpus, 'GPU')}{times}"
+
+
+def _busy(situation: Situation) -> Finding:
+    free = sum(max(0, node.free(situation.pod.resource)) for node in situation.candidates if node.state is NodeState.USABLE)
+    have = sum(node.allocatable.get(situation.pod.resource, 0) for node in situation.candidates if node.state is NodeState.USABLE)
+    placement = situation.placement
+    return finding(
+        "GpusBusy",
+        where="spec.replicas" if placement.replicas_that_fit else "spec.strategy",
+        outcome=Outcome.WAITING,
+        message=f"{_needs(situation)}, {free} of {have} are free; "
+        f"{placement.replicas_that_fit} of {count(situation.pod.replicas, 'replica')} fit now",
+        remedy="wait until GPUs are released, or ask for fewer replicas",
+    )
+
+
+def _unavailable(situation: Situation) -> Finding:
+    resource = situation.pod.resource
+    here = [node for node in situation.candidates if is_here(node)]
+    usable = sum(node.allocatable.get(resource, 0) for node in here if node.state is NodeState.USABLE)
+    unhealthy = sum(node.unavailable_gpus.get(resource, 0) for node in here)
+    total = sum(node.allocatable.get(resource, 0) for node in here) + unhealthy
+    reasons = [f"{count(unhealthy, 'GPU')} not healthy"] if unhealthy else []
+    for state in NodeState:
+        gpus = sum(node.allocatable.get(resource, 0) for node in here if node.state is state)
+        if state is not NodeState.USABLE and gpus:
+            reasons.append(f"{count(gpus, 'GPU')} on nodes {state.value}")
+    why = f" ({', '.join(reasons)})" if reasons else ""
+    return finding(
+        "NodesUnavailable",
+        where="spec.strategy",
+        outcome=Outcome.WAITING,
+        message=f"{_needs(situation)}, {usable} of {total} are available now{why}",
+        remedy="wait until they are back, or use a strategy that fits what is available",
+    )
+
+
+def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
+    """Not even everything that is here or may come is enough."""
+    pod, declaration = situation.pod, situation.declaration
+    one_fits = room.with_more >= pod.pods_per_replica
+    closed = situation.policy.capacity is Capacity.CLOSED
+    outcome = Outcome.UNSOUND if closed and not one_fits else Outcome.WAITING
+    partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
+    out = counted_out(situation.fit_of_shape, Fit.TOO_SMALL)
+    counted = [node for node in situation.accepted if id(node.shape) not in out]
+    gpus = sum(
+        (node.allocatable.get(pod.resource, 0) + node.unavailable_gpus.get(pod.resource, 0)) * node.count for node in counted
+    )
+    if not situation.accepted and declaration.gpus.products and situation.inventory.nodes:
+        present = sorted({node.shape.gpu.product or "unknown" for node in situation.inventory.nodes})
+        yield finding(
+            "GpuProductNotAccepted",
+            where="spec.gpus.products",
+            outcome=outcome,
+            message=f"accepts {', '.join(declaration.gpus.products)}; the cluster has {', '.join(present)}",
+            remedy="name a product that the cluster has, or leave products out",
+        )
+    elif gpus < situation.required.gpus:
+        products = sorted({node.shape.gpu.product or "unknown product" for node in counted})
+        named = f" ({', '.join(products)})" if products else ""
+        yield finding(
+            "GpuCountTooLow",
+            where="spec.strategy",
+            outcome=outcome,
+            message=f"{_needs(situation)}, the cluster has {gpus}{named}{partly}",
+            remedy=f"use at most {count(gpus, 'GPU')}, or add GPUs" if gpus else "add GPU nodes",
+        )
+    else:
+        per = f"{count(pod.pods_per_replica, 'pod')} of {count(pod.gpus, 'GPU')}"
+        summary = summary_of(situation.placement.excluded)
+        yield finding(
+            "NodesDoNotFit",
+            where="spec.gpus.perPod" if declaration.gpus.per_pod else "spec.placement",
+            outcome=outcome,
+            message=f"{_needs(situation)}, each replica as {per}; the cluster has {gpus}, and no placement on its nodes"
+            f"{f' ({summary})' if summary else ''}{partly}",
+            remedy="smaller pods (spec.gpus.perPod), or a selector and tolerations that let in more nodes",
+        )
+
+
+def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
+    """The model's weights against all accepted GPUs together; says something only beside a finding that it worsens."""
+    weights, pod = situation.weights, situation.pod
+    if weights is None or situation.stale or _nothing_seen(situation) or not situation.accepted or pod.replicas == 0:
+        return
+    memory, gpus = 0, 0
+    for node in situation.accepted:
+        units = (node.allocatable.get(pod.resource, 0) + node.unavailable_gpus.get(pod.resource, 0)) * node.count
+        if node.shape.gpu.memory is None:
+            return
+        memory, gpus = memory + units * node.shape.gpu.memory, gpus + units
+    if weights.total > memory:
+        closed = situation.policy.capacity is Capacity.CLOSED
+        yield finding(
+            "ModelExceedsCluster",
+            where="spec.model",
+            outcome=Outcome.UNSOUND if closed else Outcome.WAITING,
+            message=f"the model's weights take {gib(weights.total)}, all {count(gpus, 'accepted GPU')} together "
+            f"have {gib(memory)} ({weights.total / memory:.1f} times as much)",
+            remedy="choose a smaller model or weights of fewer bits",
+        )
+
+
+CHECKS = (pods_fit, model_fits_cluster)

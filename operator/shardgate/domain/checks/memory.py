@@ -1,0 +1,108 @@
+"""The fullest rank against every GPU that it could land on."""
+
+from collections.abc import Iterable, Iterator
+
+from shardgate.domain.codes import finding
+from shardgate.domain.inventory import Gpu, Node, NodeState
+from shardgate.domain.placement import accepts_product
+from shardgate.domain.policy import Capacity
+from shardgate.domain.situation import Fit, Situation, best_budget, budget_of, fit_of
+from shardgate.domain.units import gib
+from shardgate.domain.verdict import Finding, Outcome
+
+
+def weights_fit(situation: Situation) -> Iterator[Finding]:
+    """The weights of the fullest rank fit the engine's budget on a GPU that it may land on."""
+    weights, fits = situation.weights, situation.fit_of_shape
+    if weights is None or not fits or situation.stale:
+        return
+    declaration = situation.declaration
+    if min(fits.values()) is Fit.TOO_SMALL:
+        best = best_budget(situation)
+        if best is None:
+            return
+        yield finding(
+            "WeightsDoNotFit",
+            where="spec.model",
+            outcome=_outcome_of_no_fit(situation),
+            message=f"the fullest rank holds {gib(weights.fullest.per_rank)} of weights, "
+            f"a {best.product} offers {gib(best.budget)} of {gib(best.visible)}",
+            remedy=_remedy(situation),
+            source=f"{declaration.weights_name} weights of {declaration.model_name}; budget: "
+            f"{declaration.engine.utilization_high:g} of the memory that {declaration.engine.name} sees",
+        )
+        return
+    landable = [node for node in situation.candidates if _could_land(node, situation)]
+    small = [node for node in landable if fits[id(node.shape)] is Fit.TOO_SMALL]
+    if small:
+        products = sorted({node.shape.gpu.product or "GPUs of unknown product" for node in small})
+        yield finding(
+            "WeightsDoNotFit",
+            where="spec.placement",
+            outcome=Outcome.RISKY,
+            message=f"kube-scheduler may choose {len(small)} of {len(landable)} nodes whose GPUs ({', '.join(products)}) "
+            f"are too small for the fullest rank's {gib(weights.fullest.per_rank)} of weights",
+            remedy="select the larger GPUs in spec.placement.nodeSelector, or name them in spec.gpus.products",
+        )
+
+
+def _outcome_of_no_fit(situation: Situation) -> Outcome:
+    """Under open capacity only what no GPU that may be chosen could ever hold is refused."""
+    if situation.policy.capacity is Capacity.CLOSED:
+        return Outcome.UNSOUND
+    return Outcome.WAITING if any(_would_do(gpu, situation) for gpu in _may_come(situation)) else Outcome.UNSOUND
+
+
+def _may_come(situation: Situation) -> Iterable[Gpu]:
+    """Known GPUs that products and selector would let in. A product that the table does not know may be any size."""
+    wish, selected = situation.declaration.gpus, situation.declaration.placement.product
+    let_in = [
+        gpu
+        for gpu in situation.inventory.known_gpus
+        if accepts_product(wish.products, gpu.product)
+        and (selected is None or (gpu.product or "").lower() == selected.lower())
+    ]
+    return let_in or [Gpu(product=None, memory=None, visible=None)]
+
+
+def _would_do(gpu: Gpu, situation: Situation) -> bool:
+    if situation.weights is None:
+        return True
+    return fit_of(gpu, situation.declaration, situation.weights) is not Fit.TOO_SMALL
+
+
+def _remedy(situation: Situation) -> str:
+    """The least tensor width, by doubling, whose rank would fit by its share."""
+    weights, best = situation.weights, best_budget(situation)
+    if weights is None or best is None or best.budget <= 0:
+        return ""
+    factor = 1
+    while weights.fullest.per_rank > best.budget * factor and factor < weights.fullest.per_rank:
+        factor *= 2
+    return f"split it over {factor} times as many GPUs, choose smaller weights, or GPUs with more memory"
+
+
+def _could_land(node: Node, situation: Situation) -> bool:
+    resource = situation.pod.resource
+    return node.state is NodeState.USABLE and node.allocatable.get(resource, 0) >= situation.pod.gpus
+
+
+def uncertain_fit(situation: Situation) -> Iterator[Finding]:
+    """A limit inside the estimate's uncertainty is not a coin toss."""
+    weights, fits = situation.weights, situation.fit_of_shape
+    if weights is None or situation.stale or not situation.rests_on(Fit.TIGHT):
+        return
+    tight = next(node.shape.gpu for node in situation.candidates if fits[id(node.shape)] is Fit.TIGHT)
+    budget = budget_of(tight, situation.declaration)
+    if budget is not None:
+        yield finding(
+            "MemoryTight",
+            where="spec.model",
+            outcome=Outcome.UNDECIDED,
+            message=f"the fullest rank holds {gib(weights.fullest.per_rank)} of weights, a {tight.product} offers "
+            f"{gib(budget[0])} to {gib(budget[1])}",
+            remedy="leave more room: a wider split, smaller weights, or a higher memoryUtilization",
+        )
+
+
+CHECKS = (weights_fit, uncertain_fit)

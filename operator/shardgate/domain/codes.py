@@ -1,0 +1,64 @@
+"""Every finding code: its class, and the worst that it may do.
+
+Codes are stable: the same in messages, events, metric labels and documentation anchors.
+"""
+
+from types import MappingProxyType
+
+from shardgate.domain.verdict import Finding, FindingClass, Outcome
+
+_WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
+    FindingClass.SHAPE: (
+        Outcome.UNSOUND,
+        "WorldSizeMismatch HeadsUneven KvHeadsUneven LayersTooFew DeclarationContradicts",
+    ),
+    FindingClass.MEMORY: (Outcome.UNSOUND, "WeightsDoNotFit"),
+    FindingClass.CAPACITY: (
+        Outcome.UNSOUND,
+        "GpuCountTooLow NodesDoNotFit GpuProductNotAccepted ModelExceedsCluster",
+    ),
+    FindingClass.QUALITY: (Outcome.WASTEFUL, "GpusLeftOver"),
+    FindingClass.UNKNOWN: (
+        Outcome.UNDECIDED,
+        "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing GpuShared ConstraintNotModelled "
+        "InventoryStale InventoryEmpty InternalError",
+    ),
+}
+
+CLASS_OF_CODE = MappingProxyType(
+    {code: each for each, (_, codes) in _WORST_BY_CLASS.items() for code in codes.split()}
+    | {"MemoryTight": FindingClass.MEMORY}
+    | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), FindingClass.CAPACITY)
+)
+
+WORST_OF_CODE = MappingProxyType(
+    {code: worst for worst, codes in _WORST_BY_CLASS.values() for code in codes.split()}
+    | {"MemoryTight": Outcome.UNDECIDED}
+    | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), Outcome.WAITING)
+)
+
+
+def finding(  # noqa: PLR0913  # keyword-only: the fields of a finding
+    code: str,
+    *,
+    where: str,
+    outcome: Outcome,
+    message: str,
+    remedy: str = "",
+    source: str = "",
+    bears_on: tuple[FindingClass, ...] = (),
+) -> Finding:
+    """A finding, held to what its code's class allows."""
+    if outcome > WORST_OF_CODE[code]:
+        problem = f"{code} may be {WORST_OF_CODE[code].label} at worst, not {outcome.label}"
+        raise ValueError(problem)
+    return Finding(
+        code=code,
+        finding_class=CLASS_OF_CODE[code],
+        where=where,
+        outcome=outcome,
+        message=message,
+        remedy=remedy,
+        source=source,
+        bears_on=bears_on,
+    )

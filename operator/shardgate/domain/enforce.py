@@ -1,0 +1,104 @@
+"""What is let in, warned about, refused. Separate from the verdict: the same verdict answers differently by policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.inventory import HeldPod
+from shardgate.domain.policy import CodeAnswer, Mode, Policy
+from shardgate.domain.verdict import Finding, FindingClass, Outcome, Verdict
+
+MAX_WARNINGS = 5
+
+_ESTIMATES = frozenset({FindingClass.MEMORY, FindingClass.CAPACITY})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What stands in the cluster before an update: its declaration and that one's verdict, here and now."""
+
+    declaration: Declaration
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The findings that refuse (none: admitted), and those to warn of."""
+
+    refusing: tuple[Finding, ...]
+    warned: tuple[Finding, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the object is let in."""
+        return not self.refusing
+
+
+def enforce(
+    declaration: Declaration, verdict: Verdict, policy: Policy, stored: Stored | None, own_pods: Sequence[HeldPod] = ()
+) -> Answer:
+    """Answer an admission request.
+
+    An update is refused only for what the stored object does not already have, never when the declaration is
+    unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
+    are Ready with this declaration outrank every estimate.
+    """
+    if stored is not None and same_declaration(stored.declaration, declaration):
+        return Answer(refusing=(), warned=())
+    had = {each.code: each.outcome for each in reversed(stored.verdict.findings)} if stored else {}
+    forgiven: frozenset[FindingClass] = frozenset()
+    if (stored is not None and _needs_no_more(verdict, stored.verdict)) or _runs_already(declaration, verdict, own_pods):
+        forgiven = _ESTIMATES
+    new = [each for each in verdict.findings if had.get(each.code, Outcome.SOUND) < each.outcome]
+    refusing = tuple(
+        each
+        for each in new
+        if policy.mode is Mode.ENFORCE and each.finding_class not in forgiven and _refuses(each, policy)
+    )
+    warned = tuple(
+        each
+        for each in new
+        if policy.mode is not Mode.AUDIT
+        and each not in refusing
+        and policy.codes.get(each.code) is not CodeAnswer.IGNORE
+        and (each.outcome >= Outcome.RISKY or policy.codes.get(each.code) is CodeAnswer.WARN)
+    )
+    return Answer(refusing=refusing, warned=warned[:MAX_WARNINGS])
+
+
+def same_declaration(stored: Declaration, declared: Declaration) -> bool:
+    """Whether nothing that is judged has changed."""
+    return stored == declared
+
+
+def _refuses(found: Finding, policy: Policy) -> bool:
+    match policy.codes.get(found.code):
+        case CodeAnswer.REFUSE:
+            return True
+        case CodeAnswer.WARN | CodeAnswer.IGNORE:
+            return False
+        case _:
+            return (
+                found.outcome is Outcome.UNSOUND
+                or (found.outcome is Outcome.WAITING and policy.refuse_waiting)
+                or (found.outcome is Outcome.UNDECIDED and policy.refuse_undecided)
+            )
+
+
+def _needs_no_more(verdict: Verdict, stored: Verdict) -> bool:
+    """No more GPUs in all, none more per pod, and no more memory per rank than what stands."""
+    now, before = verdict.required, stored.required
+    if now.gpus > before.gpus or (now.gpus_per_pod or 0) > (before.gpus_per_pod or 0):
+        return False
+    if verdict.weights is None or stored.weights is None:
+        return verdict.weights is stored.weights
+    return verdict.weights.fullest.per_rank <= stored.weights.fullest.per_rank
+
+
+def _runs_already(declaration: Declaration, verdict: Verdict, own_pods: Sequence[HeldPod]) -> bool:
+    """As many Ready pods of its own as it needs, each with as many GPUs."""
+    required, resource = verdict.required, declaration.gpus.resource
+    if not required.gpus_per_pod:
+        return False
+    ready = sum(pod.ready and pod.requests.get(resource, 0) >= required.gpus_per_pod for pod in own_pods)
+    return 0 < required.gpus // required.gpus_per_pod <= ready

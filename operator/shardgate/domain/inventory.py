@@ -1,0 +1,174 @@
+"""The cluster's GPUs as they are for these pods: nodes, what is free, and how old the picture is.
+
+Amounts are whole numbers per resource name: GPUs and pods in pieces, memory in bytes, CPU in millicores.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from shardgate.domain.units import Bytes
+
+Resources: TypeAlias = Mapping[str, int]
+
+UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
+
+PASSING_TAINT_PREFIXES = (
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "node.cilium.io/",
+    "karpenter.sh/",
+    "ToBeDeletedByClusterAutoscaler",
+    "DeletionCandidateOfClusterAutoscaler",
+)
+"""Taints that controllers set and lift by themselves as a node starts, fails, drains or goes (Kubernetes
+well-known taints; Cilium, Karpenter and Cluster Autoscaler start-up and scale-down taints)."""
+
+
+class NodeState(StrEnum):
+    """Whether a node takes pods now, and if not, why it still counts as what the cluster may get."""
+
+    USABLE = "usable"
+    CORDONED = "cordoned"
+    NOT_READY = "not ready"
+    IN_TRANSITION = "in transition"
+    """Its device plugin, driver or partitioning is being changed: counts are the last known ones."""
+    GONE = "gone"
+    """Deleted a short while ago."""
+    PROVISIONABLE = "may be provisioned"
+
+
+class Sharing(StrEnum):
+    """How a schedulable unit relates to a physical GPU."""
+
+    NONE = "none"
+    MIG_SINGLE = "mig-single"
+    MIG_MIXED = "mig-mixed"
+    TIME_SLICING = "time-slicing"
+    MPS = "mps"
+    VGPU = "vgpu"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taint:
+    """A node's taint; ``effect`` is NoSchedule, PreferNoSchedule or NoExecute."""
+
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+    @property
+    def is_passing(self) -> bool:
+        """Set and lifted by controllers, not a decision of the node's owner."""
+        return self.key.startswith(PASSING_TAINT_PREFIXES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """A pod's toleration, with the API's meaning of empty fields."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        """As ``Toleration.ToleratesTaint`` of Kubernetes (Lt and Gt compare whole numbers)."""
+        if self.effect and self.effect != taint.effect:
+            return False
+        if self.key and self.key != taint.key:
+            return False
+        if self.operator == "Exists":
+            return True
+        if not self.key:
+            return False
+        if self.operator in ("Lt", "Gt"):
+            return _compares(taint.value, self.operator, self.value)
+        return self.value == taint.value
+
+
+def _compares(left: str, operator: str, right: str) -> bool:
+    try:
+        return int(left) < int(right) if operator == "Lt" else int(left) > int(right)
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visible:
+    """What an engine sees of a GPU's memory (the CUDA total), as a range of measurements."""
+
+    low: Bytes
+    high: Bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A schedulable GPU unit of a node: product (vendor prefix and sharing suffix taken off) and memory.
+
+    ``None`` is a fact that nobody stated.
+    """
+
+    product: str | None
+    memory: Bytes | None
+    visible: Visible | None
+    sharing: Sharing = Sharing.NONE
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeShape:
+    """What many nodes share: labels (but for the host's own name), taints and GPU. Compared by identity in loops."""
+
+    labels: Mapping[str, str]
+    taints: tuple[Taint, ...]
+    gpu: Gpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node, or ``count`` like ones that may come."""
+
+    name: str
+    shape: NodeShape
+    state: NodeState
+    allocatable: Resources
+    unavailable_gpus: Resources = field(default_factory=dict)
+    """Capacity less allocatable, per GPU resource: devices that are registered and not healthy."""
+    used: Resources = field(default_factory=dict)
+    """Requests of the pods bound here."""
+    count: int = 1
+
+    def free(self, resource: str) -> int:
+        """May be negative where more is requested than is left."""
+        return self.allocatable.get(resource, 0) - self.used.get(resource, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldPod:
+    """A pod of a declaration: bound to ``node`` (empty when pending)."""
+
+    node: str
+    requests: Resources
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All GPU nodes, frozen at one moment.
+
+    ``nodes_seen`` counts every node of the cluster, with GPUs or without. ``age_seconds`` is the time since the
+    stalest watch last heard from the API server, ``broken_seconds`` since a watch was known to be broken.
+    """
+
+    nodes: tuple[Node, ...]
+    nodes_seen: int
+    held: Mapping[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
+    """(namespace, declaration) -> its pods."""
+    known_gpus: tuple[Gpu, ...] = ()
+    """The table of GPU products: what could ever come."""
+    age_seconds: float = 0.0
+    broken_seconds: float = 0.0

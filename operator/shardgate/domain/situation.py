@@ -1,0 +1,226 @@
+"""One declaration in one cluster: the figures that all checks look at, worked out once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from shardgate.domain.declaration import BudgetBasis, Declaration
+from shardgate.domain.inventory import Gpu, Inventory, Node, NodeState, Resources, Sharing, Visible
+from shardgate.domain.memory import WeightsEstimate, weights_of
+from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.placement import NodeFilter, Placement, PodShape, accepts_product, place, room_in_total
+from shardgate.domain.policy import Policy
+from shardgate.domain.units import Bytes
+from shardgate.domain.verdict import RankBudget, Requirement
+
+BROKEN_WATCH_STALE_AFTER_SECONDS = 30
+"""A watch that is known to be broken makes the inventory stale sooner than silence does."""
+
+UNMEASURED_VISIBLE_SHARE = (0.971, 0.994)
+"""CUDA total over the memory that NVML reports, where a product has no measurement of its own: 0.6 to 2.9 % less
+was seen over the products that have one (``data/gpus.json``)."""
+
+
+class Fit(IntEnum):
+    """Whether the fullest rank's weights fit a GPU, best first."""
+
+    FITS = 0
+    TIGHT = 1
+    SHARED = 2
+    UNKNOWN = 3
+    TOO_SMALL = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What ``verify`` was asked, and the figures that follow from it."""
+
+    declaration: Declaration
+    inventory: Inventory
+    policy: Policy
+    required: Requirement
+    pod: PodShape
+    node_filter: NodeFilter
+    accepted: tuple[Node, ...]
+    """Nodes (those that may come included) with the asked resource and an accepted product."""
+    candidates: tuple[Node, ...]
+    """Those of them that selector and lasting taints let the pods on, usable now or not."""
+    weights: WeightsEstimate | None
+    fit_of_shape: Mapping[int, Fit]
+    """id of a candidate's shape -> whether its GPU holds the fullest rank; empty when weights are not known."""
+    own: Mapping[str, Resources]
+    """Node -> what these very pods already hold there."""
+    placement: Placement
+    stale: bool
+
+    def room(self, up_to: Fit) -> int:
+        """Pods that all that is here or may come could take, were it idle, on GPUs that fit no worse than this."""
+        worse = frozenset(shape for shape, fit in self.fit_of_shape.items() if fit > up_to)
+        return room_in_total(self.accepted, self.node_filter, self.pod, worse)
+
+    def rests_on(self, fit: Fit) -> bool:
+        """Whether the outcome hangs on GPUs of which no more than this is known."""
+        if fit not in self.fit_of_shape.values() or self.placement_is_certain:
+            return False
+        return self.room(Fit(fit - 1)) < self.pod.pods <= self.room(fit)
+
+    @property
+    def placement_is_certain(self) -> bool:
+        """Whether the pods fit now on GPUs that surely hold a rank."""
+        return self.placement.feasible and all(
+            self.fit_of_shape.get(id(node.shape), Fit.FITS) is Fit.FITS
+            for node in self.candidates
+            if any(pod.node == node.name for pod in self.placement.pods)
+        )
+
+
+def counted_out(fit_of_shape: Mapping[int, Fit], least: Fit) -> frozenset[int]:
+    """Shapes that fit this badly or worse: no pod is counted on them, unless there are no others to count on."""
+    shapes = frozenset(shape for shape, fit in fit_of_shape.items() if fit >= least)
+    return shapes if len(shapes) < len(fit_of_shape) else frozenset()
+
+
+def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> Situation:
+    """Work out what the checks need."""
+    resource = declaration.gpus.resource
+    nodes = inventory.nodes + policy.provisionable
+    accepted = tuple(
+        node
+        for node in nodes
+        if node.allocatable.get(resource, 0) + node.unavailable_gpus.get(resource, 0) > 0
+        and accepts_product(declaration.gpus.products, node.shape.gpu.product)
+    )
+    node_filter = NodeFilter(declaration)
+    candidates = tuple(node for node in accepted if node_filter.reason_against(node, passing=False) is None)
+    weights = _weights(declaration)
+    pod, required = _pods(declaration, accepted)
+    fit_of_shape = {}
+    if weights is not None:
+        fit_of_shape = {id(node.shape): fit_of(node.shape.gpu, declaration, weights) for node in candidates}
+    held = inventory.held.get((declaration.subject.namespace, declaration.subject.name), ())
+    own: dict[str, dict[str, int]] = {}
+    for each in held:
+        at = own.setdefault(each.node, {})
+        for name, amount in each.requests.items():
+            at[name] = at.get(name, 0) + amount
+    placement = place(nodes, node_filter, pod, own, counted_out(fit_of_shape, Fit.TIGHT))
+    if not placement.feasible:
+        placement = place(nodes, node_filter, pod, own, counted_out(fit_of_shape, Fit.TOO_SMALL))
+    return Situation(
+        declaration=declaration,
+        inventory=inventory,
+        policy=policy,
+        required=required,
+        pod=pod,
+        node_filter=node_filter,
+        accepted=accepted,
+        candidates=candidates,
+        weights=weights,
+        fit_of_shape=fit_of_shape,
+        own=own,
+        placement=placement,
+        stale=inventory.age_seconds > policy.stale_after_seconds
+        or inventory.broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS,
+    )
+
+
+def _weights(declaration: Declaration) -> WeightsEstimate | None:
+    """``None`` where a fact is missing, or the stages do not add up (a finding of its own)."""
+    model, layout, strategy = declaration.model, declaration.weights, declaration.strategy
+    if not isinstance(model, ModelArchitecture) or layout is None:
+        return None
+    if strategy.pipeline > model.layers or sum(strategy.layers_per_stage or [model.layers]) != model.layers:
+        return None
+    return weights_of(model, layout, strategy)
+
+
+def _pods(declaration: Declaration, accepted: tuple[Node, ...]) -> tuple[PodShape, Requirement]:
+    """How a replica's ranks are cut into pods.
+
+    A declared ``dataLocal`` cuts the replica into groups of that many data ranks first. Without ``perPod``, a
+    group becomes the fewest equal pods of which one fits the installed GPUs of the largest accepted node.
+    """
+    strategy, wish = declaration.strategy, declaration.gpus
+    ranks = strategy.ranks_per_replica
+    groups = 1
+    if strategy.data_local is not None and strategy.data_ranks_per_replica > 1:
+        groups = -(-strategy.data_ranks_per_replica // strategy.data_local)
+    group_ranks = -(-ranks // groups)
+    if wish.per_pod is not None:
+        per_pod = wish.per_pod
+        pods_per_group = -(-group_ranks // per_pod)
+    else:
+        largest = max(
+            (n.allocatable.get(wish.resource, 0) + n.unavailable_gpus.get(wish.resource, 0) for n in accepted),
+            default=group_ranks,
+        )
+        pods_per_group = next(k for k in range(1, group_ranks + 1) if group_ranks % k == 0 and group_ranks // k <= max(largest, 1))
+        per_pod = group_ranks // pods_per_group
+    pods = groups * pods_per_group
+    shape = PodShape(
+        resource=wish.resource,
+        gpus=per_pod,
+        requests={**declaration.placement.requests, wish.resource: per_pod, "pods": 1},
+        pods_per_replica=pods,
+        replicas=declaration.replicas,
+        ranks_per_pod=-(-group_ranks // pods_per_group),
+        ranks_per_replica=ranks,
+    )
+    required = Requirement(
+        gpus_per_replica=per_pod * pods,
+        gpus=per_pod * pods * declaration.replicas,
+        pods_per_replica=pods,
+        gpus_per_pod=per_pod,
+    )
+    return shape, required
+
+
+def visible_memory(gpu: Gpu) -> Visible | None:
+    """What an engine would see of this GPU; ``None`` when its memory is not known."""
+    if gpu.visible is not None or gpu.memory is None:
+        return gpu.visible
+    low, high = (Bytes(int(gpu.memory * share)) for share in UNMEASURED_VISIBLE_SHARE)
+    return Visible(low=low, high=high, source="reported memory less 0.6 to 2.9 %, as measured on other products")
+
+
+def budget_of(gpu: Gpu, declaration: Declaration) -> tuple[Bytes, Bytes] | None:
+    """The least and the most that the engine may use of this GPU.
+
+    A fraction of what is free after loading does not bound the weights themselves; nor is anything known to bound
+    them in an engine that is not known.
+    """
+    visible = visible_memory(gpu)
+    if visible is None:
+        return None
+    if declaration.engine.budget_basis is not BudgetBasis.TOTAL:
+        return visible.low, visible.high
+    low, high = declaration.engine.utilization_low, declaration.engine.utilization_high
+    return Bytes(int(visible.low * low)), Bytes(int(visible.high * high))
+
+
+def fit_of(gpu: Gpu, declaration: Declaration, weights: WeightsEstimate) -> Fit:
+    """Whether the fullest rank's weights fit this GPU. What one shared unit may use is not known here."""
+    budget = budget_of(gpu, declaration)
+    if budget is None:
+        return Fit.UNKNOWN
+    low, high = budget
+    if weights.fullest.per_rank > high:
+        return Fit.TOO_SMALL
+    if gpu.sharing is not Sharing.NONE:
+        return Fit.SHARED
+    return Fit.FITS if weights.fullest.per_rank <= low else Fit.TIGHT
+
+
+def best_budget(situation: Situation) -> RankBudget | None:
+    """The budget on the candidate GPU that offers most."""
+    budgets = [
+        RankBudget(product=gpu.product or "GPU", visible=gpu.memory or visible.high, budget=budget[1])
+        for gpu in {id(node.shape): node.shape.gpu for node in situation.candidates}.values()
+        if (budget := budget_of(gpu, situation.declaration)) and (visible := visible_memory(gpu))
+    ]
+    return max(budgets, key=lambda each: each.budget, default=None)
+
+
+def is_here(node: Node) -> bool:
+    """Present in the cluster, usable or not, or gone only a short while ago."""
+    return node.state is not NodeState.PROVISIONABLE

@@ -1,0 +1,87 @@
+"""The parallel strategy, and the grid of ranks that it makes."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Rank(NamedTuple):
+    """One process on one GPU. ``number`` counts in vLLM's order: tensor fastest, then stage, then data."""
+
+    number: int
+    data: int
+    stage: int
+    tensor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelStrategy:
+    """How one replica is split over GPUs. Every width is at least 1."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    data_local: int | None = None
+    """Data ranks per pod; unset: as many as a pod's GPUs hold."""
+    expert_parallel: bool = False
+    expert: int | None = None
+    prefill_context: int = 1
+    decode_context: int = 1
+    attention_data: bool = False
+    load_balancing: str = "internal"
+    layers_per_stage: tuple[int, ...] | None = None
+
+    @property
+    def data_ranks_per_replica(self) -> int:
+        """Data ranks that need GPUs of their own.
+
+        Attention data ranks split the tensor group, and behind an external load balancer each data rank is
+        an object of its own.
+        """
+        return 1 if self.attention_data or self.load_balancing == "external" else self.data
+
+    @property
+    def ranks_per_replica(self) -> int:
+        """GPUs that one replica takes; decode context and expert parallelism re-use the same ranks."""
+        return self.tensor * self.pipeline * self.prefill_context * self.data_ranks_per_replica
+
+    @property
+    def label(self) -> str:
+        """``TP2 x PP4 x DP1``, with the rarer widths only where they are used."""
+        parts = [f"TP{self.tensor}", f"PP{self.pipeline}", f"DP{self.data}"]
+        if self.expert_parallel:
+            parts.append("EP")
+        if self.expert is not None:
+            parts.append(f"EP{self.expert}")
+        if self.prefill_context > 1:
+            parts.append(f"PCP{self.prefill_context}")
+        if self.decode_context > 1:
+            parts.append(f"DCP{self.decode_context}")
+        return " x ".join(parts)
+
+    def ranks(self) -> tuple[Rank, ...]:
+        """All ranks of one replica, numbered."""
+        width = self.tensor * self.prefill_context
+        return tuple(
+            Rank(((data * self.pipeline) + stage) * width + tensor, data, stage, tensor)
+            for data in range(self.data_ranks_per_replica)
+            for stage in range(self.pipeline)
+            for tensor in range(width)
+        )
+
+
+def layers_of_stages(layers: int, strategy: ParallelStrategy) -> tuple[range, ...]:
+    """Which layers each pipeline stage holds.
+
+    Declared splits are taken as they are. Otherwise layers are spread evenly, and a remainder goes one by
+    one to the stages before the last, from the back, since the last also holds the output head
+    (vLLM ``get_pp_indices``, 0.6.4 and newer).
+    """
+    stages = strategy.pipeline
+    if strategy.layers_per_stage is not None:
+        sizes = list(strategy.layers_per_stage)
+    else:
+        sizes = [layers // stages] * stages
+        for step in range(layers % stages):
+            sizes[-2 - step] += 1
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    return tuple(range(start, start + size) for start, size in zip(starts, sizes, strict=True))

@@ -1,0 +1,25 @@
+"""Amounts of memory, and how people read them."""
+
+from typing import NewType
+
+Bytes = NewType("Bytes", int)
+
+KIBI = 1024
+MEBI = KIBI**2
+GIBI = KIBI**3
+GIGA = 10**9
+
+
+def gib(amount: int) -> str:
+    """``18164105216`` -> ``16.9 GiB``: what engines and ``nvidia-smi`` print."""
+    return f"{amount / GIBI:.1f} GiB"
+
+
+def gb(amount: int) -> str:
+    """``141107412992`` -> ``141.1 GB``: what a download and a model card say."""
+    return f"{amount / GIGA:.1f} GB"
+
+
+def count(amount: int, noun: str, plural: str | None = None) -> str:
+    """``1 GPU``, ``8 GPUs``."""
+    return f"{amount} {noun if amount == 1 else plural or noun + 's'}"

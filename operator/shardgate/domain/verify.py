@@ -1,0 +1,82 @@
+"""The one way in: ``verify(declaration, inventory, policy) -> Verdict``. Webhook, reconciler and command line agree."""
+
+from shardgate.domain.checks import CHECKS
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.inventory import Inventory, NodeState
+from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.policy import Policy
+from shardgate.domain.situation import Situation, best_budget, look_at
+from shardgate.domain.units import Bytes
+from shardgate.domain.verdict import Assumption, Hardware, ProductCount, Verdict, aspects_of, worst_first
+
+
+def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Verdict:
+    """Judge a declaration against an inventory under a policy.
+
+    Pure: the same values give the same verdict. Every check runs and every finding is kept, worst first.
+    """
+    situation = look_at(declaration, inventory, policy)
+    findings = worst_first(found for check in CHECKS for found in check(situation))
+    return Verdict(
+        findings=findings,
+        required=situation.required,
+        hardware=_hardware(situation),
+        weights=situation.weights,
+        rank_budget=best_budget(situation),
+        placement=None if situation.stale else situation.placement,
+        assumptions=tuple(_assumptions(situation)),
+        aspects=aspects_of(findings),
+    )
+
+
+def _hardware(situation: Situation) -> Hardware:
+    """Accepted nodes only; installed counts allocatable of what is present, free may not go below zero in sum."""
+    resource = situation.pod.resource
+    present = [node for node in situation.accepted if node.state not in (NodeState.GONE, NodeState.PROVISIONABLE)]
+    products: dict[str, list[int]] = {}
+    memory_of: dict[str, int | None] = {}
+    for node in present:
+        product = node.shape.gpu.product or "unknown"
+        counts = products.setdefault(product, [0, 0])
+        counts[0] += node.allocatable.get(resource, 0)
+        counts[1] += 1
+        memory_of[product] = node.shape.gpu.memory
+    known = all(memory is not None for memory in memory_of.values())
+    total = sum(node.allocatable.get(resource, 0) * (node.shape.gpu.memory or 0) for node in present)
+    return Hardware(
+        gpus_installed=sum(gpus for gpus, _ in products.values()),
+        gpus_free=sum(node.free(resource) for node in present if node.state is NodeState.USABLE),
+        memory_installed=Bytes(total) if known else None,
+        products=tuple(
+            ProductCount(
+                product=product,
+                gpus=gpus,
+                memory=None if memory_of[product] is None else Bytes(memory_of[product] or 0),
+                nodes=nodes,
+            )
+            for product, (gpus, nodes) in sorted(products.items())
+        ),
+        inventory_age_seconds=situation.inventory.age_seconds,
+    )
+
+
+def _assumptions(situation: Situation) -> list[Assumption]:
+    declaration = situation.declaration
+    assumed = [Assumption(field=field, value=value, why=why) for field, value, why in declaration.assumptions]
+    if isinstance(declaration.model, ModelArchitecture) and situation.weights is not None:
+        assumed.append(
+            Assumption(
+                field="memory",
+                value="weights alone",
+                why="KV cache, activations and the engine's own overheads are not modelled yet",
+            )
+        )
+    if declaration.gpus.per_pod is None:
+        assumed.append(
+            Assumption(
+                field="spec.gpus.perPod",
+                value=str(situation.pod.gpus),
+                why="unset: the fewest equal pods of which one fits the largest accepted node",
+            )
+        )
+    return assumed
