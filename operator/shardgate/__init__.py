@@ -2,3 +2,7 @@
 
 Layers, imports pointing down this list only: ``shells`` -> ``adapters`` -> ``api`` -> ``domain``.
 """
+
+from importlib.metadata import version
+
+__version__ = version("shardgate")

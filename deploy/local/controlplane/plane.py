@@ -53,7 +53,7 @@ class Authority:
         paths = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
         paths[1].touch(mode=0o600)
         paths[1].write_bytes(pem)
@@ -146,7 +146,8 @@ class ControlPlane:
         if not key.exists():
             shutil.copyfile(self._serving[1], key)
         flags = [
-            f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", "--bind-address=127.0.0.1", f"--secure-port={self.port}",
+            f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
+            f"--secure-port={self.port}",
             f"--tls-cert-file={self._serving[0]}", f"--tls-private-key-file={self._serving[1]}",
             f"--client-ca-file={self.authority.path}", "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={key}",

@@ -15,7 +15,8 @@ from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeShape, NodeState, Resources, Taint
 from shardgate.domain.units import count
 
-MAX_EXAMPLE_PODS = 64
+MAX_EXAMPLE_PODS = 4096
+"""An example of more pods tells nobody more, and costs time on the admission path."""
 
 
 class View(Enum):

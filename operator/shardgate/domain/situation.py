@@ -16,9 +16,9 @@ from shardgate.domain.verdict import RankBudget, Requirement
 BROKEN_WATCH_STALE_AFTER_SECONDS = 30
 """A watch that is known to be broken makes the inventory stale sooner than silence does."""
 
-UNMEASURED_VISIBLE_SHARE = (0.971, 0.994)
-"""CUDA total over the memory that NVML reports, where a product has no measurement of its own: 0.6 to 2.9 % less
-was seen over the products that have one (``data/gpus.json``)."""
+UNMEASURED_VISIBLE_SHARE = (0.971, 1.0)
+"""CUDA total over the memory that NVML reports, where a product has no measurement of its own: 0 to 2.9 %
+less was seen over the products that have one (``data/gpus.json``)."""
 
 
 class Fit(IntEnum):
@@ -119,8 +119,15 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         fit_of_shape=fit_of_shape,
         own=own,
         placement=placement,
-        stale=inventory.age_seconds > policy.stale_after_seconds
-        or inventory.broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS,
+        stale=is_stale(inventory, policy),
+    )
+
+
+def is_stale(inventory: Inventory, policy: Policy) -> bool:
+    """Whether the picture is too old to judge by."""
+    return (
+        inventory.age_seconds > policy.stale_after_seconds
+        or inventory.broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS
     )
 
 
@@ -180,7 +187,7 @@ def visible_memory(gpu: Gpu) -> Visible | None:
     if gpu.visible is not None or gpu.memory is None:
         return gpu.visible
     low, high = (Bytes(int(gpu.memory * share)) for share in UNMEASURED_VISIBLE_SHARE)
-    return Visible(low=low, high=high, source="reported memory less 0.6 to 2.9 %, as measured on other products")
+    return Visible(low=low, high=high, source="reported memory less 0 to 2.9 %, as measured on other products")
 
 
 def budget_of(gpu: Gpu, declaration: Declaration) -> tuple[Bytes, Bytes] | None:

@@ -6,5 +6,12 @@ unknown. A rule of an engine is raised only where the engine's table (``data/eng
 
 from shardgate.domain.checks import capacity, memory, quality, shape, unknown
 
-CHECKS = (*shape.CHECKS, *memory.CHECKS, *capacity.CHECKS, *quality.CHECKS, *unknown.CHECKS)
-"""All rules, in the order in which findings of one outcome are shown."""
+CHECKS = (
+    *shape.CHECKS,
+    capacity.pods_fit,
+    *memory.CHECKS,
+    capacity.model_fits_cluster,
+    *quality.CHECKS,
+    *unknown.CHECKS,
+)
+"""All rules, in the order in which findings of one outcome are shown: what is missing first, then why it matters."""

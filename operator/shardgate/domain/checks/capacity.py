@@ -163,10 +163,7 @@ def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
             "ModelExceedsCluster",
             where="spec.model",
             outcome=Outcome.UNSOUND if closed else Outcome.WAITING,
-            message=f"the model's weights take {gib(weights.total)}, all {count(gpus, 'accepted GPU')} together "
-            f"have {gib(memory)} ({weights.total / memory:.1f} times as much)",
+            message=f"the model's weights take {gib(weights.total)}, {weights.total / memory:.1f} times the memory of "
+            f"{'the one accepted GPU' if gpus == 1 else f'all {gpus} accepted GPUs'} ({gib(memory)})",
             remedy="choose a smaller model or weights of fewer bits",
         )
-
-
-CHECKS = (pods_fit, model_fits_cluster)

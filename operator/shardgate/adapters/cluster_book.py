@@ -1,0 +1,274 @@
+"""The cluster as its objects come in, one at a time: nodes, pods, namespaces, policies -> an inventory at any moment.
+
+Every change costs what changed: a pod touches its node's sums, a snapshot rebuilds the nodes that were touched. No
+clock of its own: the caller says what time it is, in seconds of any steady clock.
+
+What the life of a cluster does to nodes is kept here too: a node that was just deleted still counts as what the
+cluster may get for a while, one whose device plugin restarts keeps its last known GPUs, one whose labels vanish keeps
+its last known labels.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from shardgate.adapters.gpus import known_gpus
+from shardgate.adapters.nodes import NodeObject, Shapes, is_device, read_node
+from shardgate.adapters.pods import PodRecord
+from shardgate.adapters.quantities import QuantityError
+from shardgate.domain.inventory import Gpu, HeldPod, Inventory, Node, NodeShape, NodeState
+from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
+
+GONE_COUNTS_SECONDS = 15 * 60
+TRANSITION_SECONDS = 15 * 60
+LABELS_KEPT_SECONDS = 24 * 3600
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of a node: as it last was with GPUs, and since when something is missing."""
+
+    good: Node
+    gpus_missing_since: float | None = None
+    labels_missing_since: float | None = None
+    gone_since: float | None = None
+
+
+@dataclass(slots=True)
+class ClusterBook:
+    """All that is known of the cluster now. Not thread-safe: one event loop writes and reads it."""
+
+    shapes: Shapes = field(default_factory=Shapes)
+    namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    policies: dict[str, StatedPolicy] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Object -> why it could not be read; it is left out, and said so."""
+    version: int = 0
+    """Counts changes that a verdict could depend on."""
+    _stated: dict[str, Node | None] = field(default_factory=dict)
+    _known: dict[str, _Known] = field(default_factory=dict)
+    _pods: dict[str, PodRecord] = field(default_factory=dict)
+    _used: dict[str, dict[str, int]] = field(default_factory=dict)
+    _held: dict[tuple[str, str], dict[str, PodRecord]] = field(default_factory=dict)
+    _held_pods: dict[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
+    _built: dict[str, Node] = field(default_factory=dict)
+    _dirty: set[str] = field(default_factory=set)
+    _nodes: tuple[Node, ...] = ()
+    _expires: float = float("inf")
+    """When the next remembered thing stops counting."""
+
+    # ---- nodes
+
+    def put_node(self, node: NodeObject, now: float) -> None:
+        """A node was added or changed."""
+        name = node.metadata.name
+        try:
+            stated = read_node(node, self.shapes)
+            self.unreadable.pop(f"Node {name}", None)
+        except QuantityError as error:
+            self.unreadable[f"Node {name}"] = str(error)
+            stated = None
+        if name in self._stated and self._stated[name] == stated and (name not in self._known or self._known[name].gone_since is None):
+            return  # heartbeats and images change nothing here
+        self._stated[name] = stated
+        self._remember(name, stated, now)
+        self._touch(name)
+
+    def put_plain_node(self, node: Node) -> None:
+        """A node that no object stands for (``--gpus``)."""
+        self._stated[node.name] = node
+        self._touch(node.name)
+
+    def drop_node(self, name: str, now: float) -> None:
+        """A node was deleted."""
+        if name not in self._stated:
+            return
+        del self._stated[name]
+        if name in self._known:
+            self._known[name].gone_since = now
+        self._touch(name)
+
+    def retain_nodes(self, names: set[str], now: float) -> None:
+        """A complete list was read: what is not in it is gone."""
+        for name in [name for name in self._stated if name not in names]:
+            self.drop_node(name, now)
+
+    def _remember(self, name: str, stated: Node | None, now: float) -> None:
+        known = self._known.get(name)
+        if stated is not None and _devices(stated):
+            if known is not None and stated.shape.gpu.product is None and known.good.shape.gpu.product is not None:
+                known.labels_missing_since = known.labels_missing_since if known.labels_missing_since is not None else now
+                known.good = replace(stated, shape=self._with_remembered_labels(stated.shape, known.good.shape))
+            else:
+                self._known[name] = known = _Known(good=stated)
+            known.gpus_missing_since = known.gone_since = None
+        elif known is not None:
+            known.gone_since = None
+            if known.gpus_missing_since is None:
+                known.gpus_missing_since = now
+
+    def _with_remembered_labels(self, now: NodeShape, before: NodeShape) -> NodeShape:
+        gpu = Gpu(
+            product=before.gpu.product, memory=before.gpu.memory, visible=before.gpu.visible,
+            sharing=before.gpu.sharing, source="remembered labels",
+        )  # fmt: skip
+        remembered = {key: value for key, value in before.labels.items() if key.startswith("nvidia.com/")}
+        return self.shapes.shape({**remembered, **now.labels}, now.taints, gpu)
+
+    # ---- pods
+
+    def put_pod(self, pod: PodRecord) -> None:
+        """A pod was added or changed, and still holds or will hold its requests."""
+        before = self._pods.get(pod.uid)
+        if before == pod:
+            return
+        if before is not None and (before.node, before.requests) == (pod.node, pod.requests):
+            self._pods[pod.uid] = pod
+        else:
+            if before is not None:
+                self._count(before, -1)
+            self._pods[pod.uid] = pod
+            self._count(pod, +1)
+        self._hold(before, pod)
+
+    def drop_pod(self, uid: str) -> None:
+        """A pod was deleted, or has ended."""
+        before = self._pods.pop(uid, None)
+        if before is not None:
+            self._count(before, -1)
+            self._hold(before, None)
+
+    def retain_pods(self, uids: set[str]) -> None:
+        """A complete list was read: what is not in it is gone."""
+        for uid in [uid for uid in self._pods if uid not in uids]:
+            self.drop_pod(uid)
+
+    def _count(self, pod: PodRecord, sign: int) -> None:
+        if not pod.node:
+            return
+        used = self._used.setdefault(pod.node, {})
+        for resource, amount in pod.requests:
+            used[resource] = used.get(resource, 0) + sign * amount
+        if self._stated.get(pod.node) is not None or pod.node in self._known:
+            self._touch(pod.node)
+
+    def _hold(self, before: PodRecord | None, after: PodRecord | None) -> None:
+        for record, is_after in ((before, False), (after, True)):
+            if record is not None and record.declaration:
+                held = self._held.setdefault((record.namespace, record.declaration), {})
+                if is_after:
+                    held[record.uid] = record
+                else:
+                    held.pop(record.uid, None)
+                self.version += 1
+                self._freeze_held((record.namespace, record.declaration))
+
+    def _freeze_held(self, key: tuple[str, str]) -> None:
+        records = self._held[key]
+        if records:
+            self._held_pods[key] = tuple(record.held() for record in records.values())
+        else:
+            del self._held[key]
+            self._held_pods.pop(key, None)
+
+    # ---- namespaces and policies
+
+    def put_policy(self, policy: StatedPolicy) -> None:
+        """A policy was added or changed."""
+        self.policies[policy.name] = policy
+        self.version += 1
+
+    def drop_policy(self, name: str) -> None:
+        """A policy was deleted."""
+        self.policies.pop(name, None)
+        self.version += 1
+
+    def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
+        """A namespace was added or changed."""
+        if self.namespaces.get(name) != labels:
+            self.namespaces[name] = labels
+            self.version += 1
+
+    def policy_for(self, namespace: str, kind: str, default: Policy) -> Policy:
+        """The policy that holds for objects of a kind (``Kind.group``) in a namespace."""
+        labels = {**self.namespaces.get(namespace, {}), "kubernetes.io/metadata.name": namespace}
+        return effective_policy(self.policies.values(), labels, kind, default)
+
+    # ---- the inventory
+
+    def inventory(self, now: float, age_seconds: float = 0.0, broken_seconds: float = 0.0) -> Inventory:
+        """Everything, frozen at this moment."""
+        if now >= self._expires:
+            self._forget(now)
+        if self._dirty:
+            self._rebuild(now)
+        return Inventory(
+            nodes=self._nodes,
+            nodes_seen=len(self._stated),
+            held=dict(self._held_pods),
+            known_gpus=known_gpus(),
+            age_seconds=age_seconds,
+            broken_seconds=broken_seconds,
+        )
+
+    @property
+    def expires_at(self) -> float:
+        """When something remembered stops counting: the inventory changes then by itself."""
+        return self._expires
+
+    def counts(self) -> tuple[int, int]:
+        """(nodes, pods) known."""
+        return len(self._stated), len(self._pods)
+
+    def _touch(self, name: str) -> None:
+        self._dirty.add(name)
+        self.version += 1
+
+    def _forget(self, now: float) -> None:
+        for name, known in list(self._known.items()):
+            if known.gone_since is not None and now - known.gone_since >= GONE_COUNTS_SECONDS:
+                del self._known[name]
+            self._dirty.add(name)
+        self.version += 1
+
+    def _rebuild(self, now: float) -> None:
+        for name in self._dirty:
+            node = self._present(name, now)
+            if node is None:
+                self._built.pop(name, None)
+            else:
+                used = {key: amount for key, amount in self._used.get(name, {}).items() if amount}
+                self._built[name] = replace(node, used=used)
+        self._dirty.clear()
+        self._nodes = tuple(self._built.values())
+        deadlines = [deadline for known in self._known.values() for deadline in _deadlines(known)]
+        self._expires = min((each for each in deadlines if each > now), default=float("inf"))
+
+    def _present(self, name: str, now: float) -> Node | None:
+        """The node as it counts now: as stated, or as remembered while something is on its way."""
+        stated, known = self._stated.get(name), self._known.get(name)
+        if known is None:
+            return stated
+        if known.gone_since is not None:
+            still = now - known.gone_since < GONE_COUNTS_SECONDS
+            return replace(known.good, state=NodeState.GONE, unavailable_gpus={}) if still else None
+        if known.gpus_missing_since is not None:
+            if now - known.gpus_missing_since < TRANSITION_SECONDS:
+                shape = stated.shape if stated is not None and stated.shape.gpu.product is not None else known.good.shape
+                return replace(known.good, shape=shape, state=NodeState.IN_TRANSITION, unavailable_gpus={})
+            return stated
+        if known.labels_missing_since is not None and now - known.labels_missing_since >= LABELS_KEPT_SECONDS:
+            return stated
+        return known.good
+
+
+def _devices(node: Node) -> bool:
+    return any(amount > 0 for name, amount in node.allocatable.items() if is_device(name))
+
+
+def _deadlines(known: _Known) -> Iterable[float]:
+    if known.gone_since is not None:
+        yield known.gone_since + GONE_COUNTS_SECONDS
+    if known.gpus_missing_since is not None:
+        yield known.gpus_missing_since + TRANSITION_SECONDS
+    if known.labels_missing_since is not None:
+        yield known.labels_missing_since + LABELS_KEPT_SECONDS

@@ -1,0 +1,56 @@
+"""GPU products: names as labels spell them, normalised names, memory, and what an engine sees of it."""
+
+import re
+from functools import cache
+
+from shardgate.adapters.tables import table
+from shardgate.domain.inventory import Gpu, Visible
+from shardgate.domain.units import GIBI, MEBI, Bytes
+
+_VENDOR = re.compile(r"^(nvidia|amd|intel)[-_ ]", re.IGNORECASE)
+_SHARING = re.compile(r"(-MIG-[0-9a-z.+]+|-MIG-INVALID)?(-SHARED)?$", re.IGNORECASE)
+
+
+def normalised(product: str) -> str:
+    """``NVIDIA-H100-80GB-HBM3-MIG-3g.40gb-SHARED`` -> ``H100-80GB-HBM3``: without vendor and sharing."""
+    return _SHARING.sub("", _VENDOR.sub("", product.strip())).replace(" ", "-")
+
+
+@cache
+def _by_product() -> dict[str, dict[str, object]]:
+    return {normalised(product).lower(): row for row in table("gpus")["gpus"] for product in row["products"]}
+
+
+def gpu_of(product: str | None, memory: Bytes | None) -> Gpu:
+    """A whole GPU of this product; memory from the table where nothing nearer tells it."""
+    if product is None:
+        return Gpu(product=None, memory=memory, visible=None, source="no product label")
+    name = normalised(product)
+    row = _by_product().get(name.lower())
+    if row is None:
+        return Gpu(product=name, memory=memory, visible=None, source="label")
+    reported = [Bytes(mib * MEBI) for mib in row["memoryMib"]]  # type: ignore[attr-defined]  # a list of MiB
+    source = "label" if memory is not None else "product table"
+    if memory is None and reported:
+        memory = min(reported)
+    return Gpu(product=name, memory=memory, visible=_visible(row, memory), source=source)
+
+
+def _visible(row: dict[str, object], memory: Bytes | None) -> Visible | None:
+    """The product's measurements, where they were taken with this much reported memory; never above it."""
+    seen = row.get("visible")
+    if not isinstance(seen, dict) or memory is None or memory // MEBI not in seen["forMemoryMib"]:
+        return None
+    low, high = (Bytes(min(int(seen[key] * GIBI), memory)) for key in ("lowGib", "highGib"))
+    return Visible(low=low, high=high, source=seen["source"])
+
+
+@cache
+def known_gpus() -> tuple[Gpu, ...]:
+    """Every product of the table, once per reported memory size."""
+    return tuple(
+        gpu_of(product, Bytes(mib * MEBI))
+        for row in table("gpus")["gpus"]
+        for product in row["products"]
+        for mib in row["memoryMib"]
+    )

@@ -1,0 +1,41 @@
+"""Answer -> what a person reads after ``kubectl apply``: the rejection, and the warnings."""
+
+from collections.abc import Iterable
+
+from shardgate.adapters.errors import DeclarationError
+from shardgate.domain.declaration import Subject
+from shardgate.domain.enforce import Answer
+from shardgate.domain.units import count
+from shardgate.domain.verdict import Finding, Verdict
+
+MAX_WARNING_CHARACTERS = 120
+
+
+def rejection(subject: Subject, verdict: Verdict, answer: Answer, reference: str) -> str:
+    """Every refusing finding at once, one a line, then the others that add to them."""
+    shown = list(answer.refusing)
+    score = "" if verdict.score is None else f" (score {verdict.score}/100)"
+    lines = [f"{subject.label} cannot run here{score}, {count(len(shown), 'problem')} (ref {reference}):"]
+    width = max(len(each.code) for each in shown)
+    for each in shown:
+        lines.append(f"  {each.code:<{width}}  {each.where}: {each.message}")
+        if each.remedy:
+            lines.append(f"  {'':<{width}}  -> {each.remedy}")
+    return "\n".join(lines)
+
+
+def mistakes(subject: str, errors: Iterable[DeclarationError]) -> str:
+    """A declaration that cannot be read: every mistake, by field."""
+    problems = list(errors)
+    lines = [f"{subject} is not valid, {count(len(problems), 'mistake')}:"]
+    return "\n".join([*lines, *(f"  {each.where}: {each.problem}" for each in problems)])
+
+
+def warning(found: Finding, subject: Subject) -> str:
+    """One finding in one line of at most 120 characters, ending in the command that tells more."""
+    more = f" | kubectl describe infd -n {subject.namespace} {subject.name}"
+    text = f"{found.code}: {found.message}"
+    room = MAX_WARNING_CHARACTERS - len(more)
+    if room < len(found.code):
+        return text[:MAX_WARNING_CHARACTERS]
+    return (text if len(text) <= room else f"{text[: room - 1]}…") + more

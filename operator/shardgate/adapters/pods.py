@@ -1,0 +1,160 @@
+"""Pod objects -> what they hold: node, effective requests, whose they are."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from shardgate.adapters.quantities import resources
+from shardgate.domain.inventory import HeldPod
+
+DECLARATION_LABEL = "shardgate.io/inference-deployment"
+_TERMINAL = ("Succeeded", "Failed")
+
+Amounts = dict[str, str | int | float]
+
+
+class Requirements(msgspec.Struct, gc=False):
+    """``resources`` of a container."""
+
+    requests: Amounts | None = None
+    limits: Amounts | None = None
+
+
+class Container(msgspec.Struct, gc=False):
+    """The part of a container that is read."""
+
+    resources: Requirements | None = None
+    restartPolicy: str = ""  # noqa: N815  # as the API spells it
+
+
+class PodMetadata(msgspec.Struct, gc=False):
+    """The part of ObjectMeta that is read."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resourceVersion: str = ""  # noqa: N815
+    labels: dict[str, str] | None = None
+
+
+class PodSpec(msgspec.Struct, gc=False):
+    """The part of a pod's spec that is read."""
+
+    nodeName: str = ""  # noqa: N815
+    containers: list[Container] | None = None
+    initContainers: list[Container] | None = None  # noqa: N815
+    overhead: Amounts | None = None
+
+
+class PodCondition(msgspec.Struct, gc=False):
+    """A condition."""
+
+    type: str = ""
+    status: str = ""
+
+
+class PodStatus(msgspec.Struct, gc=False):
+    """The part of a pod's status that is read."""
+
+    phase: str = ""
+    conditions: list[PodCondition] | None = None
+
+
+class PodObject(msgspec.Struct, gc=False):
+    """A Pod, decoded no further than it is read."""
+
+    metadata: PodMetadata
+    spec: PodSpec | None = None
+    status: PodStatus | None = None
+
+
+class PodRecord(msgspec.Struct, gc=False, frozen=True):
+    """What is kept of a pod."""
+
+    uid: str
+    namespace: str
+    name: str
+    node: str
+    requests: tuple[tuple[str, int], ...]
+    declaration: str
+    ready: bool
+
+    def held(self) -> HeldPod:
+        """As a declaration's own pod."""
+        return HeldPod(node=self.node, requests=dict(self.requests), ready=self.ready)
+
+
+def read_pod(pod: PodObject) -> PodRecord | None:
+    """What the pod holds or will hold; ``None`` for one that has ended.
+
+    Raises ``QuantityError`` for an amount that is no quantity.
+    """
+    if pod.status is not None and pod.status.phase in _TERMINAL:
+        return None
+    metadata = pod.metadata
+    ready = any(each.type == "Ready" and each.status == "True" for each in (pod.status and pod.status.conditions) or ())
+    return PodRecord(
+        uid=metadata.uid or f"{metadata.namespace}/{metadata.name}",
+        namespace=sys.intern(metadata.namespace),
+        name=metadata.name,
+        node=sys.intern(pod.spec.nodeName if pod.spec else ""),
+        requests=_shared(tuple(sorted(effective_requests(pod.spec).items()))),
+        declaration=(metadata.labels or {}).get(DECLARATION_LABEL, ""),
+        ready=ready,
+    )
+
+
+_REQUESTS: dict[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]] = {}
+
+
+def _shared(requests: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """Most pods of a cluster ask for the same few amounts."""
+    if len(_REQUESTS) > 100_000:  # noqa: PLR2004  # bounded, whatever tenants ask for
+        _REQUESTS.clear()
+    return _REQUESTS.setdefault(requests, requests)
+
+
+def effective_requests(spec: PodSpec | None) -> dict[str, int]:
+    """As kube-scheduler counts: containers and sidecars together, or the largest start-up step; overhead; one pod."""
+    total: dict[str, int] = {}
+    if spec is None:
+        return {"pods": 1}
+    for container in spec.containers or ():
+        _add(total, _requests(container))
+    start_up: dict[str, int] = {}
+    sidecars: dict[str, int] = {}
+    for container in spec.initContainers or ():
+        asked = _requests(container)
+        if container.restartPolicy == "Always":
+            _add(sidecars, asked)
+            step = dict(sidecars)
+        else:
+            step = dict(sidecars)
+            _add(step, asked)
+        for name, amount in step.items():
+            start_up[name] = max(start_up.get(name, 0), amount)
+    _add(total, sidecars)
+    for name, amount in start_up.items():
+        total[name] = max(total.get(name, 0), amount)
+    _add(total, resources(spec.overhead, up=True))
+    total["pods"] = 1
+    return total
+
+
+def _requests(container: Container) -> dict[str, int]:
+    """A limit without a request is a request, as the API server defaults it."""
+    if container.resources is None:
+        return {}
+    return resources({**(container.resources.limits or {}), **(container.resources.requests or {})}, up=True)
+
+
+def _add(to: dict[str, int], amounts: Mapping[str, int]) -> None:
+    for name, amount in amounts.items():
+        to[name] = to.get(name, 0) + amount
+
+
+def pod_from(body: Mapping[str, Any]) -> PodObject:
+    """A Pod from plain values. Raises ``msgspec.ValidationError`` naming the field."""
+    return msgspec.convert(body, PodObject, strict=False)

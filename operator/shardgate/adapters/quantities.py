@@ -1,0 +1,31 @@
+"""Kubernetes quantities as whole numbers: CPU in millicores, everything else in units."""
+
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import lru_cache
+
+from kubernetes.utils.quantity import parse_quantity
+
+
+class QuantityError(ValueError):
+    """Not a quantity."""
+
+
+@lru_cache(maxsize=65536)
+def _exact(text: str) -> Decimal:
+    try:
+        return Decimal(parse_quantity(text))
+    except (ValueError, ArithmeticError) as error:
+        problem = f"{text!r} is not a quantity"
+        raise QuantityError(problem) from error
+
+
+def whole(resource: str, value: str | float, *, up: bool = False) -> int:
+    """A quantity as a whole number; rounded down for what a node has, up for what a pod asks."""
+    exact = _exact(str(value)) * (1000 if resource == "cpu" else 1)
+    return int(exact.to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
+
+
+def resources(amounts: Mapping[str, str | int | float] | None, *, up: bool = False) -> dict[str, int]:
+    """A resource list as whole numbers."""
+    return {name: whole(name, value, up=up) for name, value in (amounts or {}).items()}

@@ -1,0 +1,213 @@
+"""Verdict -> the report: one JSON document, that every other form is drawn from.
+
+Every key of the document is always there; a value that is not known is ``null``, never left out and never 0.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.placement import Placement
+from shardgate.domain.policy import Disclosure, Policy
+from shardgate.domain.strategy import ParallelStrategy
+from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Verdict
+
+Json = dict[str, Any]
+
+_PERFORMANCE = (
+    "requestsPerSecond", "outputTokensPerSecond", "totalTokensPerSecond", "timeToFirstTokenMilliseconds",
+    "timePerOutputTokenMilliseconds", "endToEndMilliseconds", "gpuUtilization", "capacityRequestsPerSecond",
+    "concurrency", "capacityShare", "bound",
+)  # fmt: skip
+_BALANCE = ("stageSeconds", "epsilon", "bubble", "bubbleMeasured", "microBatches")
+_COMMUNICATION = ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken", "linkUtilization", "timeShare")
+
+
+def report(declaration: Declaration, verdict: Verdict, *, reference: str) -> Json:
+    """The whole report of one declaration, with node names as they are."""
+    status, recommendation = STATUS[verdict.outcome]
+    subject = declaration.subject
+    return {
+        "apiVersion": "shardgate.io/v1alpha1",
+        "kind": "VerificationReport",
+        "ref": reference,
+        "subject": {
+            "apiVersion": subject.api_version, "kind": subject.kind, "namespace": subject.namespace, "name": subject.name,
+        },
+        "outcome": verdict.outcome.label,
+        "aspects": aspect_labels(verdict.aspects),
+        "status": status,
+        "recommendation": recommendation,
+        "score": verdict.score,
+        "declared": _declared(declaration, verdict),
+        "hardware": _hardware(verdict),
+        "memory": _memory(declaration, verdict),
+        "placement": _placement(verdict.placement),
+        "performance": dict.fromkeys(_PERFORMANCE),
+        "balance": dict.fromkeys(_BALANCE),
+        "communication": dict.fromkeys(_COMMUNICATION),
+        "graph": {"nodes": _graph_nodes(declaration, verdict), "edges": None},
+        "risks": [],
+        "alternatives": [],
+        "scoreTerms": [],
+        "findings": [finding_json(each) for each in verdict.findings],
+        "assumptions": [{"field": each.field, "value": each.value, "why": each.why} for each in verdict.assumptions],
+    }  # fmt: skip
+
+
+def finding_json(found: Finding) -> Json:
+    """One finding."""
+    return {
+        "code": found.code,
+        "class": found.finding_class.value,
+        "where": found.where,
+        "outcome": found.outcome.label,
+        "message": found.message,
+        "remedy": found.remedy or None,
+        "source": found.source or None,
+    }
+
+
+def strategy_json(strategy: ParallelStrategy) -> Json:
+    """The strategy, as in the spec."""
+    return {
+        "tensor": strategy.tensor,
+        "pipeline": strategy.pipeline,
+        "data": strategy.data,
+        "dataLocal": strategy.data_local,
+        "expertParallel": strategy.expert_parallel,
+        "expert": strategy.expert,
+        "prefillContext": strategy.prefill_context,
+        "decodeContext": strategy.decode_context,
+        "attentionData": strategy.attention_data,
+        "loadBalancing": strategy.load_balancing,
+        "layersPerStage": list(strategy.layers_per_stage) if strategy.layers_per_stage else None,
+    }
+
+
+def _declared(declaration: Declaration, verdict: Verdict) -> Json:
+    required = verdict.required
+    return {
+        "model": declaration.model_name,
+        "engine": declaration.engine.name or None,
+        "engineVersion": declaration.engine.version,
+        "weights": declaration.weights_name or None,
+        "kvCache": declaration.kv_cache,
+        "strategy": strategy_json(declaration.strategy),
+        "replicas": declaration.replicas,
+        "gpusPerReplica": required.gpus_per_replica,
+        "gpusTotal": required.gpus,
+        "podsPerReplica": required.pods_per_replica,
+        "gpusPerPod": {"server": required.gpus_per_pod},
+    }
+
+
+def _hardware(verdict: Verdict) -> Json:
+    hardware = verdict.hardware
+    if hardware is None:
+        return dict.fromkeys(("gpusInstalled", "gpusFree", "memoryInstalledBytes", "products", "inventoryAgeSeconds"))
+    return {
+        "gpusInstalled": hardware.gpus_installed,
+        "gpusFree": hardware.gpus_free,
+        "memoryInstalledBytes": hardware.memory_installed,
+        "products": [
+            {"product": each.product, "gpus": each.gpus, "memoryBytes": each.memory, "nodes": each.nodes}
+            for each in hardware.products
+        ],
+        "inventoryAgeSeconds": round(hardware.inventory_age_seconds, 3),
+    }
+
+
+def _memory(declaration: Declaration, verdict: Verdict) -> Json:
+    weights, budget = verdict.weights, verdict.rank_budget
+    keys = (
+        "outcome", "parameters", "weightsBytes", "perStage", "perRank", "kvBytesPerToken", "kvTokens",
+        "maxModelLenThatFits", "deficitBytes", "uncertaintyBytes",
+    )  # fmt: skip
+    memory: Json = dict.fromkeys(keys)
+    if weights is None:
+        return memory
+    memory["parameters"] = weights.parameters
+    memory["weightsBytes"] = weights.total
+    memory["perStage"] = [
+        {"stage": each.stage, "firstLayer": each.layers.start, "lastLayer": each.layers.stop - 1, "weightsBytes": each.total}
+        for each in weights.stages
+    ]
+    memory["perRank"] = [
+        {
+            "stage": each.stage, "tensor": tensor, "weightsBytes": each.per_rank, "activationBytes": None,
+            "overheadBytes": None, "kvCacheBytes": None, "budgetBytes": budget.budget if budget else None,
+            "headroomBytes": None,
+        }
+        for each in weights.stages
+        for tensor in range(declaration.strategy.tensor)
+    ]  # fmt: skip
+    if budget is not None and weights.fullest.per_rank > budget.budget:
+        memory["outcome"] = "doesNotFit"
+        memory["deficitBytes"] = weights.fullest.per_rank - budget.budget
+    elif "MemoryTight" in verdict.codes:
+        memory["outcome"] = "tight"
+    return memory
+
+
+def _placement(placement: Placement | None) -> Json:
+    if placement is None:
+        return dict.fromkeys(("feasible", "feasibleWhenIdle", "replicasThatFit", "pods", "excluded"))
+    return {
+        "feasible": placement.feasible,
+        "feasibleWhenIdle": placement.feasible_when_idle,
+        "replicasThatFit": placement.replicas_that_fit,
+        "pods": [
+            {
+                "group": "server", "replica": each.replica, "pod": each.pod, "node": each.node,
+                "gpus": len(each.local_gpus), "localGpus": list(each.local_gpus), "ranks": list(each.ranks),
+            }
+            for each in placement.pods
+        ],
+        "excluded": [
+            {"reason": each.reason.value, "count": len(each.nodes), "nodes": list(each.nodes)} for each in placement.excluded
+        ],
+    }  # fmt: skip
+
+
+def _graph_nodes(declaration: Declaration, verdict: Verdict) -> list[Json]:
+    """The ranks of one replica, with the pod and node that the example gives them."""
+    where = {}
+    for pod in verdict.placement.pods if verdict.placement else ():
+        if pod.replica == 0:
+            where.update(dict.fromkeys(pod.ranks, (pod.pod, pod.node)))
+    return [
+        {
+            "rank": rank.number, "stage": rank.stage, "tensor": rank.tensor, "data": rank.data,
+            "pod": where.get(rank.number, (None, None))[0], "node": where.get(rank.number, (None, None))[1],
+        }
+        for rank in declaration.strategy.ranks()
+    ]  # fmt: skip
+
+
+def digest_of(spec: Mapping[str, Any], verdict: Verdict, policy: Policy) -> str:
+    """Over what was judged, the facts that it was judged by, and the policy."""
+    facts = {
+        "spec": spec,
+        "findings": [(each.code, each.where, each.message) for each in verdict.findings],
+        "products": [(each.product, each.gpus, each.memory, each.nodes) for each in (verdict.hardware.products if verdict.hardware else ())],
+        "policy": repr(policy),
+    }
+    return f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()}"
+
+
+def reference_of(spec: Mapping[str, Any], verdict: Verdict, policy: Policy, salt: str = "") -> str:
+    """A short reference to one decision."""
+    return hashlib.sha256(f"{digest_of(spec, verdict, policy)}{salt}".encode()).hexdigest()[:4]
+
+
+def aspect_labels(aspects: Mapping[FindingClass, Outcome]) -> dict[str, str]:
+    """Class -> outcome, as the API spells them."""
+    return {aspect.value: outcome.label for aspect, outcome in aspects.items()}
+
+
+def disclosed_node(disclosure: Disclosure, node: str, pool: str) -> str:
+    """What may be said of a node to users."""
+    return {Disclosure.NODES: node, Disclosure.POOLS: pool, Disclosure.NONE: ""}[disclosure]

@@ -1,0 +1,156 @@
+"""Verdict -> the status, annotations and events of an InferenceDeployment."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shardgate.adapters.report import aspect_labels, digest_of, disclosed_node
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.policy import Policy
+from shardgate.domain.units import count, gib
+from shardgate.domain.verdict import Outcome, Verdict
+
+Json = dict[str, Any]
+
+VERDICT, SCORE, FINDINGS = "shardgate.io/verdict", "shardgate.io/score", "shardgate.io/findings"
+OUR_ANNOTATIONS = (VERDICT, SCORE, FINDINGS)
+MAX_FINDINGS, MAX_PODS, MAX_MESSAGE = 32, 64, 1024
+SCORE_STEP = 5
+"""A score that moves by less is not worth a write."""
+
+
+def annotations(verdict: Verdict) -> dict[str, str | None]:
+    """Our annotations; ``None`` takes one away. Nothing in them changes more often than the outcome does."""
+    return {
+        VERDICT: verdict.outcome.label,
+        SCORE: None if verdict.score is None else str(verdict.score),
+        FINDINGS: ",".join(verdict.codes) or None,
+    }
+
+
+def summary(declaration: Declaration, verdict: Verdict) -> str:
+    """The verdict in one line."""
+    label = declaration.strategy.label
+    if verdict.findings:
+        return _cut(f"{label}: {verdict.findings[0].message}")
+    where = ""
+    if verdict.placement and verdict.placement.pods:
+        pools = sorted({pod.pool for pod in verdict.placement.pods if pod.pool})
+        where = f" on {count(verdict.required.gpus, 'GPU')} of {', '.join(pools)}"
+    weights = ""
+    if verdict.weights and verdict.rank_budget:
+        weights = f", {gib(verdict.weights.fullest.per_rank)} of {gib(verdict.rank_budget.budget)} per rank for weights"
+    return _cut(f"{label}{where}{weights}")
+
+
+def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdict, policy: Policy, now: str) -> Json:
+    """The status to stand on the object; conditions keep their transition time where their status stays."""
+    generation = body["metadata"].get("generation")
+    required, hardware, placement = verdict.required, verdict.hardware, verdict.placement
+    stored = {each["type"]: each for each in (body.get("status") or {}).get("conditions") or ()}
+    return {
+        "observedGeneration": generation,
+        "outcome": verdict.outcome.label,
+        "aspects": aspect_labels(verdict.aspects),
+        "score": verdict.score,
+        "strategy": declaration.strategy.label,
+        "summary": summary(declaration, verdict),
+        "required": {
+            "gpus": required.gpus,
+            "gpusPerReplica": required.gpus_per_replica,
+            "pods": required.pods_per_replica * declaration.replicas,
+        },
+        "available": {
+            "gpus": hardware.gpus_installed if hardware else None,
+            "free": hardware.gpus_free if hardware else None,
+            "replicasThatFit": placement.replicas_that_fit if placement else None,
+        },
+        "findings": [
+            {
+                "code": each.code,
+                "where": each.where,
+                "outcome": each.outcome.label,
+                "message": _cut(each.message),
+                **({"remedy": _cut(each.remedy)} if each.remedy else {}),
+            }
+            for each in verdict.findings[:MAX_FINDINGS]
+        ],
+        "placement": [
+            {
+                "replica": each.replica,
+                "pod": each.pod,
+                "node": disclosed_node(policy.disclosure, each.node, each.pool),
+                "localGpus": list(each.local_gpus),
+                "ranks": list(each.ranks),
+            }
+            for each in (placement.pods if placement else ())[:MAX_PODS]
+        ],
+        "alternatives": [],
+        "conditions": [
+            _condition(stored.get(kind), kind, value, reason, message, generation, now)
+            for kind, value, reason, message in _conditions(declaration, verdict)
+        ],
+        "digest": digest_of(body.get("spec") or {}, verdict, policy),
+    }
+
+
+def _conditions(declaration: Declaration, verdict: Verdict) -> list[tuple[str, str, str, str]]:
+    line = summary(declaration, verdict)
+    match verdict.outcome:
+        case Outcome.WAITING | Outcome.UNSOUND:
+            feasible = "False"
+        case Outcome.UNDECIDED:
+            feasible = "Unknown"
+        case _:
+            feasible = "True"
+    reason = verdict.codes[0] if verdict.codes else "Fits"
+    return [
+        ("Ready", "True", "Judged", "judged at this generation"),
+        ("Feasible", feasible, reason, line),
+    ]
+
+
+def _condition(  # noqa: PLR0913  # the fields of a condition
+    stored: Mapping[str, Any] | None, kind: str, value: str, reason: str, message: str, generation: int | None, now: str
+) -> Json:
+    since = stored["lastTransitionTime"] if stored and stored.get("status") == value else now
+    return {
+        "type": kind,
+        "status": value,
+        "observedGeneration": generation,
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": message,
+    }
+
+
+def is_worth_writing(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
+    """Whether the status says something new: generation, outcome, codes, requirement, score, or the placement's validity.
+
+    Free amounts that move with the cluster alone are no reason to write.
+    """
+    if not stored or stored.get("observedGeneration") != fresh["observedGeneration"]:
+        return True
+    if any(stored.get(key) != fresh[key] for key in ("outcome", "strategy", "required", "aspects")):
+        return True
+    before, after = stored.get("score"), fresh["score"]
+    if (before is None) != (after is None) or (before is not None and abs(before - after) >= SCORE_STEP):
+        return True
+    codes = [[each["code"] for each in findings or ()] for findings in (stored.get("findings"), fresh["findings"])]
+    return codes[0] != codes[1] or bool(stored.get("placement")) != bool(fresh["placement"])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
+
+
+def is_mismatch(status: Mapping[str, Any]) -> bool:
+    """A standing declaration that became Waiting or Unsound after it was better.
+
+    Told from the conditions alone, so that it survives a restart: Ready turns True with the first verdict and stays;
+    Feasible that is False since later was something else before.
+    """
+    conditions = {each["type"]: each for each in status.get("conditions") or ()}
+    ready, feasible = conditions.get("Ready"), conditions.get("Feasible")
+    if ready is None or feasible is None or feasible["status"] != "False":
+        return False
+    return bool(feasible["lastTransitionTime"] > ready["lastTransitionTime"])

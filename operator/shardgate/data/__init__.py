@@ -1,0 +1,1 @@
+"""Tables of facts, each with its sources. No code but the loading of them (``adapters``)."""

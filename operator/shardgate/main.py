@@ -1,0 +1,207 @@
+"""What ``kopf run -A -m shardgate.main`` loads: reads the configuration, wires the shells."""
+
+import asyncio
+import gc
+import itertools
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import kopf
+
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.nodes import NodeObject
+from shardgate.adapters.pods import PodObject
+from shardgate.api import GROUP, VERSION
+from shardgate.shells.cluster import Cluster, ClusterUnreachable
+from shardgate.shells.config import ConfigError, OperatorConfig, read_config
+from shardgate.shells.judge import Judge
+from shardgate.shells.lease import Lease
+from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
+from shardgate.shells.null_storages import NullDiffBase, NullProgress
+from shardgate.shells.reconciler import Reconciler
+from shardgate.shells.reflector import Reflector
+from shardgate.shells.stores import Namespaces, NamespaceObject, Nodes, Pods, Policies, PolicyObject
+from shardgate.shells.webhook import Admission
+from shardgate.shells.webhook_server import WebhookServer
+
+log = logging.getLogger(__name__)
+
+PLURAL = "inferencedeployments"
+STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
+SYNC_REPORT_SECONDS = 10.0
+
+
+class EndlessBackoffs:
+    """kopf gives up, and ends the process, when its list of pauses is used up: this one never is."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((0.2, 0.5, 1, 2, 4), itertools.repeat(8.0))
+
+
+class Operator:
+    """One replica: everything that lives as long as the process serves."""
+
+    def __init__(self, config: OperatorConfig) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.health = HealthServer(self.metrics, config.bind_address, config.metrics_port)
+        self.cluster = Cluster.from_environment()
+        self.book = ClusterBook()
+        self.identity = f"{os.environ.get('HOSTNAME') or platform.node()}_{os.getpid()}"
+        self.lease = Lease(self.cluster, config.namespace, self.identity)
+        self.judge = Judge(self.book, self.freshness)
+        self.reconciler = Reconciler(self.cluster, self.judge, self.lease, config, self.metrics, self.identity)
+        self.admission = Admission(self.judge, config, self.metrics)
+        self.server = WebhookServer(
+            ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
+            certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
+            on_internal_error=self.metrics.internal_errors.inc,
+        )  # fmt: skip
+        common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.reconciler.cluster_changed}
+        self.reflectors: list[Reflector[Any]] = [
+            Reflector(name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=100, **common),
+            Reflector(
+                name="pods", path="/api/v1/pods", item=PodObject, store=Pods(self.book),
+                selector="status.phase!=Succeeded,status.phase!=Failed", **common,
+            ),
+            Reflector(name="namespaces", path="/api/v1/namespaces", item=NamespaceObject, store=Namespaces(self.book), **common),
+            Reflector(
+                name="verificationpolicies", path=f"/apis/{GROUP}/{VERSION}/verificationpolicies", item=PolicyObject,
+                store=Policies(self.book), **common,
+            ),
+        ]  # fmt: skip
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def freshness(self) -> tuple[float, float]:
+        """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
+        return (
+            max(each.health.age_seconds() for each in self.reflectors),
+            max(each.health.broken_seconds() for each in self.reflectors),
+        )
+
+    def unready(self) -> list[str]:
+        """Why no traffic should come here."""
+        reasons = [f"{each.name}: not listed yet ({each.health.problem or 'listing'})" for each in self.reflectors if not each.health.synced.is_set()]
+        for each in self.reflectors:
+            if each.health.synced.is_set() and each.health.age_seconds() > STALE_AFTER_SECONDS:
+                reasons.append(f"{each.name}: nothing heard for {each.health.age_seconds():.0f} s")
+            if each.health.broken_seconds() > BROKEN_AFTER_SECONDS:
+                reasons.append(f"{each.name}: watch broken for {each.health.broken_seconds():.0f} s ({each.health.problem})")
+        if not self.server.is_serving:
+            reasons.append("the webhook is not serving yet")
+        if self.server.is_draining:
+            reasons.append("draining")
+        return reasons
+
+    def refresh_metrics(self) -> None:
+        """Before a scrape."""
+        for each in self.reflectors:
+            self.metrics.synced.labels(each.name).set(each.health.synced.is_set())
+            self.metrics.last_event.labels(each.name).set(each.health.last_heard_at)
+        if self.server.not_after is not None:
+            self.metrics.not_after.set(self.server.not_after)
+
+    async def start(self) -> None:
+        """Returns when the inventory is complete; no request is answered before."""
+        self.health.unready, self.health.refresh = self.unready, self.refresh_metrics
+        self.health.start()
+        await self.cluster.__aenter__()
+        started = time.monotonic()
+        self._tasks = [asyncio.create_task(each.run(), name=each.name) for each in self.reflectors]
+        self._tasks.append(asyncio.create_task(self._heartbeat(), name="heartbeat"))
+        await self._synced()
+        self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
+        self._tasks.append(asyncio.create_task(self.reconciler.run(), name="reconciler"))
+        nodes, pods = self.book.counts()
+        gc.collect()
+        gc.freeze()  # what was loaded stays: full collections need not walk it again
+        log.warning("inventory complete in %.1f s: %d nodes, %d pods", time.monotonic() - started, nodes, pods)
+
+    async def _synced(self) -> None:
+        waiting = [asyncio.create_task(each.health.synced.wait()) for each in self.reflectors]
+        while True:
+            _, pending = await asyncio.wait(waiting, timeout=SYNC_REPORT_SECONDS)
+            if not pending:
+                return
+            for each in self.reflectors:
+                if not each.health.synced.is_set():
+                    log.warning("waiting for %s: %s", each.name, each.health.problem or "listing")
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self.health.beat()
+            for each in self.reflectors:
+                for reason, count in list(each.health.restarts.items()):
+                    self.metrics.watch_restarts.labels(each.name, reason).inc(count)
+                    del each.health.restarts[reason]
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def stop(self) -> None:
+        """Let go of the lease, then of everything else."""
+        await self.lease.release()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.cluster.__aexit__()
+        self.health.stop()
+
+
+def _operator() -> Operator:
+    try:
+        return Operator(read_config(os.environ))
+    except (ConfigError, ClusterUnreachable) as error:
+        sys.exit(f"shardgate: {error}")
+
+
+operator = _operator()
+
+
+@kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)
+async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+    """Settings that keep kopf from writing or giving up, then the inventory."""
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = EndlessBackoffs()  # type: ignore[assignment]  # any iterable will do
+    settings.persistence.diffbase_storage = NullDiffBase()
+    settings.persistence.progress_storage = NullProgress()
+    settings.admission.server = operator.server
+    settings.admission.managed = None
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    await operator.start()
+
+
+@kopf.on.cleanup()
+async def stop(**_: Any) -> None:
+    """Stop our own tasks before kopf cancels whatever is left."""
+    await operator.stop()
+
+
+@kopf.on.event(GROUP, VERSION, PLURAL)
+async def changed(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
+    """A declaration came, changed or went."""
+    if event["type"] == "DELETED":
+        operator.reconciler.drop(body["metadata"]["uid"])
+    else:
+        operator.reconciler.put(body)
+
+
+@kopf.on.validate(GROUP, VERSION, PLURAL, id="validate")
+async def validate(body: kopf.Body, old: kopf.Body | None, operation: str, warnings: list[str], **_: Any) -> None:
+    """Let in, warn or refuse."""
+    if operation in ("CREATE", "UPDATE"):
+        warnings.extend(operator.admission.validate(body, old, operation))
+
+
+@kopf.on.mutate(GROUP, VERSION, PLURAL, id="mutate")
+async def mutate(body: kopf.Body, operation: str, patch: kopf.Patch, **_: Any) -> None:
+    """Our annotations."""
+    if operation in ("CREATE", "UPDATE"):
+        operator.admission.mutate(body, patch)

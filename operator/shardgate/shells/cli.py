@@ -1,0 +1,169 @@
+"""The command line, also ``kubectl shardgate``."""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+
+from shardgate import __version__
+from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.inference_deployments import is_inference_deployment, read_inference_deployment
+from shardgate.adapters.pods import PodRecord
+from shardgate.adapters.report import reference_of, report
+from shardgate.api import GROUP
+from shardgate.domain.enforce import enforce
+from shardgate.domain.policy import OWN_KIND, Mode
+from shardgate.domain.verdict import Outcome, Verdict
+from shardgate.domain.verify import verify as verify_declaration
+from shardgate.shells.cluster import ApiError, ClusterUnreachable
+from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
+from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
+from shardgate.shells.terminal import print_report
+
+REFUSED, UNDECIDED = 1, 2
+USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
+
+click.rich_click.TEXT_MARKUP = "rich"
+
+
+@dataclass(slots=True)
+class _Result:
+    """One declaration's report, and what it does to the exit code."""
+
+    report: dict[str, Any]
+    refused: bool
+    outcome: Outcome
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="shardgate")
+def cli() -> None:
+    """Can the parallel strategy that an LLM deployment declares run on the GPUs that are really free?"""
+
+
+@cli.command()
+@click.option("-f", "files", multiple=True, required=True, metavar="FILE", help="Manifest, folder, or - for standard input; may be repeated.")
+@click.option("--cluster", "clusters", multiple=True, metavar="SNAPSHOT", help="Nodes, pods and policies as YAML or JSON (kubectl get -o yaml will do). Default: the live cluster.")
+@click.option("--gpus", metavar="ITEMS", help="A cluster made up of these nodes: 8xH100-80GB-HBM3[@79.19Gi][,...], @ = memory as the engine sees it.")
+@click.option("-o", "output", type=click.Choice(["table", "json", "jsonl"]), default="table", show_default=True, help="Form of the report.")
+@click.pass_context
+def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, ...], gpus: str | None, output: str) -> None:
+    """Judge declarations against a cluster.
+
+    Several are judged in file order, each admitted one taking its GPUs. Exit code: 1 if any would be refused, else 2 if
+    any is undecided, else 0; 64 usage, 65 unreadable document, 66 no such file, 69 cluster unreachable, 70 internal.
+    """
+    if clusters and gpus:
+        problem = "--cluster and --gpus exclude each other"
+        raise click.UsageError(problem)
+    declared = list(read_documents(files))
+    snapshot = _snapshot(clusters, gpus)
+    unreadable = list(snapshot.unreadable)
+    results: list[_Result] = []
+    for document in declared:
+        if isinstance(document, Unreadable):
+            unreadable.append(document)
+        elif is_inference_deployment(document.body):
+            _judge(document, snapshot, results, unreadable)
+    for each in unreadable:
+        click.echo(f"error: {each}", err=True)
+    if not results and not unreadable:
+        click.echo("no declaration found", err=True)
+    _print(results, output)
+    context.exit(_exit_code(results, unreadable))
+
+
+def _snapshot(clusters: tuple[str, ...], gpus: str | None) -> Snapshot:
+    if gpus is not None:
+        try:
+            return from_gpus(gpus)
+        except GpusError as error:
+            problem = f"--gpus {error}"
+            raise click.UsageError(problem) from error
+    if clusters:
+        snapshot = Snapshot()
+        snapshot.add(read_documents(clusters))
+        return snapshot
+    return live_snapshot()
+
+
+def _judge(document: Document, snapshot: Snapshot, results: list[_Result], unreadable: list[Unreadable]) -> None:
+    try:
+        declaration = read_inference_deployment(document.body)
+    except ExceptionGroup as problems:
+        name = (document.body.get("metadata") or {}).get("name") or "without a name"
+        unreadable += [
+            Unreadable(f"{document.where}, InferenceDeployment {name}", str(each)) for each in mistakes_in(problems)
+        ]
+        return
+    subject = declaration.subject
+    policy = snapshot.book.policy_for(subject.namespace, f"{subject.kind}.{GROUP}", OWN_KIND)
+    verdict = verify_declaration(declaration, snapshot.inventory(), policy)
+    answer = enforce(declaration, verdict, replace(policy, mode=Mode.ENFORCE), None)
+    reference = reference_of(document.body.get("spec") or {}, verdict, policy)
+    results.append(_Result(report(declaration, verdict, reference=reference), not answer.allowed, verdict.outcome))
+    if answer.allowed:
+        _take(snapshot, verdict, declaration.gpus.resource, declaration.placement.requests, subject.label)
+
+
+def _take(snapshot: Snapshot, verdict: Verdict, resource: str, requests: Any, owner: str) -> None:  # noqa: ANN401  # resources
+    """The admitted declaration's pods hold their GPUs from now on."""
+    for pod in verdict.placement.pods if verdict.placement else ():
+        asked = {**requests, resource: len(pod.local_gpus), "pods": 1}
+        name = f"{owner} {pod.replica}-{pod.pod}"
+        snapshot.book.put_pod(
+            PodRecord(
+                uid=name, namespace="", name=name, node=pod.node, requests=tuple(sorted(asked.items())), declaration="", ready=False,
+            )
+        )  # fmt: skip
+
+
+def _print(results: list[_Result], output: str) -> None:
+    reports = [each.report for each in results]
+    if output == "json":
+        click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
+    elif output == "jsonl":
+        for each in reports:
+            click.echo(json.dumps(each))
+    else:
+        console = Console()
+        for each in reports:
+            print_report(console, each)
+
+
+def _exit_code(results: list[_Result], unreadable: list[Unreadable]) -> int:
+    if unreadable:
+        return BAD_DATA
+    if any(each.refused for each in results):
+        return REFUSED
+    return UNDECIDED if any(each.outcome is Outcome.UNDECIDED for each in results) else 0
+
+
+def main() -> None:
+    """Run, and end with the exit codes that are promised; never with a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        code = USAGE
+    except click.ClickException as error:
+        error.show()
+        code = USAGE
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except NoSuchFile as error:
+        click.echo(f"error: {error}", err=True)
+        code = NO_INPUT
+    except (ClusterUnreachable, ApiError) as error:
+        click.echo(f"error: cluster: {error}", err=True)
+        code = UNAVAILABLE
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except Exception as error:  # noqa: BLE001  # the last resort: a person gets a sentence
+        click.echo(f"error: internal: {type(error).__name__}: {error}", err=True)
+        code = INTERNAL
+    sys.exit(code or 0)

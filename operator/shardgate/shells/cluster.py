@@ -1,0 +1,151 @@
+"""The only API client: credentials as the ``kubernetes`` package finds them, requests over aiohttp."""
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+
+REQUEST_SECONDS = 30
+MERGE_PATCH = "application/merge-patch+json"
+
+_UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+class ClusterUnreachable(Exception):
+    """No answer from the API server, or no way to it is configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiError(Exception):
+    """The API server answered with an error."""
+
+    status: int
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.reason}: {self.message}"
+
+
+class Cluster:
+    """A session with one API server. Use as an async context manager."""
+
+    def __init__(self, configuration: kubernetes_client.Configuration) -> None:
+        self._configuration = configuration
+        self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def from_environment(cls) -> "Cluster":
+        """In a pod its ServiceAccount, else the kubeconfig. Raises ``ClusterUnreachable`` when there is neither."""
+        configuration = kubernetes_client.Configuration()
+        try:
+            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+                kubernetes_config.load_incluster_config(configuration)
+            else:
+                kubernetes_config.load_kube_config(client_configuration=configuration)
+        except (kubernetes_config.ConfigException, OSError, TypeError, ValueError, AttributeError) as error:
+            problem = f"no cluster is configured: {error}"
+            raise ClusterUnreachable(problem) from error
+        return cls(configuration)
+
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return str(self._configuration.host).rstrip("/")
+
+    async def __aenter__(self) -> "Cluster":
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _ssl(self) -> ssl.SSLContext | bool:
+        configuration = self._configuration
+        if not self.server.startswith("https"):
+            return False
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert or None)
+        if not configuration.verify_ssl:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        return context
+
+    def _headers(self) -> dict[str, str]:
+        token = self._configuration.get_api_key_with_prefix("BearerToken")  # refreshes an aging token
+        return {"Authorization": token} if token else {}
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, parameters: Mapping[str, str], timeout: aiohttp.ClientTimeout
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """GET; the caller reads the body and handles the client's exceptions. Raises ``ApiError``."""
+        if self._session is None:
+            problem = "the session is not open"
+            raise RuntimeError(problem)
+        async with self._session.get(
+            self.server + path, params=dict(parameters), headers=self._headers(), timeout=timeout
+        ) as response:
+            if response.status >= 400:  # noqa: PLR2004  # HTTP
+                raise _error(response.status, await response.read())
+            yield response
+
+    async def request(  # noqa: PLR0913  # keyword-only: the parts of a request
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        body: Any = None,  # noqa: ANN401  # JSON
+        content_type: str = "application/json",
+    ) -> Any:  # noqa: ANN401  # JSON
+        """One request, decoded. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        if self._session is None:
+            problem = "the session is not open"
+            raise RuntimeError(problem)
+        headers = self._headers() | ({"Content-Type": content_type} if body is not None else {})
+        try:
+            async with self._session.request(
+                method,
+                self.server + path,
+                params=dict(parameters or {}),
+                data=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+            ) as response:
+                content = await response.read()
+                if response.status >= 400:  # noqa: PLR2004  # HTTP
+                    raise _error(response.status, content)
+                return json.loads(content)
+        except _UNREACHABLE as error:
+            problem = f"{self.server}: {error or type(error).__name__}"
+            raise ClusterUnreachable(problem) from error
+
+    async def list_all(self, path: str, page: int = 500) -> list[dict[str, Any]]:
+        """All objects, page by page."""
+        items: list[dict[str, Any]] = []
+        parameters = {"limit": str(page)}
+        while True:
+            answer = await self.request("GET", path, parameters=parameters)
+            items += answer.get("items") or []
+            if not (token := (answer.get("metadata") or {}).get("continue")):
+                return items
+            parameters["continue"] = token
+            await asyncio.sleep(0)
+
+
+def _error(status: int, content: bytes) -> ApiError:
+    try:
+        answer = json.loads(content)
+        return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")))
+    except (ValueError, AttributeError):
+        return ApiError(status, "", content[:200].decode(errors="replace"))

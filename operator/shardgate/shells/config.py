@@ -1,0 +1,77 @@
+"""The operator's own configuration: ``SHARDGATE_CONFIG`` (a YAML file) and, over it, ``SHARDGATE_*`` variables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+_VARIABLES = {
+    "SHARDGATE_WEBHOOK_PORT": "webhookPort",
+    "SHARDGATE_METRICS_PORT": "metricsPort",
+    "SHARDGATE_BIND_ADDRESS": "bindAddress",
+    "SHARDGATE_TLS_CERT": "tlsCert",
+    "SHARDGATE_TLS_KEY": "tlsKey",
+    "SHARDGATE_NAMESPACE": "namespace",
+    "SHARDGATE_EXEMPT_NAMESPACES": "exemptNamespaces",
+    "SHARDGATE_DRAIN_SECONDS": "drainSeconds",
+}
+
+
+class ConfigError(Exception):
+    """The configuration is not valid; the message names the source and the field."""
+
+
+class OperatorConfig(BaseModel):
+    """How this process serves. Field names in the file are camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+    webhook_port: Annotated[int, Field(ge=1, le=65535)] = 9443
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    bind_address: str = "0.0.0.0"  # noqa: S104  # a webhook is called from other machines
+    tls_cert: Path
+    """Certificate file of the webhook server, PEM; read again when it changes."""
+    tls_key: Path
+    namespace: Annotated[str, Field(min_length=1)] = "shardgate-system"
+    """Where the operator runs: never judged, and where its Lease is."""
+    exempt_namespaces: tuple[str, ...] = ()
+    """Namespaces that are never judged, besides ``kube-*`` and our own."""
+    drain_seconds: Annotated[float, Field(ge=0, le=60)] = 10
+    """How long to go on answering after SIGTERM, while endpoints forget us."""
+
+    def is_exempt(self, namespace: str) -> bool:
+        """Whether objects of this namespace are let in unseen."""
+        return namespace.startswith("kube-") or namespace == self.namespace or namespace in self.exempt_namespaces
+
+
+def read_config(environment: Mapping[str, str]) -> OperatorConfig:
+    """Raises ``ConfigError``."""
+    values: dict[str, Any] = {}
+    path = environment.get("SHARDGATE_CONFIG")
+    if path:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            problem = f"SHARDGATE_CONFIG {path}: {error}"
+            raise ConfigError(problem) from error
+        if loaded is not None and not isinstance(loaded, dict):
+            problem = f"SHARDGATE_CONFIG {path}: needs a mapping at the top"
+            raise ConfigError(problem)
+        values = dict(loaded or {})
+    for variable, field in _VARIABLES.items():
+        if variable in environment:
+            value = environment[variable]
+            values[field] = [part.strip() for part in value.split(",") if part.strip()] if field == "exemptNamespaces" else value
+    try:
+        return OperatorConfig.model_validate(values)
+    except ValidationError as error:
+        variables = {field: variable for variable, field in _VARIABLES.items()}
+        problems = "; ".join(
+            f"{field} (file) or {variables.get(field, '-')} (environment): {each['msg']}"
+            for each in error.errors()
+            for field in [".".join(str(part) for part in each["loc"])]
+        )
+        raise ConfigError(problems) from error

@@ -1,0 +1,61 @@
+"""One declaration, judged by the cluster as this process sees it now. Webhook and reconciler share it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.report import reference_of
+from shardgate.api import GROUP
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.inventory import HeldPod, Inventory
+from shardgate.domain.policy import OWN_KIND, Policy
+from shardgate.domain.verdict import Verdict
+from shardgate.domain.verify import verify
+
+OWN_KIND_NAME = f"InferenceDeployment.{GROUP}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict, with what it was reached by."""
+
+    declaration: Declaration
+    policy: Policy
+    inventory: Inventory
+    verdict: Verdict
+    reference: str
+
+    @property
+    def own_pods(self) -> tuple[HeldPod, ...]:
+        """The declaration's own pods."""
+        subject = self.declaration.subject
+        return self.inventory.held.get((subject.namespace, subject.name), ())
+
+
+class Judge:
+    """Reads declarations, and judges them by the book. ``freshness`` gives the age of the book and of a broken watch."""
+
+    def __init__(self, book: ClusterBook, freshness: Callable[[], tuple[float, float]]) -> None:
+        self.book, self._freshness = book, freshness
+
+    def inventory(self) -> Inventory:
+        """The cluster now."""
+        age, broken = self._freshness()
+        return self.book.inventory(time.monotonic(), age, broken)
+
+    def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
+        """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""
+        declared = declaration or read_inference_deployment(body)
+        policy = self.book.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
+        inventory = self.inventory()
+        verdict = verify(declared, inventory, policy)
+        return Judgement(
+            declaration=declared,
+            policy=policy,
+            inventory=inventory,
+            verdict=verdict,
+            reference=reference_of(body.get("spec") or {}, verdict, policy),
+        )

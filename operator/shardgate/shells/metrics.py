@@ -1,0 +1,165 @@
+"""Metrics, liveness and readiness, served from a thread of their own: a busy event loop cannot hide them."""
+
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import choose_encoder
+
+from shardgate import __version__
+from shardgate.domain.codes import CLASS_OF_CODE
+from shardgate.domain.inventory import Inventory, NodeState
+from shardgate.domain.verdict import Outcome
+
+HEARTBEAT_SECONDS = 1.0
+DEAD_AFTER_SECONDS = 30.0
+POD_SIZES = (1, 2, 4, 8)
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+KIND, OPERATIONS, ANSWERS = "InferenceDeployment", ("CREATE", "UPDATE"), ("allowed", "warned", "refused", "exempt", "invalid")
+
+
+class Metrics:
+    """Every metric of the operator. Labels are codes and kinds, never names of objects."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        new = {"registry": self.registry, "namespace": "shardgate"}
+        self.requests = Counter(
+            "admission_requests", "Admission requests answered", ["kind", "operation", "outcome", "answer"], **new
+        )
+        self.duration = Histogram("admission_duration_seconds", "Time to answer an admission request", buckets=_BUCKETS, **new)
+        self.findings = Counter("findings", "Findings in admission answers, by code", ["code"], **new)
+        self.declarations = Gauge("declarations", "Standing declarations by outcome (leader)", ["kind", "outcome"], **new)
+        self.mismatches = Gauge(
+            "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", ["kind", "code"], **new
+        )
+        self.gpus = Gauge("gpus", "GPUs by product and state", ["product", "state"], **new)
+        self.placeable = Gauge("placeable_pods", "Pods of so many GPUs that free GPUs could take", ["product", "gpus"], **new)
+        self.synced = Gauge("inventory_synced", "1 when the resource was listed completely", ["resource"], **new)
+        self.last_event = Gauge(
+            "inventory_last_event_timestamp_seconds", "Unix time of the last event or bookmark", ["resource"], **new
+        )
+        self.watch_restarts = Counter("watch_restarts", "Watches that broke, by reason", ["resource", "reason"], **new)
+        self.writes = Counter("writes", "Requests that wrote to the API server", ["resource", "verb"], **new)
+        self.leader = Gauge("leader", "1 on the replica that writes", **new)
+        self.not_after = Gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires", **new)
+        self.internal_errors = Counter("internal_errors", "Errors of our own", **new)
+        Info("build", "Version", **new).info({"version": __version__})
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Series that alerts rest on exist from the start."""
+        for code in CLASS_OF_CODE:
+            self.findings.labels(code)
+            self.mismatches.labels(KIND, code)
+        for outcome in Outcome:
+            self.declarations.labels(KIND, outcome.label)
+            for operation in OPERATIONS:
+                for answer in ("allowed", "warned", "refused"):
+                    self.requests.labels(KIND, operation, outcome.label, answer)
+
+    def observe_inventory(self, inventory: Inventory) -> None:
+        """Publish GPU counts. Negative free counts as none to give."""
+        installed: dict[str, int] = {}
+        free: dict[str, int] = {}
+        placeable: dict[tuple[str, int], int] = {}
+        for node in inventory.nodes:
+            product = node.shape.gpu.product or "unknown"
+            for resource, amount in node.allocatable.items():
+                if "/" not in resource or node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
+                    continue
+                left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
+                installed[product] = installed.get(product, 0) + amount
+                free[product] = free.get(product, 0) + left
+                for size in POD_SIZES:
+                    placeable[product, size] = placeable.get((product, size), 0) + left // size
+        self.gpus.clear()
+        self.placeable.clear()
+        for product in installed:
+            self.gpus.labels(product, "installed").set(installed[product])
+            self.gpus.labels(product, "free").set(free[product])
+            self.gpus.labels(product, "claimed").set(0)
+        for (product, size), pods in placeable.items():
+            self.placeable.labels(product, str(size)).set(pods)
+
+    def observe_declarations(self, standing: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        """Publish standing declarations: (outcome, codes when it is a mismatch)."""
+        outcomes = dict.fromkeys((outcome.label for outcome in Outcome), 0)
+        codes = dict.fromkeys(CLASS_OF_CODE, 0)
+        for outcome, mismatched in standing:
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            for code in mismatched:
+                codes[code] = codes.get(code, 0) + 1
+        for outcome, count in outcomes.items():
+            self.declarations.labels(KIND, outcome).set(count)
+        for code, count in codes.items():
+            self.mismatches.labels(KIND, code).set(count)
+
+
+class HealthServer:
+    """``/livez``, ``/readyz`` and ``/metrics`` on one port.
+
+    Live as long as the event loop beats; ready when ``unready`` names no reason.
+    """
+
+    def __init__(self, metrics: Metrics, address: str, port: int) -> None:
+        self._metrics = metrics
+        self._beat = time.monotonic()
+        self.unready: Callable[[], list[str]] = lambda: ["starting"]
+        self.refresh: Callable[[], None] = lambda: None
+        """Called before a scrape, in the server's thread: only atomic reads."""
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            server_version = "shardgate"
+            sys_version = ""
+            protocol_version = "HTTP/1.1"
+            timeout = 10
+            paths: ClassVar = {"/livez": outer._live, "/readyz": outer._ready, "/metrics": outer._exposition}
+
+            def do_GET(self) -> None:
+                answer = self.paths.get(self.path.split("?")[0])
+                status, kind, body = answer(self.headers.get("Accept", "")) if answer else (404, "text/plain", b"not found\n")
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Probes are not worth a line."""
+
+        self._server = http.server.ThreadingHTTPServer((address, port), Handler)
+        self._server.daemon_threads = True
+
+    def start(self) -> None:
+        """Serve until ``stop``."""
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def beat(self) -> None:
+        """The event loop is alive."""
+        self._beat = time.monotonic()
+
+    def _live(self, _accept: str) -> tuple[int, str, bytes]:
+        age = time.monotonic() - self._beat
+        if age < DEAD_AFTER_SECONDS:
+            return 200, "text/plain", b"ok\n"
+        return 503, "text/plain", f"the event loop has not turned for {age:.0f} s\n".encode()
+
+    def _ready(self, _accept: str) -> tuple[int, str, bytes]:
+        reasons = self.unready()
+        return (503, "text/plain", ("\n".join(reasons) + "\n").encode()) if reasons else (200, "text/plain", b"ok\n")
+
+    def _exposition(self, accept: str) -> tuple[int, str, bytes]:
+        self.refresh()
+        encode, kind = choose_encoder(accept)
+        return 200, kind, encode(self._metrics.registry)

@@ -1,0 +1,218 @@
+"""Keeps verdicts true after admission: status, annotations and events of standing declarations.
+
+Level-triggered: whatever changed, a declaration is judged by the cluster as it is now, and written to only where the
+result says something new. At rest nothing is written. Only the leader writes; every replica keeps the queue warm.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.status import annotations, is_mismatch, is_worth_writing, status_of
+from shardgate.api import API_VERSION, GROUP, VERSION
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.situation import is_stale
+from shardgate.domain.verdict import Outcome
+from shardgate.shells.cluster import MERGE_PATCH, ApiError, Cluster, ClusterUnreachable
+from shardgate.shells.config import OperatorConfig
+from shardgate.shells.judge import Judge, Judgement
+from shardgate.shells.lease import Lease
+from shardgate.shells.metrics import KIND, Metrics
+
+log = logging.getLogger(__name__)
+
+PASS_SECONDS = 0.5
+"""Changes that come together are judged together; a status is at most this and a judgement late."""
+IDLE_SECONDS = 5.0
+"""What is remembered stops counting by time alone, so look again now and then."""
+MAX_RETRY_SECONDS = 60.0
+BATCH = 20
+"""Declarations judged before other work gets its turn."""
+HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
+
+Json = dict[str, Any]
+
+
+class Reconciler:
+    """Judges standing declarations again whenever they or the cluster change."""
+
+    def __init__(  # noqa: PLR0913  # its collaborators
+        self, cluster: Cluster, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, identity: str
+    ) -> None:
+        self._cluster, self._judge, self._lease = cluster, judge, lease
+        self._config, self._metrics, self._identity = config, metrics, identity
+        self._bodies: dict[str, Json] = {}
+        self._declarations: dict[str, tuple[str, Declaration]] = {}
+        self._due: dict[str, float] = {}
+        """uid -> when to judge it, by the monotonic clock."""
+        self._failures: dict[str, int] = {}
+        self._wake = asyncio.Event()
+        self._judged_version = -1
+
+    def put(self, body: Mapping[str, Any]) -> None:
+        """A declaration was added or changed."""
+        uid = body["metadata"]["uid"]
+        self._bodies[uid] = _plain(body)
+        self._due[uid] = time.monotonic()
+        self._wake.set()
+
+    def drop(self, uid: str) -> None:
+        """A declaration was deleted."""
+        for known in (self._bodies, self._declarations, self._due, self._failures):
+            known.pop(uid, None)
+        self._wake.set()
+
+    def cluster_changed(self) -> None:
+        """Something in the book changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience()):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._pass()
+            except Exception:
+                self._metrics.internal_errors.inc()
+                log.exception("a reconciling pass failed")
+            await asyncio.sleep(PASS_SECONDS)
+
+    def _patience(self) -> float:
+        soonest = min(self._due.values(), default=float("inf"))
+        return min(IDLE_SECONDS, max(0.0, soonest - time.monotonic()))
+
+    async def _pass(self) -> None:
+        inventory = self._judge.inventory()
+        self._metrics.observe_inventory(inventory)
+        leading = self._lease.is_held()
+        if self._lease.gained.is_set():
+            self._lease.gained.clear()
+            self._judged_version = -1
+        version = self._judge.book.version
+        if version != self._judged_version:
+            now = time.monotonic()
+            for uid in self._bodies:
+                if uid not in self._failures:
+                    self._due[uid] = now
+            self._judged_version = version
+        if leading:
+            now = time.monotonic()
+            for number, uid in enumerate([uid for uid, due in self._due.items() if due <= now]):
+                await self._reconcile(uid)
+                if number % BATCH == BATCH - 1:
+                    await asyncio.sleep(0)
+        self._publish(leading=leading)
+
+    async def _reconcile(self, uid: str) -> None:
+        body = self._bodies.get(uid)
+        self._due.pop(uid, None)
+        if body is None or body["metadata"].get("deletionTimestamp") or self._config.is_exempt(body["metadata"]["namespace"]):
+            return
+        try:
+            await self._judge_and_write(uid, body)
+            self._failures.pop(uid, None)
+        except ApiError as error:
+            if error.status == HTTP_NOT_FOUND:
+                return
+            self._retry(uid, f"{error}")
+        except ClusterUnreachable as error:
+            self._retry(uid, f"{error}")
+        except Exception:
+            self._metrics.internal_errors.inc()
+            log.exception("%s/%s", body["metadata"]["namespace"], body["metadata"]["name"])
+            self._retry(uid, "internal error")
+
+    def _retry(self, uid: str, why: str) -> None:
+        failures = self._failures[uid] = self._failures.get(uid, 0) + 1
+        pause = min(MAX_RETRY_SECONDS, 0.5 * 2**failures)
+        self._due[uid] = time.monotonic() + pause
+        log.warning("%s: %s, again in %.0f s", uid, why, pause)
+
+    async def _judge_and_write(self, uid: str, body: Json) -> None:
+        try:
+            declaration = self._declaration(uid, body)
+        except ExceptionGroup as problems:
+            log.warning("%s: %s", uid, "; ".join(map(str, mistakes_in(problems))))
+            return
+        judgement = self._judge.judge(body, declaration)
+        if is_stale(judgement.inventory, judgement.policy):
+            return  # nothing new is known; the inventory's own metrics and readiness say so
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        before = body.get("status")
+        status = status_of(body, declaration, judgement.verdict, judgement.policy, now)
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{body['metadata']['namespace']}/inferencedeployments/{body['metadata']['name']}"
+        wanted = {
+            name: value
+            for name, value in annotations(judgement.verdict).items()
+            if (body["metadata"].get("annotations") or {}).get(name) != value
+        }
+        if wanted and self._lease.is_held():
+            patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"], "annotations": wanted}}
+            body = self._bodies[uid] = await self._write("PATCH", path, "inferencedeployments", patch)
+        if is_worth_writing(before, status) and self._lease.is_held():
+            patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
+            self._bodies[uid] = await self._write("PATCH", f"{path}/status", "inferencedeployments/status", patch)
+            if (before or {}).get("outcome") != status["outcome"]:
+                await self._tell(body, judgement, status["summary"], now)
+
+    def _declaration(self, uid: str, body: Json) -> Declaration:
+        version = body["metadata"]["resourceVersion"]
+        known = self._declarations.get(uid)
+        if known is None or known[0] != version:
+            known = self._declarations[uid] = (version, read_inference_deployment(body))
+        return known[1]
+
+    async def _tell(self, body: Json, judgement: Judgement, summary: str, now: str) -> None:
+        """An event on each change of outcome."""
+        metadata, verdict = body["metadata"], judgement.verdict
+        reason = verdict.codes[0] if verdict.codes else verdict.outcome.label
+        unique = hashlib.sha256(f"{metadata['uid']}{now}{reason}{time.time_ns()}".encode()).hexdigest()[:16]
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{metadata['name'][:230]}.{unique}", "namespace": metadata["namespace"]},
+            "eventTime": now.replace("Z", ".000000Z"),
+            "reportingController": "shardgate.io/operator",
+            "reportingInstance": self._identity[:128],
+            "action": "Verify",
+            "reason": reason,
+            "type": "Warning" if verdict.outcome >= Outcome.RISKY else "Normal",
+            "note": f"{verdict.outcome.label}: {summary}"[:1024],
+            "regarding": {
+                "apiVersion": API_VERSION, "kind": KIND, "namespace": metadata["namespace"], "name": metadata["name"],
+                "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
+            },
+        }  # fmt: skip
+        await self._write("POST", f"/apis/events.k8s.io/v1/namespaces/{metadata['namespace']}/events", "events", event)
+
+    async def _write(self, verb: str, path: str, resource: str, body: Json) -> Json:
+        self._metrics.writes.labels(resource, verb.lower()).inc()
+        kind = MERGE_PATCH if verb == "PATCH" else "application/json"
+        answer: Json = await self._cluster.request(verb, path, body=body, content_type=kind)
+        return answer
+
+    def _publish(self, *, leading: bool) -> None:
+        self._metrics.leader.set(leading)
+        standing = [body.get("status") or {} for body in self._bodies.values()] if leading else []
+        self._metrics.observe_declarations(
+            (status["outcome"], _codes(status) if is_mismatch(status) else ()) for status in standing if status.get("outcome")
+        )
+
+
+def _codes(status: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each["code"] for each in status.get("findings") or ()))
+
+
+def _plain(body: Mapping[str, Any]) -> Json:
+    """kopf's read-only view, as plain values of our own."""
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in body.items()}

@@ -1,0 +1,265 @@
+"""A live copy of one resource: LIST in pages, WATCH, and LIST again on any doubt.
+
+Nothing that the API server sends ends a reflector: 410 in either form lists again, other errors resume the watch from
+where it was, a broken frame or a silent stream counts as a broken watch, an object that cannot be decoded is left out
+and named. While a copy is behind, its owner can tell by ``Health``.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import aiohttp
+import msgspec
+
+from shardgate.shells.cluster import ApiError, Cluster
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = (240, 300)
+"""How long one watch may run; spread, so that not all end at once."""
+SILENCE_SECONDS = 75
+"""Bookmarks come once a minute: a stream that is silent for longer is broken."""
+MAX_PAUSE_SECONDS = 15.0
+HTTP_GONE = 410
+
+T = TypeVar("T")
+
+
+class ListMetadata(msgspec.Struct, gc=False, rename={"continue_": "continue"}):
+    """Metadata of a list."""
+
+    resourceVersion: str = ""  # noqa: N815  # as the API spells it
+    continue_: str = ""
+
+
+class RawList(msgspec.Struct, gc=False):
+    """A page, its items not decoded yet."""
+
+    metadata: ListMetadata
+    items: list[msgspec.Raw] | None = None
+
+
+class WatchEvent(msgspec.Struct, gc=False):
+    """One line of a watch."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class ObjectMetadata(msgspec.Struct, gc=False):
+    """What every object has."""
+
+    name: str = ""
+    namespace: str = ""
+    resourceVersion: str = ""  # noqa: N815
+
+
+class AnyObject(msgspec.Struct, gc=False):
+    """Any object, by its metadata."""
+
+    metadata: ObjectMetadata
+
+
+class ErrorStatus(msgspec.Struct, gc=False):
+    """The object of an ERROR event."""
+
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class Store(Protocol[T]):
+    """Where the copy is kept. Keys are whatever ``key`` says identifies an object."""
+
+    def key(self, item: T) -> str:
+        """Identifies the object."""
+
+    def put(self, item: T) -> None:
+        """An object was added or changed."""
+
+    def drop(self, item: T) -> None:
+        """An object was deleted."""
+
+    def retain(self, keys: set[str]) -> None:
+        """A complete list had only these."""
+
+
+@dataclass(slots=True)
+class Health:
+    """How well a copy follows its resource. Times are of ``time.monotonic``."""
+
+    synced: asyncio.Event = field(default_factory=asyncio.Event)
+    last_heard: float = 0.0
+    last_heard_at: float = 0.0
+    """Unix time, for the metric."""
+    broken_since: float | None = None
+    problem: str = ""
+    restarts: dict[str, int] = field(default_factory=dict)
+
+    def heard(self) -> None:
+        """The API server said something about this resource."""
+        self.last_heard, self.last_heard_at = time.monotonic(), time.time()
+        self.broken_since, self.problem = None, ""
+
+    def broke(self, problem: str, reason: str) -> None:
+        """The watch is known to be broken."""
+        if self.broken_since is None:
+            self.broken_since = time.monotonic()
+        if self.problem != problem:
+            log.warning("%s", problem)
+        self.problem = problem
+        self.restarts[reason] = self.restarts.get(reason, 0) + 1
+
+    def age_seconds(self) -> float:
+        """Since the last event or bookmark."""
+        return time.monotonic() - self.last_heard if self.synced.is_set() else float("inf")
+
+    def broken_seconds(self) -> float:
+        """Since the watch was known to be broken."""
+        return 0.0 if self.broken_since is None else time.monotonic() - self.broken_since
+
+
+class _ListAgain(Exception):
+    """What was known cannot be resumed."""
+
+
+class Reflector(Generic[T]):
+    """Keeps ``store`` equal to the resource at ``path``."""
+
+    def __init__(  # noqa: PLR0913  # keyword-only: what it reflects, and how
+        self, *, cluster: Cluster, name: str, path: str, item: type[T], store: Store[T],
+        page: int = 500, selector: str = "", on_change: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.name, self.health = name, Health()
+        self.unreadable: dict[str, str] = {}
+        self._cluster, self._path, self._store = cluster, path, store
+        self._page, self._selector, self._on_change = page, selector, on_change
+        self._item = msgspec.json.Decoder(item, strict=False)
+        self._list, self._event = msgspec.json.Decoder(RawList), msgspec.json.Decoder(WatchEvent)
+        self._any, self._error = msgspec.json.Decoder(AnyObject), msgspec.json.Decoder(ErrorStatus)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        version, failures = "", 0
+        while True:
+            try:
+                if not version:
+                    version = await self._relist()
+                version = await self._watch(version)
+                failures = 0
+            except _ListAgain as doubt:
+                version = ""
+                self.health.broke(f"{self.name}: {doubt}, listing again", "relist")
+                failures = min(failures, 1)
+            except ApiError as error:
+                version = "" if error.status == HTTP_GONE else version
+                self.health.broke(f"{self.name}: the API server answered {error}", str(error.status))
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self.health.broke(f"{self.name}: {type(error).__name__} {error}".rstrip(), "connection")
+            except msgspec.MsgspecError as error:
+                self.health.broke(f"{self.name}: not what the API server should send: {error}", "decode")
+            except Exception:
+                # A defect of ours must not freeze the copy in silence: start over, and be seen as broken meanwhile.
+                log.exception("%s: unexpected, listing again", self.name)
+                version = ""
+                self.health.broke(f"{self.name}: internal error, see the log", "internal")
+            else:
+                continue
+            failures += 1
+            await asyncio.sleep(min(MAX_PAUSE_SECONDS, 0.25 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+
+    async def _relist(self) -> str:
+        seen: set[str] = set()
+        parameters = {"limit": str(self._page)} | ({"fieldSelector": self._selector} if self._selector else {})
+        while True:
+            timeout = aiohttp.ClientTimeout(total=60)
+            async with self._cluster.stream(self._path, parameters, timeout) as response:
+                page = self._list.decode(await response.read())
+            for raw in page.items or ():
+                item = self._decoded(raw)
+                if item is not None:
+                    seen.add(self._store.key(item))
+                    self._store.put(item)
+            await asyncio.sleep(0)  # let admission run between pages
+            if not page.metadata.continue_:
+                break
+            parameters["continue"] = page.metadata.continue_
+        self._store.retain(seen)
+        self.health.heard()
+        self.health.synced.set()
+        self._on_change()
+        return page.metadata.resourceVersion
+
+    async def _watch(self, version: str) -> str:
+        """Follow changes until the server ends the stream; returns where to resume."""
+        seconds = random.randint(*WATCH_SECONDS)  # noqa: S311  # spread
+        parameters = {
+            "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds),
+        } | ({"fieldSelector": self._selector} if self._selector else {})  # fmt: skip
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_SECONDS)
+        rest = b""
+        async with self._cluster.stream(self._path, parameters, timeout) as response:
+            self.health.heard()
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                changed = False
+                for line in lines:
+                    if line.strip():
+                        version, applied = self._apply(line, version)
+                        changed = changed or applied
+                if lines:
+                    self.health.heard()
+                if changed:
+                    self._on_change()
+        return version
+
+    def _apply(self, line: bytes, version: str) -> tuple[str, bool]:
+        """One event: (where to resume, whether it changed the copy). Raises ``_ListAgain`` and ``ApiError``."""
+        event = self._event.decode(line)
+        if event.type == "ERROR":
+            status = self._error.decode(event.object)
+            if status.code == HTTP_GONE:
+                problem = "the watch is too old to resume"
+                raise _ListAgain(problem)
+            raise ApiError(status.code, status.reason, status.message)
+        reached = self._any.decode(event.object).metadata.resourceVersion or version
+        if event.type == "BOOKMARK":
+            return reached, False
+        item = self._decoded(event.object)
+        if item is None:
+            return reached, False
+        if event.type == "DELETED":
+            self._store.drop(item)
+        else:
+            self._store.put(item)
+        return reached, True
+
+    def _decoded(self, raw: msgspec.Raw) -> T | None:
+        """The object, or ``None``: then it is named, and the copy goes on without it."""
+        try:
+            item = self._item.decode(raw)
+        except msgspec.ValidationError as error:
+            with _tolerating_nonsense():
+                metadata = self._any.decode(raw).metadata
+                name = f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
+                log.warning("%s %s is left out: %s", self.name, name, error)
+                self.unreadable[name] = str(error)
+            return None
+        if self.unreadable:
+            metadata = self._any.decode(raw).metadata
+            self.unreadable.pop(f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name, None)
+        return item
+
+
+@contextmanager
+def _tolerating_nonsense() -> Iterator[None]:
+    try:
+        yield
+    except msgspec.MsgspecError:
+        log.warning("an object without metadata is left out")

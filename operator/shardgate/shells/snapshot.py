@@ -1,0 +1,146 @@
+"""Clusters for the command line: from files, from a list of GPUs, or live; all end in the same book."""
+
+import asyncio
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.gpus import gpu_of, known_gpus, normalised
+from shardgate.adapters.nodes import node_from
+from shardgate.adapters.pods import pod_from, read_pod
+from shardgate.adapters.policies import is_policy, read_policy
+from shardgate.adapters.quantities import QuantityError, whole
+from shardgate.api import GROUP, VERSION
+from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeState, Visible
+from shardgate.domain.units import Bytes
+from shardgate.shells.cluster import ApiError, Cluster
+from shardgate.shells.documents import Document, Unreadable
+
+AMPLE = 10**15
+HTTP_NOT_FOUND = 404
+_ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
+
+
+class GpusError(Exception):
+    """``--gpus`` is not written as it should be."""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A cluster at one moment, and what of it could not be read. Declarations that are admitted take their GPUs."""
+
+    book: ClusterBook = field(default_factory=ClusterBook)
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+    def inventory(self) -> Inventory:
+        """Frozen, with what admitted declarations took."""
+        return self.book.inventory(0.0)
+
+    def add(self, documents: Iterable[Document | Unreadable]) -> None:
+        """Nodes, pods, namespaces and policies; other objects are none of ours."""
+        for document in documents:
+            if isinstance(document, Unreadable):
+                self.unreadable.append(document)
+            else:
+                self.unreadable += [Unreadable(document.where, problem) for problem in self._put(document.body)]
+
+    def _put(self, body: Any) -> list[str]:  # noqa: ANN401  # an object of any kind
+        try:
+            match body.get("kind"):
+                case "Node":
+                    node = node_from(body)
+                    self.book.put_node(node, 0.0)
+                    if why := self.book.unreadable.get(f"Node {node.metadata.name}"):
+                        return [f"Node {node.metadata.name}: {why}"]
+                case "Pod":
+                    record = read_pod(pod_from(body))
+                    if record is not None:
+                        self.book.put_pod(record)
+                case "Namespace":
+                    metadata = body.get("metadata") or {}
+                    self.book.put_namespace(metadata.get("name", ""), metadata.get("labels") or {})
+                case _ if is_policy(body):
+                    self.book.put_policy(read_policy(body))
+        except (msgspec.ValidationError, QuantityError) as error:
+            return [f"{body.get('kind')} {(body.get('metadata') or {}).get('name')}: {error}"]
+        except ExceptionGroup as problems:
+            return [f"{body.get('kind')} {(body.get('metadata') or {}).get('name')}: {each}" for each in mistakes_in(problems)]
+        return []
+
+
+def from_gpus(text: str) -> Snapshot:
+    """``8xH100-80GB-HBM3[@79.19Gi][,..]``: one item a node. Raises ``GpusError``."""
+    snapshot = Snapshot()
+    for number, item in enumerate(text.split(",")):
+        snapshot.book.put_plain_node(_node(number, item.strip()))
+    return snapshot
+
+
+def _node(number: int, item: str) -> Node:
+    parts = _ITEM.match(item)
+    if parts is None or int(parts["count"]) < 1:
+        problem = f"{item!r}: write COUNTxPRODUCT or COUNTxPRODUCT@MEMORY, for example 8xH100-80GB-HBM3@79.19Gi"
+        raise GpusError(problem)
+    product = normalised(parts["product"])
+    gpu = gpu_of(product, None)
+    if parts["memory"]:
+        try:
+            seen = Bytes(whole("memory", parts["memory"]))
+        except QuantityError as error:
+            problem = f"{item!r}: {error}"
+            raise GpusError(problem) from error
+        gpu = Gpu(product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus")
+    elif gpu.memory is None:
+        names = {each.product or "" for each in known_gpus()}
+        near = difflib.get_close_matches(product, names, n=3, cutoff=0.3)
+        near += sorted(name for name in names if product.lower() in name.lower() and name not in near)[:3]
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        problem = f"{item!r}: product {product} is not known, give its memory as the engine sees it (@79.19Gi){hint}"
+        raise GpusError(problem)
+    resource = {"amd": "amd.com/gpu"}.get(parts["product"].split("_")[0].lower(), "nvidia.com/gpu")
+    return Node(
+        name=f"node-{number}",
+        shape=NodeShape(labels={"nvidia.com/gpu.product": f"NVIDIA-{product}"}, taints=(), gpu=gpu),
+        state=NodeState.USABLE,
+        allocatable={"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE, resource: int(parts["count"])},
+    )
+
+
+async def live() -> Snapshot:
+    """The cluster of the kubeconfig. Raises ``ClusterUnreachable`` and ``ApiError``."""
+    snapshot = Snapshot()
+    async with Cluster.from_environment() as cluster:
+        for path, kind in (
+            ("/api/v1/nodes", "Node"),
+            ("/api/v1/pods", "Pod"),
+            ("/api/v1/namespaces", "Namespace"),
+            (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
+        ):
+            try:
+                items = await cluster.list_all(path)
+            except ApiError as error:
+                if error.status == HTTP_NOT_FOUND and kind == "VerificationPolicy":
+                    continue  # Shardgate is not installed there: no policies
+                raise
+            snapshot.add(_labelled(items, kind, cluster.server))
+    return snapshot
+
+
+def _labelled(items: list[dict[str, Any]], kind: str, server: str) -> Iterator[Document]:
+    """Items of a list do not say their own kind."""
+    version = f"{GROUP}/{VERSION}" if kind == "VerificationPolicy" else "v1"
+    for item in items:
+        yield Document(server, {"apiVersion": version, "kind": kind, **item})
+
+
+def live_snapshot() -> Snapshot:
+    """``live``, for callers without an event loop."""
+    return asyncio.run(live())
+
+

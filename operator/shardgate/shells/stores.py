@@ -1,0 +1,143 @@
+"""What reflectors fill: each resource's part of the cluster book. Shared by the operator; the command line fills the
+same book from lists."""
+
+import logging
+import time
+from typing import Any
+
+import msgspec
+
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.nodes import NodeObject
+from shardgate.adapters.pods import PodObject, read_pod
+from shardgate.adapters.policies import read_policy
+from shardgate.adapters.quantities import QuantityError
+
+log = logging.getLogger(__name__)
+
+
+class NamedObject(msgspec.Struct, gc=False):
+    """Metadata by name and labels: a Namespace needs no more."""
+
+    name: str = ""
+    labels: dict[str, str] | None = None
+
+
+class NamespaceObject(msgspec.Struct, gc=False):
+    """A Namespace."""
+
+    metadata: NamedObject
+
+
+class PolicyObject(msgspec.Struct):
+    """A VerificationPolicy, its spec as it stands."""
+
+    metadata: NamedObject
+    spec: dict[str, Any]
+
+
+class Nodes:
+    """Nodes into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: NodeObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: NodeObject) -> None:
+        """Added or changed."""
+        self._book.put_node(item, time.monotonic())
+
+    def drop(self, item: NodeObject) -> None:
+        """Deleted."""
+        self._book.drop_node(item.metadata.name, time.monotonic())
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        self._book.retain_nodes(keys, time.monotonic())
+
+
+class Pods:
+    """Pods into the book; the API server is asked for those that have not ended."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: PodObject) -> str:
+        """By uid."""
+        return item.metadata.uid
+
+    def put(self, item: PodObject) -> None:
+        """Added or changed."""
+        try:
+            record = read_pod(item)
+        except QuantityError as error:
+            log.warning("pod %s/%s is left out: %s", item.metadata.namespace, item.metadata.name, error)
+            record = None
+        if record is None:
+            self._book.drop_pod(item.metadata.uid)
+        else:
+            self._book.put_pod(record)
+
+    def drop(self, item: PodObject) -> None:
+        """Deleted, or ended."""
+        self._book.drop_pod(item.metadata.uid)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        self._book.retain_pods(keys)
+
+
+class Namespaces:
+    """Namespaces into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: NamespaceObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: NamespaceObject) -> None:
+        """Added or changed."""
+        self._book.put_namespace(item.metadata.name, item.metadata.labels or {})
+
+    def drop(self, item: NamespaceObject) -> None:
+        """Deleted."""
+        self._book.namespaces.pop(item.metadata.name, None)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for name in [name for name in self._book.namespaces if name not in keys]:
+            del self._book.namespaces[name]
+
+
+class Policies:
+    """VerificationPolicies into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: PolicyObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: PolicyObject) -> None:
+        """Added or changed."""
+        try:
+            self._book.put_policy(read_policy({"metadata": {"name": item.metadata.name}, "spec": item.spec}))
+        except ExceptionGroup as problems:
+            for each in mistakes_in(problems):
+                log.warning("VerificationPolicy %s is not read: %s", item.metadata.name, each)
+
+    def drop(self, item: PolicyObject) -> None:
+        """Deleted."""
+        self._book.drop_policy(item.metadata.name)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for name in [name for name in self._book.policies if name not in keys]:
+            self._book.drop_policy(name)

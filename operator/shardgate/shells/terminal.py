@@ -1,0 +1,101 @@
+"""The report as people read it in a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from shardgate.domain.units import gb, gib
+
+_STYLES = {"Sound": "green", "Wasteful": "yellow", "Risky": "yellow", "Waiting": "cyan", "Undecided": "magenta", "Unsound": "red"}
+
+
+def print_report(console: Console, report: Mapping[str, Any]) -> None:
+    """One declaration's report."""
+    subject, declared, required = report["subject"], report["declared"], report["declared"]
+    style = _STYLES[report["outcome"]]
+    score = "not scored" if report["score"] is None else f"score {report['score']}/100"
+    console.print(f"[bold]{subject['kind']} {escape(subject['namespace'])}/{escape(subject['name'])}[/]  (ref {report['ref']})", highlight=False)
+    console.print(f"  [{style} bold]{report['outcome']}[/]  {report['status']}, {report['recommendation']}, {score}", highlight=False)
+    strategy = declared["strategy"]
+    widths = f"TP{strategy['tensor']} x PP{strategy['pipeline']} x DP{strategy['data']}"
+    pods = f"{declared['podsPerReplica']} pod(s) of {declared['gpusPerPod']['server']} GPU(s)"
+    _line(console, "Model", f"{declared['model']}, {declared['weights'] or 'weights unknown'}{_weights(report['memory'])}")
+    _line(console, "Strategy", f"{widths} on {declared['engine'] or 'an unnamed engine'} {declared['engineVersion'] or ''}".rstrip())
+    _line(console, "Needs", f"{required['gpusTotal']} GPU(s): {required['replicas']} replica(s) of {pods}")
+    _line(console, "Cluster", _hardware(report["hardware"]))
+    _line(console, "Placement", _placement(report["placement"]))
+    if report["memory"]["perStage"]:
+        console.print(_stages(report))
+    _findings(console, report)
+    if report["assumptions"]:
+        console.print("  [dim]Assumed:[/]")
+        for each in report["assumptions"]:
+            console.print(f"    [dim]{escape(each['field'])} = {escape(each['value'])}: {escape(each['why'])}[/]", highlight=False)
+    console.print()
+
+
+def _line(console: Console, name: str, text: str) -> None:
+    console.print(f"  {name:<10}{escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _weights(memory: Mapping[str, Any]) -> str:
+    return f", {gb(memory['weightsBytes'])} of weights" if memory["weightsBytes"] is not None else ""
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    if hardware["gpusInstalled"] is None:
+        return "not known"
+    products = ", ".join(
+        f"{each['gpus']} x {each['product']} ({'memory unknown' if each['memoryBytes'] is None else gib(each['memoryBytes'])}) "
+        f"on {each['nodes']} node(s)"
+        for each in hardware["products"]
+    )
+    return f"{products or 'no GPUs that it accepts'}; {hardware['gpusFree']} of {hardware['gpusInstalled']} free"
+
+
+def _placement(placement: Mapping[str, Any]) -> str:
+    if placement["feasible"] is None:
+        return "not judged"
+    excluded = ", ".join(f"{each['count']} {each['reason']}" for each in placement["excluded"])
+    left_out = f"; nodes left out: {excluded}" if excluded else ""
+    nodes = sorted({each["node"] for each in placement["pods"]})
+    where = f" on {', '.join(nodes[:4])}{' ..' if len(nodes) > 4 else ''}" if nodes else ""  # noqa: PLR2004  # what fits a line
+    fits = "fits now" if placement["feasible"] else f"{placement['replicasThatFit']} replica(s) fit now"
+    return f"{fits}{where}{left_out}"
+
+
+def _stages(report: Mapping[str, Any]) -> Table:
+    """Layers, ranks and weights of each stage."""
+    memory = report["memory"]
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    for name in ("  Stage", "Layers", "Ranks", "GPUs", "Weights", "per rank", "budget per rank"):
+        table.add_column(name, justify="left" if name in ("Ranks", "GPUs") else "right")
+    local = {rank: gpu for pod in report["placement"]["pods"] or () if pod["replica"] == 0 for rank, gpu in zip(pod["ranks"], pod["localGpus"], strict=False)}
+    for each in memory["perStage"]:
+        ranks = [node["rank"] for node in report["graph"]["nodes"] if node["stage"] == each["stage"] and node["data"] == 0]
+        rank = next(row for row in memory["perRank"] if row["stage"] == each["stage"])
+        budget = rank["budgetBytes"]
+        style = "red" if budget is not None and rank["weightsBytes"] > budget else ""
+        table.add_row(
+            f"  {each['stage']}", f"{each['firstLayer']}-{each['lastLayer']}", _group(ranks),
+            _group([local[each_rank] for each_rank in ranks]) if all(r in local for r in ranks) else "-",
+            gb(each["weightsBytes"]), gib(rank["weightsBytes"]), "-" if budget is None else gib(budget), style=style,
+        )  # fmt: skip
+    return table
+
+
+def _group(numbers: list[int]) -> str:
+    return escape(f"[{','.join(map(str, numbers))}]")
+
+
+def _findings(console: Console, report: Mapping[str, Any]) -> None:
+    for each in report["findings"]:
+        style = _STYLES[each["outcome"]]
+        console.print(f"  [{style}]{each['code']}[/] ({each['outcome']}) {escape(each['where'])}: {escape(each['message'])}", highlight=False, soft_wrap=True)
+        if each["remedy"]:
+            console.print(f"    -> {escape(each['remedy'])}", highlight=False, soft_wrap=True)
+        if each["source"]:
+            console.print(f"    [dim]{escape(each['source'])}[/]", highlight=False, soft_wrap=True)

@@ -1,0 +1,117 @@
+"""Admission: the verdict's answer to ``kubectl apply``, and our annotations on what is let in."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from shardgate.adapters.errors import DeclarationError, mistakes_in
+from shardgate.adapters.messages import mistakes, rejection, warning
+from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
+from shardgate.domain.enforce import Answer, Stored, enforce
+from shardgate.shells.config import OperatorConfig
+from shardgate.shells.judge import Judge, Judgement
+from shardgate.shells.metrics import KIND, Metrics
+
+log = logging.getLogger(__name__)
+
+UNPROCESSABLE = 422
+
+
+class Admission:
+    """What the handlers ``validate`` and ``mutate`` do. Both only read; a dry run is like any other."""
+
+    def __init__(self, judge: Judge, config: OperatorConfig, metrics: Metrics) -> None:
+        self._judge, self._config, self._metrics = judge, config, metrics
+
+    def validate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
+        """The warnings; raises ``kopf.AdmissionError`` to refuse. Any other exception becomes HTTP 500."""
+        started = time.perf_counter()
+        try:
+            return self._validate(body, old, operation)
+        except kopf.AdmissionError:
+            raise
+        except Exception:
+            log.exception("validate failed")
+            raise
+        finally:
+            self._metrics.duration.observe(time.perf_counter() - started)
+
+    def _validate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
+        if not self._is_judged(body) or (old is not None and old.get("spec") == body.get("spec")):
+            return []
+        try:
+            judgement = self._judge.judge(body)
+        except ExceptionGroup as problems:
+            self._refuse_unreadable(body, old, operation, mistakes_in(problems))
+            return []
+        stored = self._stored(old)
+        answer = enforce(judgement.declaration, judgement.verdict, judgement.policy, stored, judgement.own_pods)
+        self._record(judgement, answer, operation)
+        subject = judgement.declaration.subject
+        if not answer.allowed:
+            message = rejection(subject, judgement.verdict, answer, judgement.reference)
+            raise kopf.AdmissionError(message, code=UNPROCESSABLE)
+        return [warning(found, subject) for found in answer.warned]
+
+    def _stored(self, old: Mapping[str, Any] | None) -> Stored | None:
+        """What stands, judged by the same cluster; an object that can no longer be read forgives nothing."""
+        if old is None:
+            return None
+        try:
+            judgement = self._judge.judge(old)
+        except ExceptionGroup:
+            return None
+        return Stored(declaration=judgement.declaration, verdict=judgement.verdict)
+
+    def _refuse_unreadable(
+        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, problems: list[DeclarationError]
+    ) -> None:
+        if old is not None:
+            try:
+                self._judge.judge(old)
+            except ExceptionGroup:
+                return  # it stood there unreadable already: this update made nothing worse
+        self._metrics.requests.labels(KIND, operation, "", "invalid").inc()
+        metadata = body.get("metadata") or {}
+        name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
+        raise kopf.AdmissionError(mistakes(name, problems), code=UNPROCESSABLE)
+
+    def mutate(self, body: Mapping[str, Any], patch: kopf.Patch) -> None:
+        """Set our annotations by the verdict; whatever stood under their names before is not the user's to set."""
+        if not self._is_judged(body):
+            return
+        try:
+            wanted = annotations(self._judge.judge(body).verdict)
+        except ExceptionGroup:
+            wanted = dict.fromkeys(OUR_ANNOTATIONS)  # validate says what is wrong
+        except Exception:
+            log.exception("mutate failed")
+            raise
+        present = (body.get("metadata") or {}).get("annotations") or {}
+        for name, value in wanted.items():
+            if present.get(name) != value:
+                patch.metadata.annotations[name] = value
+
+    def _is_judged(self, body: Mapping[str, Any]) -> bool:
+        metadata = body.get("metadata") or {}
+        if metadata.get("deletionTimestamp"):
+            return False
+        if self._config.is_exempt(metadata.get("namespace") or ""):
+            self._metrics.requests.labels(KIND, "", "", "exempt").inc()
+            return False
+        return True
+
+    def _record(self, judgement: Judgement, answer: Answer, operation: str) -> None:
+        said = "warned" if answer.warned else "allowed"
+        word = said if answer.allowed else "refused"
+        verdict = judgement.verdict
+        self._metrics.requests.labels(KIND, operation, verdict.outcome.label, word).inc()
+        for code in verdict.codes:
+            self._metrics.findings.labels(code).inc()
+        log.info(
+            "%s %s %s: %s %s (ref %s)",
+            operation, judgement.declaration.subject.label, word, verdict.outcome.label, ",".join(verdict.codes), judgement.reference,
+        )  # fmt: skip

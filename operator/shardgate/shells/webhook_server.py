@@ -1,0 +1,187 @@
+"""The HTTPS server in front of kopf's admission handlers, without kopf's traps.
+
+An unknown path is 404 (kopf: allowed), an internal error HTTP 500 so that failurePolicy decides (kopf: denied), a body
+is capped, an answer has a deadline below the API server's, certificates are reloaded on the open socket, and after
+SIGTERM requests are answered until endpoints have forgotten us.
+"""
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp.web
+import kopf
+from cryptography import x509
+from kopf._core.engines.admission import AmbiguousResourceError, UnknownResourceError, WebhookError
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 8 << 20
+DEADLINE_SHARE = 0.8
+DEFAULT_TIMEOUT_SECONDS = 3.0
+KEEP_ALIVE_SECONDS = 60.0
+READ_SECONDS = 10.0
+"""A body that takes longer to come is not worth waiting for."""
+CERTIFICATE_POLL_SECONDS = 5.0
+HTTP_INTERNAL = 500
+
+
+class WebhookServer:
+    """Serves the handlers with these ids, and nothing else."""
+
+    def __init__(  # noqa: PLR0913  # keyword-only: settings
+        self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
+        on_internal_error: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._ids, self._address, self._port = ids, address, port
+        self._certificate, self._key, self._drain_seconds = certificate, key, drain_seconds
+        self._on_internal_error = on_internal_error
+        self.is_serving = False
+        self.is_draining = False
+        self.not_after: float | None = None
+        """Unix time at which the certificate expires."""
+
+    async def __call__(self, answer: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
+        """What kopf runs as ``settings.admission.server``."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._load(context)
+
+        async def handle(request: aiohttp.web.Request) -> aiohttp.web.Response:
+            return await self._handle(request, answer)
+
+        app = aiohttp.web.Application(client_max_size=MAX_BODY_BYTES)
+        app.add_routes([aiohttp.web.post("/{id:.*}", handle)])
+        runner = aiohttp.web.AppRunner(
+            app, handle_signals=False, access_log=None, shutdown_timeout=20, keepalive_timeout=KEEP_ALIVE_SECONDS
+        )
+        await runner.setup()
+        try:
+            await aiohttp.web.TCPSite(runner, self._address, self._port, ssl_context=context, backlog=512).start()
+            self.is_serving = True
+            yield {"url": f"https://{self._address}:{self._port}"}
+            await self._reload_for_ever(context)
+        finally:
+            self.is_draining = True  # readiness turns first, the socket stays open while endpoints forget us
+            await asyncio.sleep(self._drain_seconds)
+            self.is_serving = False
+            await runner.cleanup()
+
+    async def _reload_for_ever(self, context: ssl.SSLContext) -> None:
+        stamp = self._stamp()
+        while True:
+            await asyncio.sleep(CERTIFICATE_POLL_SECONDS)
+            if (now := self._stamp()) == stamp:
+                continue
+            try:
+                self._load(context)
+            except (OSError, ValueError) as error:  # a half-written pair: the old one stays, and we try again
+                log.warning("the new certificate is not usable yet: %s", error)
+            else:
+                stamp = now
+                log.info("certificate reloaded")
+
+    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
+        def of(path: Path) -> tuple[int, int] | None:
+            try:
+                status = path.stat()
+            except OSError:
+                return None
+            return status.st_mtime_ns, status.st_ino
+
+        return of(self._certificate), of(self._key)
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        trial = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trial.load_cert_chain(self._certificate, self._key)  # a bad pair must not touch the live context
+        context.load_cert_chain(self._certificate, self._key)
+        certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
+        self.not_after = certificate.not_valid_after_utc.timestamp()
+
+    async def _handle(self, request: aiohttp.web.Request, answer: kopf.WebhookFn) -> aiohttp.web.Response:
+        webhook = request.match_info["id"]
+        if webhook not in self._ids:
+            raise aiohttp.web.HTTPNotFound(text=f"no webhook {webhook!r} here")
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                content = await request.read()
+        except TimeoutError:
+            raise aiohttp.web.HTTPRequestTimeout from None
+        review = _review(content)
+        try:
+            async with asyncio.timeout(_deadline(request)):
+                response = await answer(review, webhook=kopf_id(webhook), headers=dict(request.headers))
+        except TimeoutError:
+            self._on_internal_error()
+            raise aiohttp.web.HTTPGatewayTimeout(text="no answer within the deadline") from None
+        except UnknownResourceError as error:
+            raise aiohttp.web.HTTPNotFound(text=str(error)) from None
+        except (AmbiguousResourceError, WebhookError) as error:
+            raise aiohttp.web.HTTPBadRequest(text=str(error)) from None
+        if response["response"].get("status", {}).get("code") == HTTP_INTERNAL:
+            # Our handlers never refuse with 500: this is an exception that kopf took for a refusal.
+            self._on_internal_error()
+            raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log")
+        reply = aiohttp.web.json_response(response)
+        if self.is_draining:
+            reply.force_close()
+        return reply
+
+
+def kopf_id(webhook: str) -> Any:  # noqa: ANN401  # kopf's own NewType is private
+    """A handler's id, as kopf types it."""
+    return webhook
+
+
+def _deadline(request: aiohttp.web.Request) -> float:
+    """Seconds: a share of what the API server waits, as it says in the query."""
+    stated = request.query.get("timeout", "").removesuffix("s")
+    try:
+        timeout = float(stated)
+    except ValueError:
+        timeout = DEFAULT_TIMEOUT_SECONDS
+    return max(0.1, min(timeout, 30.0)) * DEADLINE_SHARE
+
+
+def _review(content: bytes) -> Any:  # noqa: ANN401  # JSON
+    """An AdmissionReview that has what the handlers rely on. Raises HTTP 400 with what is wrong."""
+    try:
+        review = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise aiohttp.web.HTTPBadRequest(text=f"not JSON: {error}") from None
+    problem = _problem_of(review)
+    if problem:
+        raise aiohttp.web.HTTPBadRequest(text=problem)
+    return review
+
+
+def _problem_of(review: object) -> str:
+    if not isinstance(review, dict) or review.get("kind") != "AdmissionReview":
+        return "not an AdmissionReview"
+    if review.get("apiVersion") != "admission.k8s.io/v1":
+        return f"apiVersion {review.get('apiVersion')!r} is not admission.k8s.io/v1"
+    request = review.get("request")
+    if not isinstance(request, dict):
+        return "request is missing"
+    if not isinstance(request.get("uid"), str) or not request["uid"]:
+        return "request.uid is missing"
+    if request.get("operation") not in ("CREATE", "UPDATE", "DELETE", "CONNECT"):
+        return f"request.operation {request.get('operation')!r} is unknown"
+    resource = request.get("resource")
+    if not isinstance(resource, dict) or not all(isinstance(resource.get(key), str) for key in ("group", "version", "resource")):
+        return "request.resource needs group, version and resource"
+    if not isinstance(request.get("userInfo"), dict):
+        return "request.userInfo is missing"
+    for name in ("object", "oldObject"):
+        body = request.get(name)
+        if body is not None and not (isinstance(body, dict) and isinstance(body.get("metadata"), dict)):
+            return f"request.{name} is not an object with metadata"
+    if request["operation"] in ("CREATE", "UPDATE") and request.get("object") is None:
+        return "request.object is missing"
+    if request["operation"] == "UPDATE" and request.get("oldObject") is None:
+        return "request.oldObject is missing"
+    return ""
