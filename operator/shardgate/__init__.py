@@ -1,4 +1,4 @@
-"""Shardgate: can the parallel strategy that an LLM deployment declares run on the GPUs that are really free?
+"""Shardgate tells whether the parallel strategy that an LLM deployment declares can run on the GPUs that are free.
 
 Layers, imports pointing down this list only: ``shells`` -> ``adapters`` -> ``api`` -> ``domain``.
 """

@@ -25,7 +25,7 @@ from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.reconciler import Reconciler
 from shardgate.shells.reflector import Reflector
-from shardgate.shells.stores import Namespaces, NamespaceObject, Nodes, Pods, Policies, PolicyObject
+from shardgate.shells.stores import NamespaceObject, Namespaces, Nodes, Pods, Policies, PolicyObject
 from shardgate.shells.webhook import Admission
 from shardgate.shells.webhook_server import WebhookServer
 
@@ -86,7 +86,11 @@ class Operator:
 
     def unready(self) -> list[str]:
         """Why no traffic should come here."""
-        reasons = [f"{each.name}: not listed yet ({each.health.problem or 'listing'})" for each in self.reflectors if not each.health.synced.is_set()]
+        reasons = [
+            f"{each.name}: not listed yet ({each.health.problem or 'listing'})"
+            for each in self.reflectors
+            if not each.health.synced.is_set()
+        ]
         for each in self.reflectors:
             if each.health.synced.is_set() and each.health.age_seconds() > STALE_AFTER_SECONDS:
                 reasons.append(f"{each.name}: nothing heard for {each.health.age_seconds():.0f} s")
@@ -169,12 +173,13 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.posting.enabled = False
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 30
-    settings.networking.error_backoffs = EndlessBackoffs()  # type: ignore[assignment]  # any iterable will do
+    settings.networking.error_backoffs = EndlessBackoffs()
     settings.persistence.diffbase_storage = NullDiffBase()
     settings.persistence.progress_storage = NullProgress()
     settings.admission.server = operator.server
     settings.admission.managed = None
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # kopf calls a refusal an error of ours; our own line says what was answered.
+    logging.getLogger("kopf.objects").setLevel(logging.CRITICAL)
     await operator.start()
 
 
@@ -194,14 +199,14 @@ async def changed(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
 
 
 @kopf.on.validate(GROUP, VERSION, PLURAL, id="validate")
-async def validate(body: kopf.Body, old: kopf.Body | None, operation: str, warnings: list[str], **_: Any) -> None:
+async def validate(*, body: kopf.Body, warnings: list[str], **more: Any) -> None:
     """Let in, warn or refuse."""
-    if operation in ("CREATE", "UPDATE"):
-        warnings.extend(operator.admission.validate(body, old, operation))
+    if more["operation"] in ("CREATE", "UPDATE"):
+        warnings.extend(operator.admission.validate(body, more["old"], more["operation"]))
 
 
 @kopf.on.mutate(GROUP, VERSION, PLURAL, id="mutate")
-async def mutate(body: kopf.Body, operation: str, patch: kopf.Patch, **_: Any) -> None:
+async def mutate(*, body: kopf.Body, patch: kopf.Patch, **more: Any) -> None:
     """Our annotations."""
-    if operation in ("CREATE", "UPDATE"):
+    if more["operation"] in ("CREATE", "UPDATE"):
         operator.admission.mutate(body, patch)

@@ -172,7 +172,10 @@ def _build(target: Path, names: list[str], say: Say) -> None:
     stamp = [f"-X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
              for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")]  # fmt: skip
     flags = ["-trimpath", "-ldflags", " ".join(["-s -w", *stamp]), "-o", f"{target}/"]
-    say(f"compiling Kubernetes {KUBERNETES} and etcd: {total} packages, about {TYPICAL_BUILD_SECONDS // 60} minutes on 2 cores, once")
+    say(
+        f"compiling Kubernetes {KUBERNETES} and etcd: {total} packages, "
+        f"about {TYPICAL_BUILD_SECONDS // 60} minutes on 2 cores, once"
+    )
     progress = _Progress(total, say)
     log = io.StringIO()
     with _child([go, "build", "-v", *flags, *packages], stderr=subprocess.PIPE) as process:
@@ -288,13 +291,13 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
 
 def main() -> int:
     """``python -m controlplane.binaries``: make sure that they are there, and say where."""
-    say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731, T201  # a command's progress
+    say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731  # a command's progress
     try:
         binaries = find(say)
     except BuildError as error:
         say(f"error: {error}")
         return 1
-    print(json.dumps({name: str(path) for name, path in binaries.paths.items()}, indent=2))  # noqa: T201  # a command's output
+    print(json.dumps({name: str(path) for name, path in binaries.paths.items()}, indent=2))  # a command's output
     return 0
 
 

@@ -13,9 +13,9 @@ GRACE_SECONDS = 15
 
 def main() -> int:
     """Start ``argv``, print its process id, watch."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # after the start: the program has them as usual
         signal.signal(number, signal.SIG_IGN)
-    program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr, restore_signals=True, preexec_fn=_default_signals)
     sys.stdout.write(f"{program.pid}\n")
     sys.stdout.flush()
     while program.poll() is None:
@@ -30,11 +30,6 @@ def main() -> int:
     if program.poll() is None:
         program.kill()
     return program.wait()
-
-
-def _default_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

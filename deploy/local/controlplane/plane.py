@@ -44,7 +44,9 @@ class Authority:
         """The authority's own certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, name: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ("127.0.0.1", "localhost")) -> tuple[Path, Path]:
+    def issue(
+        self, name: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ("127.0.0.1", "localhost")
+    ) -> tuple[Path, Path]:
         """A certificate and key, for a server on these hosts or a client of this name and these groups."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
@@ -95,7 +97,9 @@ class KubectlError(Exception):
 class ControlPlane:
     """etcd, kube-apiserver, kube-scheduler and kube-controller-manager on free ports of 127.0.0.1."""
 
-    def __init__(self, binaries: Binaries, folder: Path, *, audit_policy: Mapping[str, Any] | None = None, large: bool = False) -> None:
+    def __init__(
+        self, binaries: Binaries, folder: Path, *, audit_policy: Mapping[str, Any] | None = None, large: bool = False
+    ) -> None:
         self.binaries, self.folder = binaries, folder
         self.audit_policy, self.large = audit_policy, large
         self.authority = Authority(folder)
@@ -165,8 +169,11 @@ class ControlPlane:
         self.api_server.wait_until(self._is_ready, 60)
 
     def _start_controllers(self) -> None:
-        common = [f"--kubeconfig={self.kubeconfig}", f"--authentication-kubeconfig={self.kubeconfig}",
-                  f"--authorization-kubeconfig={self.kubeconfig}", "--bind-address=127.0.0.1", "--secure-port=0", "--leader-elect=false"]  # fmt: skip
+        config = self.kubeconfig
+        common = [
+            f"--kubeconfig={config}", f"--authentication-kubeconfig={config}", f"--authorization-kubeconfig={config}",
+            "--bind-address=127.0.0.1", "--secure-port=0", "--leader-elect=false",
+        ]  # fmt: skip
         qps = ["--kube-api-qps=2000", "--kube-api-burst=4000"]
         self._controllers = [
             self._run("kube-scheduler", *common, *qps),
@@ -215,7 +222,9 @@ class ControlPlane:
         self._write_kubeconfig(path, {"token": token})
         return path
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    def kubectl(
+        self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None, check: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
         """Run kubectl as admin; raises ``KubectlError`` unless told not to check."""
         result = subprocess.run(
             [self.binaries["kubectl"], f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments],
@@ -226,11 +235,11 @@ class ControlPlane:
             raise KubectlError(arguments, result.returncode, result.stderr)
         return result
 
-    def get(self, *arguments: str) -> Any:  # noqa: ANN401  # whatever the object is
+    def get(self, *arguments: str) -> Any:  # whatever the object is
         """``kubectl get ... -o json``, decoded."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
 
-    def apply(self, *objects: Mapping[str, Any], **options: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401
+    def apply(self, *objects: Mapping[str, Any], **options: Any) -> "subprocess.CompletedProcess[str]":
         """``kubectl apply -f -`` of these objects."""
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         return self.kubectl("apply", "-f", "-", stdin=json.dumps(items), **options)
@@ -246,7 +255,7 @@ def _answers(url: str, context: ssl.SSLContext | None = None) -> bool:
 
 @contextlib.contextmanager
 def control_plane(
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),  # noqa: T201  # progress
+    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),  # progress
     *,
     audit_policy: Mapping[str, Any] | None = None,
     large: bool = False,

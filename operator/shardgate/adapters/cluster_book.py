@@ -67,7 +67,11 @@ class ClusterBook:
         except QuantityError as error:
             self.unreadable[f"Node {name}"] = str(error)
             stated = None
-        if name in self._stated and self._stated[name] == stated and (name not in self._known or self._known[name].gone_since is None):
+        if (
+            name in self._stated
+            and self._stated[name] == stated
+            and (name not in self._known or self._known[name].gone_since is None)
+        ):
             return  # heartbeats and images change nothing here
         self._stated[name] = stated
         self._remember(name, stated, now)

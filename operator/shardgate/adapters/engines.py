@@ -1,9 +1,11 @@
 """Engines: their start-up rules and their memory fraction, from the table."""
 
+from typing import Any
+
 from shardgate.adapters.tables import table
 from shardgate.domain.declaration import BudgetBasis, Engine, EngineRule
 
-_NO_ENGINE = {"budgetBasis": "unknown", "memoryUtilization": [1.0, 1.0], "rules": {}}
+_NO_ENGINE: dict[str, Any] = {"budgetBasis": "unknown", "memoryUtilization": [1.0, 1.0], "rules": {}}
 
 
 def engine_of(name: str | None, version: str | None, memory_utilization: float | None) -> Engine:

@@ -1,6 +1,7 @@
 """``InferenceDeployment`` objects -> declarations."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,8 +19,9 @@ from shardgate.api.inference_deployment import (
     PodPlacement,
     Strategy,
 )
-from shardgate.domain.declaration import Declaration, GpuWish, ModelUnknown, PlacementWish, Subject
+from shardgate.domain.declaration import Declaration, Engine, GpuWish, ModelUnknown, PlacementWish, Subject
 from shardgate.domain.inventory import Toleration
+from shardgate.domain.model import ModelArchitecture, WeightLayout
 from shardgate.domain.strategy import ParallelStrategy
 
 KIND = "InferenceDeployment"
@@ -44,72 +46,88 @@ def read_inference_deployment(body: Mapping[str, Any]) -> Declaration:
     subject = Subject(
         api_version=API_VERSION, kind=KIND, namespace=metadata.get("namespace") or "default", name=metadata.get("name") or ""
     )
-    spec, errors = stated.spec, list[DeclarationError]()
-    assumptions, opaque = list[tuple[str, str, str]](), list[str]()
+    spec = stated.spec
+    reading = _Reading()
+    model_name, model, layout, weights_name = _read_model(spec, reading)
+    engine = _read_engine(spec, reading)
+    placement = _read_placement(spec.placement or PodPlacement(), reading)
     if spec.workload_ref is not None:
         ref = spec.workload_ref
-        opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
-    model_name, config, weights, dtype, kv_cache = _model_fields(spec)
-    try:
-        model, fields = model_of(model_name, config)
-    except ExceptionGroup as problems:
-        errors += mistakes_in(problems)
-        model, fields = ModelUnknown(problem="", remedy=""), {}
-    layout, weights_name, why = layout_of(weights, dtype, fields)
-    if layout is None and not isinstance(model, ModelUnknown):
-        opaque.append(why)
-    elif weights is None and layout is not None:
-        assumptions.append(("spec.model.weights", weights_name, f"unset: {why}"))
-    engine = engine_of(
-        spec.engine.name.value if spec.engine else None,
-        spec.engine.version if spec.engine else None,
-        spec.engine.memory_utilization if spec.engine else None,
-    )
-    if engine.known and engine.version is None:
-        assumptions.append(("spec.engine.version", "any", "unset: a rule refuses only if every version has it"))
-    if engine.known and not engine.utilization_declared:
-        shown = f"{engine.utilization_low:g} to {engine.utilization_high:g}"
-        assumptions.append(("spec.engine.memoryUtilization", shown, f"unset: {engine.name}'s default over its versions"))
-    if spec.placement is not None and spec.placement.scheduler_name != "default-scheduler":
-        scheduler = spec.placement.scheduler_name
-        assumptions.append(("spec.placement.schedulerName", scheduler, "judged by kube-scheduler's filters; others can only restrict"))
-    try:
-        placement = _placement(spec.placement or PodPlacement())
-    except QuantityError as error:
-        errors.append(DeclarationError("spec.placement.requests", str(error)))
-        placement = PlacementWish()
-    if errors:
-        raise group(errors)
+        reading.opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
+    if reading.errors:
+        raise group(reading.errors)
     return Declaration(
         subject=subject,
         model_name=model_name,
         model=model,
         weights=layout,
         weights_name=weights_name,
-        kv_cache=kv_cache or "auto",
+        kv_cache=spec.model.kv_cache.value if spec.model and spec.model.kv_cache else "auto",
         engine=engine,
         strategy=_strategy(spec.strategy or Strategy()),
         replicas=spec.replicas,
         gpus=_gpus(spec.gpus or Gpus(), body),
         placement=placement,
-        opaque=tuple(opaque),
-        assumptions=tuple(assumptions),
+        opaque=tuple(reading.opaque),
+        assumptions=tuple(reading.assumptions),
     )
 
 
-def _model_fields(
-    spec: InferenceDeploymentSpec,
-) -> tuple[str, Mapping[str, Any] | None, str | None, str | None, str | None]:
-    model = spec.model
-    if model is None:
-        return "(from workloadRef)", None, None, None, None
-    return (
-        model.name,
-        model.config,
-        model.weights.value if model.weights else None,
-        model.dtype.value if model.dtype else None,
-        model.kv_cache.value if model.kv_cache else None,
+@dataclass(slots=True)
+class _Reading:
+    """What comes up while reading: mistakes, what was filled in, what stays opaque."""
+
+    errors: list[DeclarationError] = field(default_factory=list)
+    assumptions: list[tuple[str, str, str]] = field(default_factory=list)
+    opaque: list[str] = field(default_factory=list)
+
+
+def _read_model(
+    spec: InferenceDeploymentSpec, reading: _Reading
+) -> tuple[str, ModelArchitecture | ModelUnknown, WeightLayout | None, str]:
+    """(name, architecture, layout of the weights, its name)."""
+    stated = spec.model
+    if stated is None:
+        unknown = ModelUnknown(problem="no model is declared here", remedy="name it in spec.model")
+        return "(from workloadRef)", unknown, None, ""
+    try:
+        model, fields = model_of(stated.name, stated.config)
+    except ExceptionGroup as problems:
+        reading.errors += mistakes_in(problems)
+        return stated.name, ModelUnknown(problem="", remedy=""), None, ""
+    layout, name, why = layout_of(
+        stated.weights.value if stated.weights else None, stated.dtype.value if stated.dtype else None, fields
     )
+    if layout is None and not isinstance(model, ModelUnknown):
+        reading.opaque.append(why)
+    elif layout is not None and stated.weights is None:
+        reading.assumptions.append(("spec.model.weights", name, f"unset: {why}"))
+    return stated.name, model, layout, name
+
+
+def _read_engine(spec: InferenceDeploymentSpec, reading: _Reading) -> Engine:
+    stated = spec.engine
+    if stated is None:
+        return engine_of(None, None, None)
+    engine = engine_of(stated.name.value, stated.version, stated.memory_utilization)
+    if engine.known and engine.version is None:
+        reading.assumptions.append(("spec.engine.version", "any", "unset: a rule refuses only if every version has it"))
+    if engine.known and not engine.utilization_declared:
+        shown = f"{engine.utilization_low:g} to {engine.utilization_high:g}"
+        why = f"unset: {engine.name}'s default over its versions"
+        reading.assumptions.append(("spec.engine.memoryUtilization", shown, why))
+    return engine
+
+
+def _read_placement(stated: PodPlacement, reading: _Reading) -> PlacementWish:
+    if stated.scheduler_name != "default-scheduler":
+        why = "judged by kube-scheduler's filters; others can only restrict"
+        reading.assumptions.append(("spec.placement.schedulerName", stated.scheduler_name, why))
+    try:
+        return _placement(stated)
+    except QuantityError as error:
+        reading.errors.append(DeclarationError("spec.placement.requests", str(error)))
+        return PlacementWish()
 
 
 def _strategy(stated: Strategy) -> ParallelStrategy:

@@ -55,9 +55,7 @@ def rbac(namespace: str) -> list[Json]:
     ]  # fmt: skip
 
 
-def webhook_configurations(
-    client_config: Json, *, exempt_namespaces: Sequence[str], failure_policy: str = "Ignore"
-) -> list[Json]:
+def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[str], failure_policy: str = "Ignore") -> list[Json]:
     """The two webhook configurations. ``client_config`` has ``service`` or ``url`` (paths are added), and ``caBundle``.
 
     Deletes, status, finalizers and changes of other metadata never reach a webhook, so that nothing but a change of
@@ -67,16 +65,15 @@ def webhook_configurations(
     annotated = " || ".join(
         f"object.metadata.?annotations[?'{name}'] != oldObject.metadata.?annotations[?'{name}']" for name in OUR_ANNOTATIONS
     )
-    return [
-        _configuration("ValidatingWebhookConfiguration", "validate", client_config, exempt_namespaces, failure_policy, spec_changed),
-        _configuration(
-            "MutatingWebhookConfiguration", "mutate", client_config, exempt_namespaces, failure_policy,
-            f"{spec_changed} || {annotated}",
-        ),
-    ]  # fmt: skip
+    annotated_too = f"{spec_changed} || {annotated}"
+    kinds = (
+        ("ValidatingWebhookConfiguration", "validate", spec_changed),
+        ("MutatingWebhookConfiguration", "mutate", annotated_too),
+    )
+    return [_configuration(kind, verb, client_config, exempt_namespaces, failure_policy, changed) for kind, verb, changed in kinds]
 
 
-def _configuration(  # noqa: PLR0913  # what differs between the two
+def _configuration(  # what differs between the two
     kind: str, verb: str, client_config: Json, exempt: Sequence[str], failure_policy: str, changed: str
 ) -> Json:
     client = dict(client_config)

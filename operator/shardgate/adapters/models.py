@@ -18,9 +18,7 @@ MAX_DIMENSION = 2**31
 
 @cache
 def _catalogue() -> dict[str, dict[str, Any]]:
-    return {
-        name.lower(): entry for entry in table("models")["models"] for name in (entry["id"], *entry["aliases"])
-    }
+    return {name.lower(): entry for entry in table("models")["models"] for name in (entry["id"], *entry["aliases"])}
 
 
 def model_of(name: str, config: Mapping[str, Any] | None) -> tuple[ModelArchitecture | ModelUnknown, Mapping[str, Any]]:
@@ -115,7 +113,7 @@ def layout_of(weights: str | None, dtype: str | None, fields: Mapping[str, Any])
     return WeightLayout(name=name, linear_bytes=linear, other_bytes=other, source=row["source"]), name, why
 
 
-def _quantized(config: Any) -> str | None:  # noqa: ANN401  # whatever the user wrote
+def _quantized(config: Any) -> str | None:  # whatever the user wrote
     if not isinstance(config, dict):
         return None
     match config.get("quant_method"), config.get("bits"), config.get("group_size"):

@@ -37,9 +37,7 @@ def read_policy(body: Mapping[str, Any]) -> StatedPolicy:
         raise problems_of(error) from None
     selector = spec.namespace_selector or NamespaceSelector()
     labels = dict(selector.match_labels or {})
-    expressions = tuple(
-        (each.key, each.operator.value, tuple(each.values or ())) for each in selector.match_expressions or ()
-    )
+    expressions = tuple((each.key, each.operator.value, tuple(each.values or ())) for each in selector.match_expressions or ())
     by_name = NAMESPACE_NAME in labels or any(key == NAMESPACE_NAME and how == "In" for key, how, _ in expressions)
     return StatedPolicy(
         name=(body.get("metadata") or {}).get("name") or "",

@@ -14,7 +14,7 @@ class QuantityError(ValueError):
 @lru_cache(maxsize=65536)
 def _exact(text: str) -> Decimal:
     try:
-        return Decimal(parse_quantity(text))
+        return Decimal(parse_quantity(text))  # type: ignore[no-untyped-call]  # the package has no types
     except (ValueError, ArithmeticError) as error:
         problem = f"{text!r} is not a quantity"
         raise QuantityError(problem) from error

@@ -192,7 +192,9 @@ def digest_of(spec: Mapping[str, Any], verdict: Verdict, policy: Policy) -> str:
     facts = {
         "spec": spec,
         "findings": [(each.code, each.where, each.message) for each in verdict.findings],
-        "products": [(each.product, each.gpus, each.memory, each.nodes) for each in (verdict.hardware.products if verdict.hardware else ())],
+        "products": [
+            (each.product, each.gpus, each.memory, each.nodes) for each in (verdict.hardware.products if verdict.hardware else ())
+        ],
         "policy": repr(policy),
     }
     return f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()}"

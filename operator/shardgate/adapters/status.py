@@ -6,7 +6,7 @@ from typing import Any
 from shardgate.adapters.report import aspect_labels, digest_of, disclosed_node
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.policy import Policy
-from shardgate.domain.units import count, gib
+from shardgate.domain.units import gib
 from shardgate.domain.verdict import Outcome, Verdict
 
 Json = dict[str, Any]
@@ -31,11 +31,12 @@ def summary(declaration: Declaration, verdict: Verdict) -> str:
     """The verdict in one line."""
     label = declaration.strategy.label
     if verdict.findings:
-        return _cut(f"{label}: {verdict.findings[0].message}")
+        worst = verdict.findings[0].message
+        return _cut(worst if worst.startswith(label) else f"{label}: {worst}")
     where = ""
     if verdict.placement and verdict.placement.pods:
         pools = sorted({pod.pool for pod in verdict.placement.pods if pod.pool})
-        where = f" on {count(verdict.required.gpus, 'GPU')} of {', '.join(pools)}"
+        where = f" on {verdict.required.gpus} x {', '.join(pools)}"
     weights = ""
     if verdict.weights and verdict.rank_budget:
         weights = f", {gib(verdict.weights.fullest.per_rank)} of {gib(verdict.rank_budget.budget)} per rank for weights"
@@ -109,7 +110,7 @@ def _conditions(declaration: Declaration, verdict: Verdict) -> list[tuple[str, s
     ]
 
 
-def _condition(  # noqa: PLR0913  # the fields of a condition
+def _condition(  # the fields of a condition
     stored: Mapping[str, Any] | None, kind: str, value: str, reason: str, message: str, generation: int | None, now: str
 ) -> Json:
     since = stored["lastTransitionTime"] if stored and stored.get("status") == value else now

@@ -7,6 +7,6 @@ from typing import Any
 
 
 @cache
-def table(name: str) -> Any:  # noqa: ANN401  # JSON
+def table(name: str) -> Any:  # JSON
     """``data/<name>.json``."""
     return json.loads(resources.files("shardgate.data").joinpath(f"{name}.json").read_text(encoding="utf-8"))

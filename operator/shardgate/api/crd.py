@@ -45,7 +45,7 @@ def crds() -> dict[str, Json]:
     }  # fmt: skip
 
 
-def _crd(  # noqa: PLR0913  # keyword-only: a CRD's own fields
+def _crd(  # keyword-only: a CRD's own fields
     model: type[ApiModel], *, plural: str, short: str, scope: str, columns: list[Json], categories: list[str]
 ) -> Json:
     kind = model.__name__
@@ -82,19 +82,21 @@ def _crd(  # noqa: PLR0913  # keyword-only: a CRD's own fields
     }  # fmt: skip
 
 
+def _resolved(node: Json, definitions: Json) -> Json:
+    """The schema that a reference or an optional field stands for; what stands beside it wins."""
+    while "$ref" in node or "anyOf" in node:
+        rest = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
+        if "$ref" in node:
+            node = {**definitions[node["$ref"].rsplit("/", 1)[-1]], **rest}
+            continue
+        (option,) = (option for option in node["anyOf"] if option.get("type") != "null")
+        node = {**option, **rest}
+    return node
+
+
 def _structural(node: Json, definitions: Json) -> Json:
     """One schema node, with references and null alternatives resolved."""
-    node = dict(node)
-    if "$ref" in node:
-        target = definitions[node.pop("$ref").rsplit("/", 1)[-1]]
-        node = {**target, **node}
-        return _structural(node, definitions)
-    if "anyOf" in node:
-        options = [option for option in node.pop("anyOf") if option.get("type") != "null"]
-        if len(options) != 1:
-            problem = f"not structural: {options}"
-            raise ValueError(problem)
-        return _structural({**options[0], **node}, definitions)
+    node = _resolved(node, definitions)
     values = node.get("additionalProperties")
     kept = {key: value for key, value in node.items() if key not in _DROPPED}
     if kept.get("default", ...) is None:
@@ -105,16 +107,14 @@ def _structural(node: Json, definitions: Json) -> Json:
         kept["items"] = _structural(kept["items"], definitions)
     if isinstance(values, dict) and not kept.get("x-kubernetes-preserve-unknown-fields"):
         kept["additionalProperties"] = _structural(values, definitions)
-    if kept.get("x-kubernetes-int-or-string"):
-        kept.pop("type", None)  # a quantity may be written as a number; the pattern holds for its string form
-        kept.pop("pattern", None)
-        kept.pop("maxLength", None)
-    if kept.get("type") == "integer":
-        kept["format"] = "int64"
-    for wrong, right in (("minProperties", "minProperties"), ("minLength", "minLength")):
-        if wrong in kept and kept[wrong] == 0:
-            del kept[right]
-    return kept
+    return _scalar(kept)
+
+
+def _scalar(schema: Json) -> Json:
+    """A quantity may be written as a number, so it has no type; integers are 64 bits wide."""
+    if schema.get("x-kubernetes-int-or-string"):
+        return {key: value for key, value in schema.items() if key not in ("type", "pattern", "maxLength")}
+    return {**schema, "format": "int64"} if schema.get("type") == "integer" else schema
 
 
 def _add_rules(schema: Json, model: type[BaseModel]) -> None:
@@ -133,7 +133,7 @@ def _add_rules(schema: Json, model: type[BaseModel]) -> None:
             _add_rules(target, inner)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401  # a type annotation
+def _models_in(annotation: Any) -> list[type[BaseModel]]:  # a type annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -140,12 +140,8 @@ class Engine(ApiModel):
             description="Longest context in tokens. Unset: the model's full length; -1: as long as fits.",
         ),
     ] = None
-    max_sequences: Annotated[
-        int | None, Field(ge=1, le=2**20, description="Sequences in one batch at most.")
-    ] = None
-    max_batched_tokens: Annotated[
-        int | None, Field(ge=1, le=2**31, description="Tokens in one batch at most.")
-    ] = None
+    max_sequences: Annotated[int | None, Field(ge=1, le=2**20, description="Sequences in one batch at most.")] = None
+    max_batched_tokens: Annotated[int | None, Field(ge=1, le=2**31, description="Tokens in one batch at most.")] = None
     memory_utilization: Annotated[
         float | None,
         Field(ge=0.01, le=1.0, description="The engine's own memory fraction, with the engine's own meaning."),
@@ -198,13 +194,13 @@ class Strategy(ApiModel):
 
     tensor: Annotated[Width, Field(description="Tensor-parallel ranks: each holds a part of every layer of its stage.")] = 1
     pipeline: Annotated[Width, Field(description="Pipeline stages: each holds a run of layers.")] = 1
-    data: Annotated[Width, Field(description="Data-parallel ranks: each holds attention of its own for its share of the requests.")] = 1
-    data_local: Annotated[
-        Width | None, Field(description="Data ranks per pod. Unset: as many as the pod's GPUs hold.")
-    ] = None
-    expert_parallel: Annotated[
-        bool, Field(description="Experts are spread over tensor x data x prefillContext ranks (vLLM).")
-    ] = False
+    data: Annotated[
+        Width, Field(description="Data-parallel ranks: each holds attention of its own for its share of the requests.")
+    ] = 1
+    data_local: Annotated[Width | None, Field(description="Data ranks per pod. Unset: as many as the pod's GPUs hold.")] = None
+    expert_parallel: Annotated[bool, Field(description="Experts are spread over tensor x data x prefillContext ranks (vLLM).")] = (
+        False
+    )
     expert: Annotated[
         Width | None,
         Field(
@@ -289,9 +285,7 @@ class Toleration(ApiModel):
 class PodPlacement(ApiModel):
     """Where the pods may go, and what they ask for besides GPUs."""
 
-    node_selector: Annotated[
-        dict[str, LabelValue] | None, Field(max_length=64, description="Labels that a node must have.")
-    ] = None
+    node_selector: Annotated[dict[str, LabelValue] | None, Field(max_length=64, description="Labels that a node must have.")] = None
     affinity: Annotated[
         dict[str, Any] | None,
         Field(
@@ -323,11 +317,15 @@ class Objectives(ApiModel):
     """What the deployment should reach."""
 
     requests_per_second: Annotated[float | None, Field(ge=0, le=1e9, description="Requests per second, over all replicas.")] = None
-    time_to_first_token_milliseconds: Annotated[float | None, Field(ge=0, le=1e9, description="Time to the first token, in milliseconds.")] = None
+    time_to_first_token_milliseconds: Annotated[
+        float | None, Field(ge=0, le=1e9, description="Time to the first token, in milliseconds.")
+    ] = None
     time_per_output_token_milliseconds: Annotated[
         float | None, Field(ge=0, le=1e9, description="Time between output tokens, in milliseconds.")
     ] = None
-    gpu_utilization_percent: Annotated[float | None, Field(ge=0, le=100, description="Share of time that GPUs are busy, in percent.")] = None
+    gpu_utilization_percent: Annotated[
+        float | None, Field(ge=0, le=100, description="Share of time that GPUs are busy, in percent.")
+    ] = None
 
 
 class WorkloadRef(ApiModel):
@@ -353,7 +351,8 @@ class InferenceDeploymentSpec(ApiModel):
     model: Annotated[Model | None, Field(description="The model. Required unless workloadRef is given.")] = None
     engine: Annotated[Engine | None, Field(description="The inference engine.")] = None
     strategy: Annotated[
-        Strategy | None, Field(description="The parallel strategy of one replica. Unset: one GPU, or as workloadRef's workload says.")
+        Strategy | None,
+        Field(description="The parallel strategy of one replica. Unset: one GPU, or as workloadRef's workload says."),
     ] = None
     replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS, description="Full copies of the serving group.")] = 1
     gpus: Annotated[Gpus | None, Field(description="GPUs as the pods ask for them.")] = None
@@ -367,7 +366,6 @@ class InferenceDeploymentSpec(ApiModel):
             "read from it and need not stand here; both and different is a finding."
         ),
     ] = None
-
 
 
 OutcomeName = Literal["Sound", "Wasteful", "Risky", "Waiting", "Undecided", "Unsound"]
@@ -395,7 +393,9 @@ class Available(ApiModel):
     """What is there, on nodes that the declaration accepts."""
 
     gpus: Annotated[int | None, Field(ge=0, description="GPUs installed: allocatable.")] = None
-    free: Annotated[int | None, Field(description="GPUs not requested by pods. Negative where more is requested than is left.")] = None
+    free: Annotated[int | None, Field(description="GPUs not requested by pods. Negative where more is requested than is left.")] = (
+        None
+    )
     replicas_that_fit: Annotated[int | None, Field(ge=0, description="Replicas that fit now.")] = None
 
 
@@ -414,7 +414,12 @@ class StatusPod(ApiModel):
 
     replica: Annotated[int, Field(ge=0, description="Replica index.")]
     pod: Annotated[int, Field(ge=0, description="Pod index within the replica.")]
-    node: Annotated[str | None, Field(max_length=253, description="Node, or its pool where the policy discloses pools only; empty where it discloses none.")] = None
+    node: Annotated[
+        str | None,
+        Field(
+            max_length=253, description="Node, or its pool where the policy discloses pools only; empty where it discloses none."
+        ),
+    ] = None
     local_gpus: Annotated[list[int] | None, Field(max_length=1024, description="Local GPU indices.")] = None
     ranks: Annotated[list[int] | None, Field(max_length=1024, description="Ranks on them.")] = None
 
@@ -439,10 +444,10 @@ class Condition(ApiModel):
     type: Annotated[str, Field(max_length=316, description="Ready, Feasible or Claimed.")]
     status: Annotated[ConditionStatus, Field(description="True, False or Unknown.")]
     observed_generation: Annotated[int | None, Field(ge=0, description="Generation that it was set for.")] = None
-    last_transition_time: Annotated[
-        str, Field(description="When status last changed.", json_schema_extra={"format": "date-time"})
+    last_transition_time: Annotated[str, Field(description="When status last changed.", json_schema_extra={"format": "date-time"})]
+    reason: Annotated[
+        str, Field(min_length=1, max_length=1024, description="CamelCase reason: Feasible's is the worst finding's code.")
     ]
-    reason: Annotated[str, Field(min_length=1, max_length=1024, description="CamelCase reason: Feasible's is the worst finding's code.")]
     message: Annotated[str, Field(max_length=32768, description="For people.")]
 
 

@@ -38,7 +38,9 @@ class SelectorRequirement(ApiModel):
 class NamespaceSelector(ApiModel):
     """Namespaces by label; empty selects all."""
 
-    match_labels: Annotated[dict[str, LabelValue] | None, Field(max_length=64, description="Labels that the namespace must have.")] = None
+    match_labels: Annotated[
+        dict[str, LabelValue] | None, Field(max_length=64, description="Labels that the namespace must have.")
+    ] = None
     match_expressions: Annotated[
         list[SelectorRequirement] | None, Field(max_length=32, description="Requirements that must all hold.")
     ] = None
@@ -97,10 +99,14 @@ class ProvisionablePool(ApiModel):
     product: Annotated[str, Field(min_length=1, max_length=128, description="GPU product, as nvidia.com/gpu.product says it.")]
     gpus_per_node: Annotated[int, Field(ge=1, le=1024, description="GPUs of one node.")]
     max_nodes: Annotated[int, Field(ge=1, le=65536, description="Nodes that may come at most.")]
-    resource: Annotated[str | None, Field(min_length=3, max_length=317, description="The extended resource. Unset: nvidia.com/gpu.")] = None
+    resource: Annotated[
+        str | None, Field(min_length=3, max_length=317, description="The extended resource. Unset: nvidia.com/gpu.")
+    ] = None
     labels: Annotated[dict[str, LabelValue] | None, Field(max_length=64, description="Labels that the nodes will have.")] = None
     taints: Annotated[list[PoolTaint] | None, Field(max_length=32, description="Taints that the nodes will have.")] = None
-    allocatable: Annotated[dict[str, Quantity] | None, Field(max_length=32, description="What else a node has: cpu, memory.")] = None
+    allocatable: Annotated[dict[str, Quantity] | None, Field(max_length=32, description="What else a node has: cpu, memory.")] = (
+        None
+    )
 
 
 class VerificationPolicySpec(ApiModel):
@@ -113,18 +119,24 @@ class VerificationPolicySpec(ApiModel):
     ] = None
     mode: Annotated[Mode | None, Field(description="Enforce refuses, Warn warns, Audit only records.")] = None
     capacity: Annotated[
-        Capacity | None, Field(description="Closed: nothing comes but what is here or named as provisionable. Open: anything may come.")
+        Capacity | None,
+        Field(description="Closed: nothing comes but what is here or named as provisionable. Open: anything may come."),
     ] = None
     refuse: Annotated[Refuse | None, Field(description="Outcomes that are refused besides Unsound.")] = None
     codes: Annotated[
         dict[str, CodeAnswer] | None,
-        Field(max_length=128, description="Answer per finding code. Changes the answer, never outcome or score; Refuse refuses whatever the outcome."),
+        Field(
+            max_length=128,
+            description="Answer per finding code. Changes the answer, never outcome or score; Refuse refuses whatever the outcome.",
+        ),
     ] = None
     disclosure: Annotated[Disclosure | None, Field(description="What messages to users say about nodes.")] = None
     stale_after_seconds: Annotated[
         int | None, Field(ge=1, le=3600, description="Age of the inventory, in seconds, from which nothing is judged by it.")
     ] = None
-    claim_seconds: Annotated[int | None, Field(ge=1, le=86400, description="A claim whose pods never came is dropped after this many seconds.")] = None
+    claim_seconds: Annotated[
+        int | None, Field(ge=1, le=86400, description="A claim whose pods never came is dropped after this many seconds.")
+    ] = None
     provisionable: Annotated[
         list[ProvisionablePool] | None,
         Field(

@@ -20,8 +20,10 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
     FindingClass.QUALITY: (Outcome.WASTEFUL, "GpusLeftOver"),
     FindingClass.UNKNOWN: (
         Outcome.UNDECIDED,
-        "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing GpuShared ConstraintNotModelled "
-        "InventoryStale InventoryEmpty InternalError",
+        (
+            "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing GpuShared ConstraintNotModelled "
+            "InventoryStale InventoryEmpty InternalError"
+        ),
     ),
 }
 
@@ -38,7 +40,7 @@ WORST_OF_CODE = MappingProxyType(
 )
 
 
-def finding(  # noqa: PLR0913  # keyword-only: the fields of a finding
+def finding(  # keyword-only: the fields of a finding
     code: str,
     *,
     where: str,

@@ -51,9 +51,7 @@ def enforce(
         forgiven = _ESTIMATES
     new = [each for each in verdict.findings if had.get(each.code, Outcome.SOUND) < each.outcome]
     refusing = tuple(
-        each
-        for each in new
-        if policy.mode is Mode.ENFORCE and each.finding_class not in forgiven and _refuses(each, policy)
+        each for each in new if policy.mode is Mode.ENFORCE and each.finding_class not in forgiven and _refuses(each, policy)
     )
     warned = tuple(
         each

@@ -142,9 +142,7 @@ class NodeFilter:
         if (against := self._selector(node, ignoring="kubernetes.io/hostname")) is not None:
             return against
         barring = (
-            taint
-            for taint in shape.taints
-            if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
+            taint for taint in shape.taints if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
         )
         if any(not any(each.tolerates(taint) for each in wish.tolerations) for taint in barring):
             return Reason.TAINT

@@ -98,9 +98,7 @@ def _expression_holds(labels: Mapping[str, str], key: str, operator: str, values
             return False
 
 
-def effective_policy(
-    stated: Iterable[StatedPolicy], namespace_labels: Mapping[str, str], kind: str, default: Policy
-) -> Policy:
+def effective_policy(stated: Iterable[StatedPolicy], namespace_labels: Mapping[str, str], kind: str, default: Policy) -> Policy:
     """The strictest of all that match, field by field.
 
     A field that no matching policy states keeps its default. Modes, capacity, refusals, codes and disclosure take

@@ -125,10 +125,7 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
 
 def is_stale(inventory: Inventory, policy: Policy) -> bool:
     """Whether the picture is too old to judge by."""
-    return (
-        inventory.age_seconds > policy.stale_after_seconds
-        or inventory.broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS
-    )
+    return inventory.age_seconds > policy.stale_after_seconds or inventory.broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS
 
 
 def _weights(declaration: Declaration) -> WeightsEstimate | None:

@@ -155,7 +155,7 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def aspects_of(findings: Iterable[Finding]) -> dict[FindingClass, Outcome]:
     """The worst outcome of each class; an unknown counts where it bears."""
-    aspects = {each: Outcome.SOUND for each in FindingClass if each is not FindingClass.UNKNOWN}
+    aspects: dict[FindingClass, Outcome] = {each: Outcome.SOUND for each in FindingClass if each is not FindingClass.UNKNOWN}
     for finding in findings:
         for aspect in finding.bears_on or (finding.finding_class,):
             if aspect in aspects:

@@ -41,14 +41,28 @@ class _Result:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="shardgate")
 def cli() -> None:
-    """Can the parallel strategy that an LLM deployment declares run on the GPUs that are really free?"""
+    """Tells whether the parallel strategy that an LLM deployment declares can run on the GPUs that are really free."""
 
 
 @cli.command()
-@click.option("-f", "files", multiple=True, required=True, metavar="FILE", help="Manifest, folder, or - for standard input; may be repeated.")
-@click.option("--cluster", "clusters", multiple=True, metavar="SNAPSHOT", help="Nodes, pods and policies as YAML or JSON (kubectl get -o yaml will do). Default: the live cluster.")
-@click.option("--gpus", metavar="ITEMS", help="A cluster made up of these nodes: 8xH100-80GB-HBM3[@79.19Gi][,...], @ = memory as the engine sees it.")
-@click.option("-o", "output", type=click.Choice(["table", "json", "jsonl"]), default="table", show_default=True, help="Form of the report.")
+@click.option(
+    "-f", "files", multiple=True, required=True, metavar="FILE", help="Manifest, folder, or - for standard input; may be repeated."
+)
+@click.option(
+    "--cluster",
+    "clusters",
+    multiple=True,
+    metavar="SNAPSHOT",
+    help="Nodes, pods and policies as YAML or JSON (kubectl get -o yaml will do). Default: the live cluster.",
+)
+@click.option(
+    "--gpus",
+    metavar="ITEMS",
+    help="A cluster made up of these nodes: 8xH100-80GB-HBM3[@79.19Gi][,...], @ = memory as the engine sees it.",
+)
+@click.option(
+    "-o", "output", type=click.Choice(["table", "json", "jsonl"]), default="table", show_default=True, help="Form of the report."
+)
 @click.pass_context
 def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, ...], gpus: str | None, output: str) -> None:
     """Judge declarations against a cluster.
@@ -95,9 +109,7 @@ def _judge(document: Document, snapshot: Snapshot, results: list[_Result], unrea
         declaration = read_inference_deployment(document.body)
     except ExceptionGroup as problems:
         name = (document.body.get("metadata") or {}).get("name") or "without a name"
-        unreadable += [
-            Unreadable(f"{document.where}, InferenceDeployment {name}", str(each)) for each in mistakes_in(problems)
-        ]
+        unreadable += [Unreadable(f"{document.where}, InferenceDeployment {name}", str(each)) for each in mistakes_in(problems)]
         return
     subject = declaration.subject
     policy = snapshot.book.policy_for(subject.namespace, f"{subject.kind}.{GROUP}", OWN_KIND)
@@ -109,14 +121,15 @@ def _judge(document: Document, snapshot: Snapshot, results: list[_Result], unrea
         _take(snapshot, verdict, declaration.gpus.resource, declaration.placement.requests, subject.label)
 
 
-def _take(snapshot: Snapshot, verdict: Verdict, resource: str, requests: Any, owner: str) -> None:  # noqa: ANN401  # resources
+def _take(snapshot: Snapshot, verdict: Verdict, resource: str, requests: Any, owner: str) -> None:  # resources
     """The admitted declaration's pods hold their GPUs from now on."""
     for pod in verdict.placement.pods if verdict.placement else ():
         asked = {**requests, resource: len(pod.local_gpus), "pods": 1}
         name = f"{owner} {pod.replica}-{pod.pod}"
         snapshot.book.put_pod(
             PodRecord(
-                uid=name, namespace="", name=name, node=pod.node, requests=tuple(sorted(asked.items())), declaration="", ready=False,
+                uid=name, namespace="", name=name, node=pod.node,
+                requests=tuple(sorted(asked.items())), declaration="", ready=False,
             )
         )  # fmt: skip
 

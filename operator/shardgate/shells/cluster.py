@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from kubernetes import client as kubernetes_client
@@ -48,9 +48,9 @@ class Cluster:
         configuration = kubernetes_client.Configuration()
         try:
             if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-                kubernetes_config.load_incluster_config(configuration)
+                kubernetes_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the package has no types
             else:
-                kubernetes_config.load_kube_config(client_configuration=configuration)
+                kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # same
         except (kubernetes_config.ConfigException, OSError, TypeError, ValueError, AttributeError) as error:
             problem = f"no cluster is configured: {error}"
             raise ClusterUnreachable(problem) from error
@@ -61,7 +61,7 @@ class Cluster:
         """URL of the API server."""
         return str(self._configuration.host).rstrip("/")
 
-    async def __aenter__(self) -> "Cluster":
+    async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl()))
         return self
 
@@ -86,28 +86,28 @@ class Cluster:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, parameters: Mapping[str, str], timeout: aiohttp.ClientTimeout
+        self, path: str, parameters: Mapping[str, str], limits: aiohttp.ClientTimeout
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """GET; the caller reads the body and handles the client's exceptions. Raises ``ApiError``."""
         if self._session is None:
             problem = "the session is not open"
             raise RuntimeError(problem)
         async with self._session.get(
-            self.server + path, params=dict(parameters), headers=self._headers(), timeout=timeout
+            self.server + path, params=dict(parameters), headers=self._headers(), timeout=limits
         ) as response:
             if response.status >= 400:  # noqa: PLR2004  # HTTP
                 raise _error(response.status, await response.read())
             yield response
 
-    async def request(  # noqa: PLR0913  # keyword-only: the parts of a request
+    async def request(  # keyword-only: the parts of a request
         self,
         method: str,
         path: str,
         *,
         parameters: Mapping[str, str] | None = None,
-        body: Any = None,  # noqa: ANN401  # JSON
+        body: Any = None,  # JSON
         content_type: str = "application/json",
-    ) -> Any:  # noqa: ANN401  # JSON
+    ) -> Any:  # JSON
         """One request, decoded. Raises ``ApiError`` and ``ClusterUnreachable``."""
         if self._session is None:
             problem = "the session is not open"

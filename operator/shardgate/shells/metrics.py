@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from shardgate import __version__
@@ -16,6 +16,7 @@ from shardgate.domain.verdict import Outcome
 
 HEARTBEAT_SECONDS = 1.0
 DEAD_AFTER_SECONDS = 30.0
+PREFIX = "shardgate"
 POD_SIZES = (1, 2, 4, 8)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -26,30 +27,40 @@ class Metrics:
     """Every metric of the operator. Labels are codes and kinds, never names of objects."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nothing here asks for
         self.registry = CollectorRegistry()
-        new = {"registry": self.registry, "namespace": "shardgate"}
-        self.requests = Counter(
-            "admission_requests", "Admission requests answered", ["kind", "operation", "outcome", "answer"], **new
+        self.requests = self._counter("admission_requests", "Admission requests answered", "kind", "operation", "outcome", "answer")
+        self.duration = Histogram(
+            "admission_duration_seconds",
+            "Time to answer an admission request",
+            namespace=PREFIX,
+            buckets=_BUCKETS,
+            registry=self.registry,
         )
-        self.duration = Histogram("admission_duration_seconds", "Time to answer an admission request", buckets=_BUCKETS, **new)
-        self.findings = Counter("findings", "Findings in admission answers, by code", ["code"], **new)
-        self.declarations = Gauge("declarations", "Standing declarations by outcome (leader)", ["kind", "outcome"], **new)
-        self.mismatches = Gauge(
-            "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", ["kind", "code"], **new
+        self.findings = self._counter("findings", "Findings in admission answers, by code", "code")
+        self.declarations = self._gauge("declarations", "Standing declarations by outcome (leader)", "kind", "outcome")
+        self.mismatches = self._gauge(
+            "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", "kind", "code"
         )
-        self.gpus = Gauge("gpus", "GPUs by product and state", ["product", "state"], **new)
-        self.placeable = Gauge("placeable_pods", "Pods of so many GPUs that free GPUs could take", ["product", "gpus"], **new)
-        self.synced = Gauge("inventory_synced", "1 when the resource was listed completely", ["resource"], **new)
-        self.last_event = Gauge(
-            "inventory_last_event_timestamp_seconds", "Unix time of the last event or bookmark", ["resource"], **new
+        self.gpus = self._gauge("gpus", "GPUs by product and state", "product", "state")
+        self.placeable = self._gauge("placeable_pods", "Pods of so many GPUs that free GPUs could take", "product", "gpus")
+        self.synced = self._gauge("inventory_synced", "1 when the resource was listed completely", "resource")
+        self.last_event = self._gauge(
+            "inventory_last_event_timestamp_seconds", "Unix time of the last event or bookmark", "resource"
         )
-        self.watch_restarts = Counter("watch_restarts", "Watches that broke, by reason", ["resource", "reason"], **new)
-        self.writes = Counter("writes", "Requests that wrote to the API server", ["resource", "verb"], **new)
-        self.leader = Gauge("leader", "1 on the replica that writes", **new)
-        self.not_after = Gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires", **new)
-        self.internal_errors = Counter("internal_errors", "Errors of our own", **new)
-        Info("build", "Version", **new).info({"version": __version__})
+        self.watch_restarts = self._counter("watch_restarts", "Watches that broke, by reason", "resource", "reason")
+        self.writes = self._counter("writes", "Requests that wrote to the API server", "resource", "verb")
+        self.leader = self._gauge("leader", "1 on the replica that writes")
+        self.not_after = self._gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires")
+        self.internal_errors = self._counter("internal_errors", "Errors of our own")
+        Info("build", "Version", namespace=PREFIX, registry=self.registry).info({"version": __version__})
         self._initialise()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, namespace=PREFIX, registry=self.registry)
 
     def _initialise(self) -> None:
         """Series that alerts rest on exist from the start."""
@@ -79,8 +90,8 @@ class Metrics:
                     placeable[product, size] = placeable.get((product, size), 0) + left // size
         self.gpus.clear()
         self.placeable.clear()
-        for product in installed:
-            self.gpus.labels(product, "installed").set(installed[product])
+        for product, amount in installed.items():
+            self.gpus.labels(product, "installed").set(amount)
             self.gpus.labels(product, "free").set(free[product])
             self.gpus.labels(product, "claimed").set(0)
         for (product, size), pods in placeable.items():

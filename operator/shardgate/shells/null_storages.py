@@ -8,7 +8,7 @@ import kopf
 class NullDiffBase(kopf.DiffBaseStorage):
     """No last-handled configuration."""
 
-    def build(self, **_: Any) -> Any:  # noqa: ANN401  # kopf's own type is private
+    def build(self, **_: Any) -> Any:  # kopf's own type is private
         """Nothing to compare with."""
         return {}
 
@@ -38,6 +38,6 @@ class NullProgress(kopf.ProgressStorage):
     def touch(self, **_: Any) -> None:
         """Nothing to touch."""
 
-    def clear(self, *, essence: Any) -> Any:  # noqa: ANN401  # kopf's own type is private
+    def clear(self, *, essence: Any) -> Any:  # kopf's own type is private
         """Nothing to clear."""
         return essence

@@ -43,7 +43,7 @@ Json = dict[str, Any]
 class Reconciler:
     """Judges standing declarations again whenever they or the cluster change."""
 
-    def __init__(  # noqa: PLR0913  # its collaborators
+    def __init__(  # its collaborators
         self, cluster: Cluster, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, identity: str
     ) -> None:
         self._cluster, self._judge, self._lease = cluster, judge, lease
@@ -214,5 +214,5 @@ def _codes(status: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _plain(body: Mapping[str, Any]) -> Json:
-    """kopf's read-only view, as plain values of our own."""
+    """Kopf's read-only view, as plain values of our own."""
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in body.items()}

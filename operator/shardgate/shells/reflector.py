@@ -29,6 +29,7 @@ MAX_PAUSE_SECONDS = 15.0
 HTTP_GONE = 410
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class ListMetadata(msgspec.Struct, gc=False, rename={"continue_": "continue"}):
@@ -74,16 +75,16 @@ class ErrorStatus(msgspec.Struct, gc=False):
     message: str = ""
 
 
-class Store(Protocol[T]):
+class Store(Protocol[T_contra]):
     """Where the copy is kept. Keys are whatever ``key`` says identifies an object."""
 
-    def key(self, item: T) -> str:
+    def key(self, item: T_contra) -> str:
         """Identifies the object."""
 
-    def put(self, item: T) -> None:
+    def put(self, item: T_contra) -> None:
         """An object was added or changed."""
 
-    def drop(self, item: T) -> None:
+    def drop(self, item: T_contra) -> None:
         """An object was deleted."""
 
     def retain(self, keys: set[str]) -> None:
@@ -132,7 +133,7 @@ class _ListAgain(Exception):
 class Reflector(Generic[T]):
     """Keeps ``store`` equal to the resource at ``path``."""
 
-    def __init__(  # noqa: PLR0913  # keyword-only: what it reflects, and how
+    def __init__(  # keyword-only: what it reflects, and how
         self, *, cluster: Cluster, name: str, path: str, item: type[T], store: Store[T],
         page: int = 500, selector: str = "", on_change: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip

@@ -50,7 +50,7 @@ class Snapshot:
             else:
                 self.unreadable += [Unreadable(document.where, problem) for problem in self._put(document.body)]
 
-    def _put(self, body: Any) -> list[str]:  # noqa: ANN401  # an object of any kind
+    def _put(self, body: Any) -> list[str]:  # an object of any kind
         try:
             match body.get("kind"):
                 case "Node":
@@ -95,7 +95,9 @@ def _node(number: int, item: str) -> Node:
         except QuantityError as error:
             problem = f"{item!r}: {error}"
             raise GpusError(problem) from error
-        gpu = Gpu(product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus")
+        gpu = Gpu(
+            product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus"
+        )
     elif gpu.memory is None:
         names = {each.product or "" for each in known_gpus()}
         near = difflib.get_close_matches(product, names, n=3, cutoff=0.3)
@@ -142,5 +144,3 @@ def _labelled(items: list[dict[str, Any]], kind: str, server: str) -> Iterator[D
 def live_snapshot() -> Snapshot:
     """``live``, for callers without an event loop."""
     return asyncio.run(live())
-
-

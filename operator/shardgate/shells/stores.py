@@ -1,5 +1,4 @@
-"""What reflectors fill: each resource's part of the cluster book. Shared by the operator; the command line fills the
-same book from lists."""
+"""What reflectors fill: each resource's part of the cluster book."""
 
 import logging
 import time

@@ -17,13 +17,20 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
     subject, declared, required = report["subject"], report["declared"], report["declared"]
     style = _STYLES[report["outcome"]]
     score = "not scored" if report["score"] is None else f"score {report['score']}/100"
-    console.print(f"[bold]{subject['kind']} {escape(subject['namespace'])}/{escape(subject['name'])}[/]  (ref {report['ref']})", highlight=False)
-    console.print(f"  [{style} bold]{report['outcome']}[/]  {report['status']}, {report['recommendation']}, {score}", highlight=False)
+    console.print(
+        f"[bold]{subject['kind']} {escape(subject['namespace'])}/{escape(subject['name'])}[/]  (ref {report['ref']})",
+        highlight=False,
+    )
+    console.print(
+        f"  [{style} bold]{report['outcome']}[/]  {report['status']}, {report['recommendation']}, {score}", highlight=False
+    )
     strategy = declared["strategy"]
     widths = f"TP{strategy['tensor']} x PP{strategy['pipeline']} x DP{strategy['data']}"
     pods = f"{declared['podsPerReplica']} pod(s) of {declared['gpusPerPod']['server']} GPU(s)"
     _line(console, "Model", f"{declared['model']}, {declared['weights'] or 'weights unknown'}{_weights(report['memory'])}")
-    _line(console, "Strategy", f"{widths} on {declared['engine'] or 'an unnamed engine'} {declared['engineVersion'] or ''}".rstrip())
+    _line(
+        console, "Strategy", f"{widths} on {declared['engine'] or 'an unnamed engine'} {declared['engineVersion'] or ''}".rstrip()
+    )
     _line(console, "Needs", f"{required['gpusTotal']} GPU(s): {required['replicas']} replica(s) of {pods}")
     _line(console, "Cluster", _hardware(report["hardware"]))
     _line(console, "Placement", _placement(report["placement"]))
@@ -33,7 +40,11 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
     if report["assumptions"]:
         console.print("  [dim]Assumed:[/]")
         for each in report["assumptions"]:
-            console.print(f"    [dim]{escape(each['field'])} = {escape(each['value'])}: {escape(each['why'])}[/]", highlight=False)
+            console.print(
+                f"    [dim]{escape(each['field'])} = {escape(each['value'])}: {escape(each['why'])}[/]",
+                highlight=False,
+                soft_wrap=True,
+            )
     console.print()
 
 
@@ -73,7 +84,12 @@ def _stages(report: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2), pad_edge=False)
     for name in ("  Stage", "Layers", "Ranks", "GPUs", "Weights", "per rank", "budget per rank"):
         table.add_column(name, justify="left" if name in ("Ranks", "GPUs") else "right")
-    local = {rank: gpu for pod in report["placement"]["pods"] or () if pod["replica"] == 0 for rank, gpu in zip(pod["ranks"], pod["localGpus"], strict=False)}
+    local = {
+        rank: gpu
+        for pod in report["placement"]["pods"] or ()
+        if pod["replica"] == 0
+        for rank, gpu in zip(pod["ranks"], pod["localGpus"], strict=False)
+    }
     for each in memory["perStage"]:
         ranks = [node["rank"] for node in report["graph"]["nodes"] if node["stage"] == each["stage"] and node["data"] == 0]
         rank = next(row for row in memory["perRank"] if row["stage"] == each["stage"])
@@ -94,7 +110,11 @@ def _group(numbers: list[int]) -> str:
 def _findings(console: Console, report: Mapping[str, Any]) -> None:
     for each in report["findings"]:
         style = _STYLES[each["outcome"]]
-        console.print(f"  [{style}]{each['code']}[/] ({each['outcome']}) {escape(each['where'])}: {escape(each['message'])}", highlight=False, soft_wrap=True)
+        console.print(
+            f"  [{style}]{each['code']}[/] ({each['outcome']}) {escape(each['where'])}: {escape(each['message'])}",
+            highlight=False,
+            soft_wrap=True,
+        )
         if each["remedy"]:
             console.print(f"    -> {escape(each['remedy'])}", highlight=False, soft_wrap=True)
         if each["source"]:

@@ -113,5 +113,6 @@ class Admission:
             self._metrics.findings.labels(code).inc()
         log.info(
             "%s %s %s: %s %s (ref %s)",
-            operation, judgement.declaration.subject.label, word, verdict.outcome.label, ",".join(verdict.codes), judgement.reference,
+            operation, judgement.declaration.subject.label, word,
+            verdict.outcome.label, ",".join(verdict.codes), judgement.reference,
         )  # fmt: skip

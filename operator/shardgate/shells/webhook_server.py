@@ -6,15 +6,15 @@ SIGTERM requests are answered until endpoints have forgotten us.
 """
 
 import asyncio
-import json
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import aiohttp.web
 import kopf
+import msgspec
 from cryptography import x509
 from kopf._core.engines.admission import AmbiguousResourceError, UnknownResourceError, WebhookError
 
@@ -33,7 +33,7 @@ HTTP_INTERNAL = 500
 class WebhookServer:
     """Serves the handlers with these ids, and nothing else."""
 
-    def __init__(  # noqa: PLR0913  # keyword-only: settings
+    def __init__(  # keyword-only: settings
         self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
         on_internal_error: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
@@ -122,7 +122,7 @@ class WebhookServer:
             raise aiohttp.web.HTTPNotFound(text=str(error)) from None
         except (AmbiguousResourceError, WebhookError) as error:
             raise aiohttp.web.HTTPBadRequest(text=str(error)) from None
-        if response["response"].get("status", {}).get("code") == HTTP_INTERNAL:
+        if (response["response"].get("status") or {}).get("code") == HTTP_INTERNAL:
             # Our handlers never refuse with 500: this is an exception that kopf took for a refusal.
             self._on_internal_error()
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log")
@@ -132,7 +132,7 @@ class WebhookServer:
         return reply
 
 
-def kopf_id(webhook: str) -> Any:  # noqa: ANN401  # kopf's own NewType is private
+def kopf_id(webhook: str) -> Any:  # kopf's own NewType is private
     """A handler's id, as kopf types it."""
     return webhook
 
@@ -147,41 +147,48 @@ def _deadline(request: aiohttp.web.Request) -> float:
     return max(0.1, min(timeout, 30.0)) * DEADLINE_SHARE
 
 
-def _review(content: bytes) -> Any:  # noqa: ANN401  # JSON
+class _Resource(msgspec.Struct, gc=False):
+    """GroupVersionResource."""
+
+    group: str
+    version: str
+    resource: str
+
+
+class _Body(msgspec.Struct, gc=False):
+    """An object, as far as it has to be one."""
+
+    metadata: dict[str, Any]
+
+
+class _Request(msgspec.Struct, gc=False):
+    """What the handlers rely on."""
+
+    uid: Annotated[str, msgspec.Meta(min_length=1)]
+    operation: Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
+    resource: _Resource
+    userInfo: dict[str, Any]  # noqa: N815  # as the API spells it
+    object: _Body | None = None
+    oldObject: _Body | None = None  # noqa: N815
+
+
+class _Review(msgspec.Struct, gc=False):
+    """An AdmissionReview with a request."""
+
+    apiVersion: Literal["admission.k8s.io/v1"]  # noqa: N815
+    kind: Literal["AdmissionReview"]
+    request: _Request
+
+
+def _review(content: bytes) -> Any:
     """An AdmissionReview that has what the handlers rely on. Raises HTTP 400 with what is wrong."""
     try:
-        review = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise aiohttp.web.HTTPBadRequest(text=f"not JSON: {error}") from None
-    problem = _problem_of(review)
-    if problem:
-        raise aiohttp.web.HTTPBadRequest(text=problem)
+        review = msgspec.json.decode(content)
+        request = msgspec.convert(review, _Review).request
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise aiohttp.web.HTTPBadRequest(text=f"not a review: {error}") from None
+    needed = {"CREATE": ("object",), "UPDATE": ("object", "oldObject")}.get(request.operation, ())
+    missing = [name for name in needed if getattr(request, name) is None]
+    if missing:
+        raise aiohttp.web.HTTPBadRequest(text=f"not a review: request.{missing[0]} is missing")
     return review
-
-
-def _problem_of(review: object) -> str:
-    if not isinstance(review, dict) or review.get("kind") != "AdmissionReview":
-        return "not an AdmissionReview"
-    if review.get("apiVersion") != "admission.k8s.io/v1":
-        return f"apiVersion {review.get('apiVersion')!r} is not admission.k8s.io/v1"
-    request = review.get("request")
-    if not isinstance(request, dict):
-        return "request is missing"
-    if not isinstance(request.get("uid"), str) or not request["uid"]:
-        return "request.uid is missing"
-    if request.get("operation") not in ("CREATE", "UPDATE", "DELETE", "CONNECT"):
-        return f"request.operation {request.get('operation')!r} is unknown"
-    resource = request.get("resource")
-    if not isinstance(resource, dict) or not all(isinstance(resource.get(key), str) for key in ("group", "version", "resource")):
-        return "request.resource needs group, version and resource"
-    if not isinstance(request.get("userInfo"), dict):
-        return "request.userInfo is missing"
-    for name in ("object", "oldObject"):
-        body = request.get(name)
-        if body is not None and not (isinstance(body, dict) and isinstance(body.get("metadata"), dict)):
-            return f"request.{name} is not an object with metadata"
-    if request["operation"] in ("CREATE", "UPDATE") and request.get("object") is None:
-        return "request.object is missing"
-    if request["operation"] == "UPDATE" and request.get("oldObject") is None:
-        return "request.oldObject is missing"
-    return ""

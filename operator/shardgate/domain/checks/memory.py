@@ -59,8 +59,7 @@ def _may_come(situation: Situation) -> Iterable[Gpu]:
     let_in = [
         gpu
         for gpu in situation.inventory.known_gpus
-        if accepts_product(wish.products, gpu.product)
-        and (selected is None or (gpu.product or "").lower() == selected.lower())
+        if accepts_product(wish.products, gpu.product) and (selected is None or (gpu.product or "").lower() == selected.lower())
     ]
     return let_in or [Gpu(product=None, memory=None, visible=None)]
 

@@ -10,7 +10,7 @@ from shardgate.domain.units import count
 from shardgate.domain.verdict import Finding, FindingClass, Outcome
 
 
-def _by_rule(  # noqa: PLR0913  # keyword-only: the fields of a finding
+def _by_rule(  # keyword-only: the fields of a finding
     engine: Engine, code: str, *, where: str, message: str, remedy: str, unknown_engine: bool = True
 ) -> Iterator[Finding]:
     """Unsound where the engine has the rule; open where the engine is not known; nothing where it has no such rule."""
@@ -87,7 +87,9 @@ def ranks_divide_over_pods(situation: Situation) -> Iterator[Finding]:
     if pod.ranks_per_replica % pod.pods_per_replica == 0:
         return
     ranks = count(pod.ranks_per_replica, "rank")
-    message = f"{strategy.label} is {ranks}, which {count(pod.pods_per_replica, 'pod')} of {count(pod.gpus, 'GPU')} cannot share evenly"
+    message = (
+        f"{strategy.label} is {ranks}, which {count(pod.pods_per_replica, 'pod')} of {count(pod.gpus, 'GPU')} cannot share evenly"
+    )
     remedy = f"choose a divisor of {pod.ranks_per_replica} for spec.gpus.perPod"
     where = "spec.gpus.perPod"
     engine = situation.declaration.engine

@@ -1,0 +1,51 @@
+# Everything is set up by what needs it: python3 (3.11 or newer, with venv) and make are enough.
+# `make help` lists what there is to do.
+
+UV_VERSION := 0.13.9
+UV := .cache/uv-$(UV_VERSION)/bin/uv
+PYTHON := .venv/bin/python
+export UV_PYTHON_DOWNLOADS := never
+export PYTHONSAFEPATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check generate bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: .venv/.complete ## .venv with everything, the shardgate command in its bin
+
+$(UV):
+	@echo "fetching uv $(UV_VERSION)"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 is %d.%d: 3.11 or newer is needed" % sys.version_info[:2])'
+	@mkdir -p .cache && dir=$$(mktemp -d .cache/uv-XXXXXX) && python3 -m venv $$dir \
+	  && $$dir/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) \
+	  && { mv -T $$dir .cache/uv-$(UV_VERSION) 2>/dev/null || rm -rf $$dir; }
+
+# uv locks the environment itself, so that two runs at once do not disturb each other.
+.venv/.complete: pyproject.toml uv.lock | $(UV)
+	@echo "installing the locked packages into .venv"
+	@$(UV) sync --frozen --quiet && touch $@
+
+demo: venv ## both reference deployments on a real control plane, step by step (ARGS=--keep leaves it running)
+	@$(PYTHON) deploy/local/demo.py $(ARGS)
+
+test: venv ## all tests, on a real control plane (ARGS are pytest's)
+	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: venv ## style, types, layers, generated files
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) deploy/generate.py --check
+
+generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them
+	@$(PYTHON) deploy/generate.py
+
+bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (ARGS=--nodes N --pods N)
+	@$(PYTHON) tests/bench/bench.py $(ARGS)
+
+clean: ## remove what was made here (the control plane's cache stays: ~/.cache/shardgate)
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
