@@ -53,6 +53,8 @@ class Reconciler:
         self._due: dict[str, float] = {}
         """uid -> when to judge it, by the monotonic clock."""
         self._failures: dict[str, int] = {}
+        self._mismatched: set[str] = set()
+        """uids seen to become worse; conditions tell it after a restart, but only to the second."""
         self._wake = asyncio.Event()
         self._judged_version = -1
 
@@ -67,6 +69,7 @@ class Reconciler:
         """A declaration was deleted."""
         for known in (self._bodies, self._declarations, self._due, self._failures):
             known.pop(uid, None)
+        self._mismatched.discard(uid)
         self._wake.set()
 
     def cluster_changed(self) -> None:
@@ -162,8 +165,16 @@ class Reconciler:
         if is_worth_writing(before, status) and self._lease.is_held():
             patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
             self._bodies[uid] = await self._write("PATCH", f"{path}/status", "inferencedeployments/status", patch)
+            self._note_mismatch(uid, (before or {}).get("outcome"), judgement.verdict.outcome)
             if (before or {}).get("outcome") != status["outcome"]:
                 await self._tell(body, judgement, status["summary"], now)
+
+    def _note_mismatch(self, uid: str, before: str | None, now: Outcome) -> None:
+        """A declaration that was better once and is Waiting or Unsound now."""
+        if now not in (Outcome.WAITING, Outcome.UNSOUND):
+            self._mismatched.discard(uid)
+        elif before is not None and before not in (Outcome.WAITING.label, Outcome.UNSOUND.label):
+            self._mismatched.add(uid)
 
     def _declaration(self, uid: str, body: Json) -> Declaration:
         version = body["metadata"]["resourceVersion"]
@@ -203,9 +214,11 @@ class Reconciler:
 
     def _publish(self, *, leading: bool) -> None:
         self._metrics.leader.set(leading)
-        standing = [body.get("status") or {} for body in self._bodies.values()] if leading else []
+        standing = {uid: body.get("status") or {} for uid, body in self._bodies.items()} if leading else {}
         self._metrics.observe_declarations(
-            (status["outcome"], _codes(status) if is_mismatch(status) else ()) for status in standing if status.get("outcome")
+            (status["outcome"], _codes(status) if uid in self._mismatched or is_mismatch(status) else ())
+            for uid, status in standing.items()
+            if status.get("outcome")
         )
 
 
