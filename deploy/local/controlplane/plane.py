@@ -239,10 +239,12 @@ class ControlPlane:
         """``kubectl get ... -o json``, decoded."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
 
-    def apply(self, *objects: Mapping[str, Any], **options: Any) -> "subprocess.CompletedProcess[str]":
+    def apply(
+        self, *objects: Mapping[str, Any], options: Sequence[str] = (), check: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
         """``kubectl apply -f -`` of these objects."""
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        return self.kubectl("apply", "-f", "-", stdin=json.dumps(items), **options)
+        return self.kubectl("apply", "-f", "-", *options, stdin=json.dumps(items), check=check)
 
 
 def _answers(url: str, context: ssl.SSLContext | None = None) -> bool:

@@ -44,7 +44,8 @@ class Guarded:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
                 env=dict(environment) if environment is not None else None, start_new_session=True,
             )  # fmt: skip
-        line = self._guard.stdout.readline() if self._guard.stdout else b""
+        with self._guard.stdout as output:  # type: ignore[union-attr]  # it is a pipe
+            line = output.readline()
         self.pid = int(line) if line.strip() else None
 
     def is_running(self) -> bool:

@@ -51,7 +51,8 @@ class ClusterBook:
     _held: dict[tuple[str, str], dict[str, PodRecord]] = field(default_factory=dict)
     _held_pods: dict[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
     _built: dict[str, Node] = field(default_factory=dict)
-    _dirty: set[str] = field(default_factory=set)
+    _dirty: dict[str, None] = field(default_factory=dict)
+    """Names to build again, in the order in which they changed."""
     _nodes: tuple[Node, ...] = ()
     _expires: float = float("inf")
     """When the next remembered thing stops counting."""
@@ -224,14 +225,14 @@ class ClusterBook:
         return len(self._stated), len(self._pods)
 
     def _touch(self, name: str) -> None:
-        self._dirty.add(name)
+        self._dirty[name] = None
         self.version += 1
 
     def _forget(self, now: float) -> None:
         for name, known in list(self._known.items()):
             if known.gone_since is not None and now - known.gone_since >= GONE_COUNTS_SECONDS:
                 del self._known[name]
-            self._dirty.add(name)
+            self._dirty[name] = None
         self.version += 1
 
     def _rebuild(self, now: float) -> None:

@@ -38,10 +38,14 @@ class _Result:
     outcome: Outcome
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="shardgate")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Tells whether the parallel strategy that an LLM deployment declares can run on the GPUs that are really free."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(USAGE)
 
 
 @cli.command()

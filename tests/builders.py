@@ -1,0 +1,144 @@
+"""Makes inputs: ``a_node(gpus=8).tainted()``, ``a_declaration(tensor=2)``."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.nodes import node_from
+from shardgate.adapters.pods import DECLARATION_LABEL, pod_from, read_pod
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.inventory import Inventory
+
+GPU = "nvidia.com/gpu"
+H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
+T4 = {"nvidia.com/gpu.product": "Tesla-T4", "nvidia.com/gpu.memory": "15360"}
+
+Json = dict[str, Any]
+
+
+class NodeBuilder:
+    """A Node object."""
+
+    def __init__(self, name: str, gpus: int, labels: dict[str, str]) -> None:
+        amounts = {"cpu": "64", "memory": "1Ti", "pods": "110", GPU: str(gpus)}
+        self.body: Json = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **labels}},
+            "spec": {},
+            "status": {
+                "capacity": dict(amounts),
+                "allocatable": dict(amounts),
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        }
+
+
+    def tainted(self, key: str = "team", value: str = "other", effect: str = "NoSchedule") -> NodeBuilder:
+        self.body["spec"].setdefault("taints", []).append({"key": key, "value": value, "effect": effect})
+        return self
+
+    def cordoned(self) -> NodeBuilder:
+        self.body["spec"]["unschedulable"] = True
+        return self.tainted("node.kubernetes.io/unschedulable", "")
+
+    def not_ready(self) -> NodeBuilder:
+        self.body["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+        return self
+
+    def allocatable(self, gpus: int, resource: str = GPU) -> NodeBuilder:
+        self.body["status"]["allocatable"][resource] = str(gpus)
+        return self
+
+    def labelled(self, **labels: str) -> NodeBuilder:
+        self.body["metadata"]["labels"].update({key.replace("__", "/").replace("_", "-"): value for key, value in labels.items()})
+        return self
+
+    def label(self, key: str, value: str) -> NodeBuilder:
+        self.body["metadata"]["labels"][key] = value
+        return self
+
+    def without_gpu_labels(self) -> NodeBuilder:
+        labels = self.body["metadata"]["labels"]
+        self.body["metadata"]["labels"] = {key: value for key, value in labels.items() if not key.startswith("nvidia.com/")}
+        return self
+
+
+def a_node(name: str = "node-a", *, gpus: int = 8, labels: dict[str, str] | None = None) -> NodeBuilder:
+    """A ready node with GPUs; H100 unless told otherwise."""
+    return NodeBuilder(name, gpus, H100 if labels is None else labels)
+
+
+def a_pod(
+    name: str, *, node: str = "", gpus: int = 1, namespace: str = "serving", declaration: str = "", ready: bool = False
+) -> Json:
+    """A pod that asks for GPUs, bound when a node is named."""
+    amounts = {GPU: str(gpus)} if gpus else {"cpu": "100m"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"uid-{namespace}-{name}",
+            "labels": {DECLARATION_LABEL: declaration} if declaration else {},
+        },
+        "spec": {
+            **({"nodeName": node} if node else {}),
+            "containers": [{"name": "main", "image": "none", "resources": {"requests": amounts, "limits": amounts}}],
+        },
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+    }
+
+
+SPEC: Json = {
+    "model": {"name": "meta-llama/Meta-Llama-3-70B-Instruct", "weights": "fp16"},
+    "engine": {"name": "vllm", "version": "0.19.0", "memoryUtilization": 0.9},
+    "strategy": {"tensor": 2, "pipeline": 4, "data": 1},
+    "gpus": {"perPod": 8},
+}
+
+
+def a_body(name: str = "llama", namespace: str = "serving", **changes: Any) -> Json:
+    """An InferenceDeployment: the reference one, with parts of its spec replaced; ``None`` takes a part away."""
+    spec = copy.deepcopy(SPEC)
+    for key, value in changes.items():
+        if value is None:
+            spec.pop(key, None)
+        elif isinstance(value, dict) and isinstance(spec.get(key), dict):
+            spec[key] = {**spec[key], **value}
+        else:
+            spec[key] = value
+    return {
+        "apiVersion": "shardgate.io/v1alpha1",
+        "kind": "InferenceDeployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+def a_declaration(name: str = "llama", **changes: Any) -> Declaration:
+    """The same, read."""
+    return read_inference_deployment(a_body(name, **changes))
+
+
+def a_book(*objects: NodeBuilder | Json, now: float = 0.0) -> ClusterBook:
+    """A cluster of these nodes and pods."""
+    book = ClusterBook()
+    for each in objects:
+        body = each.body if isinstance(each, NodeBuilder) else each
+        if body["kind"] == "Node":
+            book.put_node(node_from(body), now)
+        else:
+            record = read_pod(pod_from(body))
+            if record is not None:
+                book.put_pod(record)
+    return book
+
+
+def an_inventory(*objects: NodeBuilder | Json, **freshness: float) -> Inventory:
+    """The same, frozen."""
+    return a_book(*objects).inventory(0.0, **freshness)

@@ -1,0 +1,75 @@
+"""Shardgate on the run's control plane."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from controlplane.installation import Installation
+from controlplane.plane import ControlPlane
+from live import remove_everything, until
+
+NAMESPACES = ("serving", "unseen")
+"""``unseen`` never reaches the webhooks: what stands there slipped through admission."""
+
+
+@pytest.fixture(scope="session")
+def installed(plane: ControlPlane) -> ControlPlane:
+    """CRDs, RBAC and namespaces."""
+    Installation(plane).install()
+    for name in NAMESPACES:
+        plane.kubectl("create", "namespace", name)
+    return plane
+
+
+@pytest.fixture
+def clean(installed: ControlPlane) -> Iterator[ControlPlane]:
+    """A cluster without nodes, pods and declarations, before and after."""
+    remove_everything(installed)
+    yield installed
+    installed.kubectl("delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all", check=False)
+    remove_everything(installed)
+
+
+Start = Callable[..., Installation]
+
+
+@pytest.fixture
+def start(clean: ControlPlane) -> Iterator[Start]:
+    """Starts an operator of its own, with no memory of other tests' nodes, and registers its webhooks."""
+    with ExitStack() as stack:
+
+        def begin(*, failure_policy: str = "Ignore", webhooks: bool = True) -> Installation:
+            installation = Installation(clean, failure_policy=failure_policy)
+            installation.install()
+            stack.callback(installation.kill)
+            installation.start()
+            if webhooks:
+                register(installation)
+            return installation
+
+        yield begin
+
+
+def register(installation: Installation) -> None:
+    """And wait until the API server calls them: it learns of them by a watch of its own."""
+    configurations = installation.webhooks()
+    for each in configurations:
+        each["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"].append("unseen")
+    installation.plane.apply(*configurations)
+    probe = {
+        "apiVersion": "shardgate.io/v1alpha1",
+        "kind": "InferenceDeployment",
+        "metadata": {"name": "probe", "namespace": "serving"},
+        "spec": {"model": {"name": "probe"}},
+    }
+
+    def answers() -> bool:
+        result = installation.plane.apply(probe, options=("--dry-run=server",), check=False)
+        return "Warning" in result.stderr or "denied" in result.stderr
+
+    until("the API server calls the webhooks", answers)

@@ -1,0 +1,68 @@
+"""What cluster tests do to a live control plane."""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from controlplane.plane import ControlPlane
+
+Json = dict[str, Any]
+
+
+def create_node(plane: ControlPlane, body: Json) -> None:
+    """A Node with its status, as a kubelet would set it."""
+    body = copy.deepcopy(body)
+    status = body.pop("status")
+    plane.apply(body)
+    patch_status(plane, body["metadata"]["name"], status)
+
+
+def patch_status(plane: ControlPlane, name: str, status: Json) -> None:
+    """Of a node."""
+    plane.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+
+
+def create(plane: ControlPlane, objects: Iterable[Json]) -> None:
+    """Nodes, bound pods and whatever else a case's cluster has."""
+    for body in objects:
+        if body["kind"] == "Node":
+            create_node(plane, body)
+        else:
+            plane.apply(body)
+
+
+def remove_everything(plane: ControlPlane) -> None:
+    """Declarations, policies, pods and nodes; namespaces stay."""
+    plane.kubectl("delete", "inferencedeployments", "--all", "-A", "--wait=false", check=False)
+    plane.kubectl("delete", "verificationpolicies", "--all", check=False)
+    plane.kubectl("delete", "pods", "--all", "-A", "--grace-period=0", "--force", check=False)
+    plane.kubectl("delete", "nodes", "--all", check=False)
+
+
+def until(what: str, holds: Callable[[], bool], timeout: float = 15) -> float:
+    """Wait until it holds; returns the seconds it took."""
+    started = time.monotonic()
+    while not holds():
+        if time.monotonic() - started > timeout:
+            raise AssertionError(f"{what}: not so within {timeout:.0f} s")
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def find(plane: ControlPlane, name: str, namespace: str) -> Json:
+    """A declaration, or nothing."""
+    result = plane.kubectl("get", "infd", name, "-n", namespace, "-o", "json", check=False)
+    return dict(json.loads(result.stdout)) if result.returncode == 0 else {}
+
+
+def status(plane: ControlPlane, name: str, namespace: str) -> Json:
+    """A declaration's status; empty while there is none."""
+    return dict(find(plane, name, namespace).get("status") or {})
+
+
+def wait_for_outcome(plane: ControlPlane, name: str, namespace: str, outcome: str, timeout: float = 15) -> Json:
+    """The status once it has this outcome."""
+    until(f"{namespace}/{name} {outcome}", lambda: status(plane, name, namespace).get("outcome") == outcome, timeout)
+    return status(plane, name, namespace)

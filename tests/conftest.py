@@ -1,0 +1,29 @@
+"""Fixtures that every kind of test may ask for."""
+
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+from controlplane.plane import ControlPlane, control_plane
+
+OPERATOR_USER = "system:serviceaccount:shardgate-system:shardgate"
+
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "users": [OPERATOR_USER]}, {"level": "None"}],
+}
+
+
+def pytest_configure() -> None:
+    """A terminated run cleans up like an interrupted one."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """One real control plane for the whole run; tests keep to their own namespaces, and clean up nodes."""
+    with control_plane(audit_policy=AUDIT_POLICY) as running:
+        yield running

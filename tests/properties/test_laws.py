@@ -1,0 +1,143 @@
+"""Laws that hold for any cluster and any declaration."""
+
+from dataclasses import replace
+from typing import Any
+
+from builders import GPU, H100, T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.enforce import Stored, enforce
+from shardgate.domain.inventory import Inventory
+from shardgate.domain.placement import Placement
+from shardgate.domain.policy import OWN_KIND, Capacity
+from shardgate.domain.strategy import ParallelStrategy, layers_of_stages
+from shardgate.domain.verdict import Outcome
+from shardgate.domain.verify import verify
+
+Objects = list[NodeBuilder | dict[str, Any]]
+
+
+@st.composite
+def clusters(draw: st.DrawFn, *, at_least: int = 0) -> Objects:
+    """Nodes of several kinds and states, with pods on some."""
+    objects: Objects = []
+    for index in range(draw(st.integers(at_least, 5))):
+        node = a_node(f"n{index}", gpus=draw(st.integers(1, 8)), labels=draw(st.sampled_from([H100, T4])))
+        match draw(st.sampled_from(["plain", "plain", "plain", "tainted", "cordoned", "not ready", "failed gpu", "unlabelled"])):
+            case "tainted":
+                node.tainted()
+            case "cordoned":
+                node.cordoned()
+            case "not ready":
+                node.not_ready()
+            case "failed gpu":
+                node.allocatable(int(node.body["status"]["capacity"][GPU]) - 1)
+            case "unlabelled":
+                node.without_gpu_labels()
+        objects.append(node)
+        if draw(st.booleans()):
+            objects.append(a_pod(f"p{index}", node=f"n{index}", gpus=draw(st.integers(1, 8)), namespace="other"))
+    return objects
+
+
+@st.composite
+def declarations(draw: st.DrawFn) -> Declaration:
+    """Llama-3 8B or 70B in some layout and strategy."""
+    return a_declaration(
+        model={
+            "name": draw(st.sampled_from(["meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-70B-Instruct"])),
+            "weights": draw(st.sampled_from(["fp16", "fp8", "awq-int4"])),
+        },
+        strategy={"tensor": draw(st.integers(1, 8)), "pipeline": draw(st.integers(1, 4)), "data": draw(st.integers(1, 2))},
+        replicas=draw(st.integers(0, 3)),
+        gpus={"perPod": draw(st.integers(1, 8))} if draw(st.booleans()) else None,
+    )
+
+
+def with_one_more_gpu(inventory: Inventory) -> Inventory:
+    nodes = list(inventory.nodes)
+    nodes[0] = replace(nodes[0], allocatable={**nodes[0].allocatable, GPU: nodes[0].allocatable[GPU] + 1})
+    return replace(inventory, nodes=tuple(nodes))
+
+
+@given(clusters(at_least=1), declarations())
+def test_one_more_gpu_never_makes_it_worse(objects: Objects, declaration: Declaration) -> None:
+    """A GPU more on a node: sound stays sound, and nothing becomes unsound.
+
+    A risk may come: the node may now take pods whose ranks its small GPUs do not hold.
+    """
+    inventory = an_inventory(*objects)
+    before, after = (verify(declaration, each, OWN_KIND) for each in (inventory, with_one_more_gpu(inventory)))
+    assert (after.outcome is Outcome.UNSOUND) <= (before.outcome is Outcome.UNSOUND)
+    if before.placement and before.placement.feasible:
+        assert after.placement is not None
+        assert after.placement.feasible
+
+
+@given(clusters(), declarations())
+def test_open_capacity_never_refuses_for_what_time_may_heal(objects: Objects, declaration: Declaration) -> None:
+    """Under Open no capacity finding is Unsound."""
+    verdict = verify(declaration, an_inventory(*objects), replace(OWN_KIND, capacity=Capacity.OPEN))
+    assert not [each for each in verdict.findings if each.finding_class.value == "capacity" and each.outcome is Outcome.UNSOUND]
+
+
+@given(clusters(), declarations())
+def test_what_fits_when_everything_is_back_is_at_worst_waiting_for_capacity(objects: Objects, declaration: Declaration) -> None:
+    """Cordons, failures and other pods never make a capacity finding Unsound."""
+    healthy: Objects = [
+        a_node(each.body["metadata"]["name"], gpus=int(each.body["status"]["capacity"][GPU]), labels=each.body["metadata"]["labels"])
+        for each in objects
+        if isinstance(each, NodeBuilder) and not any(taint["key"] == "team" for taint in each.body["spec"].get("taints", ()))
+    ]
+    if not healthy or not verify(declaration, an_inventory(*healthy), OWN_KIND).outcome <= Outcome.RISKY:
+        return
+    verdict = verify(declaration, an_inventory(*objects), OWN_KIND)
+    assert not [each for each in verdict.findings if each.finding_class.value == "capacity" and each.outcome is Outcome.UNSOUND]
+
+
+@given(clusters(), declarations())
+def test_an_unchanged_declaration_is_never_refused(objects: Objects, declaration: Declaration) -> None:
+    """Whatever became of the cluster."""
+    verdict = verify(declaration, an_inventory(*objects), OWN_KIND)
+    assert enforce(declaration, verdict, OWN_KIND, Stored(declaration=declaration, verdict=verdict)).allowed
+
+
+@given(clusters(at_least=1), declarations())
+def test_a_placement_is_one_that_the_nodes_can_hold(objects: Objects, declaration: Declaration) -> None:
+    """No GPU twice, no node beyond what is free, every rank once."""
+    inventory = an_inventory(*objects)
+    placement = verify(declaration, inventory, OWN_KIND).placement
+    assert placement is not None
+    free = {node.name: node.free(GPU) for node in inventory.nodes}
+    for pod in placement.pods:
+        free[pod.node] -= len(pod.local_gpus)
+    assert all(free[pod.node] >= 0 for pod in placement.pods)
+    assert _no_gpu_twice(placement)
+    for replica in range(declaration.replicas if placement.pods else 0):
+        ranks = sorted(rank for pod in placement.pods if pod.replica == replica for rank in pod.ranks)
+        assert ranks == list(range(declaration.strategy.ranks_per_replica))
+
+
+def _no_gpu_twice(placement: Placement) -> bool:
+    used = [(pod.node, gpu) for pod in placement.pods for gpu in pod.local_gpus]
+    return len(used) == len(set(used))
+
+
+@given(clusters(), declarations())
+@settings(max_examples=50)
+def test_the_order_of_nodes_does_not_decide(objects: Objects, declaration: Declaration) -> None:
+    """The same cluster listed backwards has the same outcome and codes."""
+    forward, backward = an_inventory(*objects), an_inventory(*reversed(objects))
+    one, two = (verify(declaration, each, OWN_KIND) for each in (forward, backward))
+    assert (one.outcome, one.codes) == (two.outcome, two.codes)
+
+
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_every_layer_is_on_one_stage(layers: int, stages: int) -> None:
+    """Stages are runs of layers without gap or overlap, as even as can be."""
+    if stages > layers:
+        return
+    split = layers_of_stages(layers, ParallelStrategy(pipeline=stages))
+    assert [layer for stage in split for layer in stage] == list(range(layers))
+    assert max(map(len, split)) - min(map(len, split)) <= 1

@@ -1,0 +1,140 @@
+"""The life of a cluster: what nodes go through must not look like GPUs that are not there."""
+
+import pytest
+from builders import GPU, NodeBuilder, a_book, a_node, a_pod
+from shardgate.adapters.cluster_book import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS, ClusterBook
+from shardgate.adapters.nodes import node_from
+from shardgate.adapters.pods import pod_from, read_pod
+from shardgate.domain.inventory import Node, NodeState
+
+
+def put(book: ClusterBook, builder: NodeBuilder, now: float) -> None:
+    book.put_node(node_from(builder.body), now)
+
+
+def only(book: ClusterBook, now: float) -> Node:
+    (node,) = book.inventory(now).nodes
+    return node
+
+
+def test_pods_hold_what_they_request_and_give_it_back() -> None:
+    book = a_book(a_node(), a_pod("p", node="node-a", gpus=3))
+    assert only(book, 0).free(GPU) == 5
+    book.drop_pod("uid-serving-p")
+    assert only(book, 0).free(GPU) == 8
+
+
+def test_more_requested_than_is_left_is_negative() -> None:
+    book = a_book(a_node().allocatable(2), a_pod("p", node="node-a", gpus=3))
+    assert only(book, 0).free(GPU) == -1
+
+
+def test_a_pod_that_came_before_its_node_counts() -> None:
+    book = a_book(a_pod("p", node="node-a", gpus=3), a_node())
+    assert only(book, 0).free(GPU) == 5
+
+
+def test_a_bound_pod_moves_nothing_twice() -> None:
+    book = a_book(a_node())
+    record = read_pod(pod_from(a_pod("p", node="node-a", gpus=3)))
+    assert record is not None
+    book.put_pod(record)
+    book.put_pod(record)
+    assert only(book, 0).free(GPU) == 5
+
+
+def test_a_list_takes_away_what_it_does_not_have() -> None:
+    book = a_book(a_node(), a_pod("p", node="node-a", gpus=3), a_pod("q", node="node-a", gpus=1))
+    book.retain_pods({"uid-serving-q"})
+    assert only(book, 0).free(GPU) == 7
+
+
+def test_heartbeats_change_nothing() -> None:
+    book = a_book(a_node())
+    book.inventory(0)
+    version = book.version
+    put(book, a_node(), 1)
+    assert book.version == version
+
+
+def test_an_unchanged_inventory_is_the_same_nodes() -> None:
+    book = a_book(a_node(), a_node("node-b"))
+    before = book.inventory(0).nodes
+    book.put_pod(read_pod(pod_from(a_pod("p", node="node-b", gpus=1))))  # type: ignore[arg-type]
+    after = book.inventory(0).nodes
+    assert before[0] is after[0]
+    assert before[1] is not after[1]
+
+
+@pytest.mark.parametrize("capacity", ["8", "0"])
+def test_a_restarting_device_plugin_keeps_the_last_known_count_for_a_while(capacity: str) -> None:
+    book = a_book(a_node())
+    down = a_node().allocatable(0)
+    down.body["status"]["capacity"][GPU] = capacity
+    put(book, down, 100)
+    node = only(book, 101)
+    assert node.state is NodeState.IN_TRANSITION
+    assert node.allocatable[GPU] == 8
+    later = only(book, 100 + TRANSITION_SECONDS)
+    assert later.allocatable[GPU] == 0
+    put(book, a_node(), 2000)
+    assert only(book, 2000).state is NodeState.USABLE
+
+
+def test_one_failed_gpu_is_real_at_once() -> None:
+    book = a_book(a_node())
+    put(book, a_node().allocatable(7), 1)
+    node = only(book, 1)
+    assert (node.state, node.allocatable[GPU], node.unavailable_gpus) == (NodeState.USABLE, 7, {GPU: 1})
+
+
+def test_vanished_labels_are_remembered_for_a_day_and_marked() -> None:
+    book = a_book(a_node())
+    put(book, a_node().without_gpu_labels(), 10)
+    gpu = only(book, 11).shape.gpu
+    assert (gpu.product, gpu.source) == ("H100-80GB-HBM3", "remembered labels")
+    put(book, a_node().without_gpu_labels().allocatable(7), 20)
+    assert only(book, 21).shape.gpu.product == "H100-80GB-HBM3"
+    assert only(book, 11 + LABELS_KEPT_SECONDS).shape.gpu.product is None
+
+
+def test_a_deleted_node_counts_as_gone_for_a_while() -> None:
+    book = a_book(a_node())
+    book.drop_node("node-a", 100)
+    assert only(book, 101).state is NodeState.GONE
+    assert book.expires_at == 100 + GONE_COUNTS_SECONDS
+    assert book.inventory(100 + GONE_COUNTS_SECONDS).nodes == ()
+
+
+def test_a_node_that_comes_back_is_itself_again() -> None:
+    book = a_book(a_node())
+    book.drop_node("node-a", 100)
+    put(book, a_node(), 200)
+    assert only(book, 200).state is NodeState.USABLE
+
+
+def test_a_relist_notices_nodes_that_went_meanwhile() -> None:
+    book = a_book(a_node(), a_node("node-b"))
+    book.retain_nodes({"node-b"}, 5)
+    assert {node.name: node.state for node in book.inventory(6).nodes} == {
+        "node-a": NodeState.GONE,
+        "node-b": NodeState.USABLE,
+    }
+
+
+def test_a_node_with_an_unreadable_amount_is_named_and_left_out() -> None:
+    bad = a_node()
+    bad.body["status"]["allocatable"][GPU] = "eight"
+    book = a_book(bad)
+    assert book.inventory(0).nodes == ()
+    assert "eight" in book.unreadable["Node node-a"]
+    put(book, a_node(), 1)
+    assert book.unreadable == {}
+
+
+def test_own_pods_are_known_by_their_label() -> None:
+    book = a_book(a_node(), a_pod("p", node="node-a", gpus=8, declaration="llama", ready=True))
+    (held,) = book.inventory(0).held["serving", "llama"]
+    assert (held.node, held.ready) == ("node-a", True)
+    book.drop_pod("uid-serving-p")
+    assert book.inventory(0).held == {}

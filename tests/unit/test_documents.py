@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
+
+
+def read(tmp_path: Path, text: str | bytes) -> list[Document | Unreadable]:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(read_documents([str(file)]))
+
+
+def test_documents_and_lists_are_taken_apart(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        "apiVersion: v1\nkind: A\n---\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: B}\n- {apiVersion: v1, kind: C}\n",
+    )
+    assert [each.body["kind"] for each in found if isinstance(each, Document)] == ["A", "B", "C"]
+    assert found[2].where.endswith("x.yaml, document 3, item 2")
+
+
+def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("apiVersion: v1\nkind: B\n")
+    (tmp_path / "a.json").write_text('{"apiVersion": "v1", "kind": "A"}')
+    (tmp_path / "notes.txt").write_text("not: [yaml")
+    assert [each.body["kind"] for each in read_documents([str(tmp_path)]) if isinstance(each, Document)] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [1", "line"),
+        ("just words", "needs an object"),
+        ("- 1", "needs an object"),
+        ("kind: A", "apiVersion missing"),
+        ("apiVersion: v1\nkind: A\nkind: B\n", "stands twice"),
+        ("apiVersion: v1\nkind: A\nmetadata: x\n", "metadata: needs an object"),
+        ("a: !!python/object:os.system x", "could not determine a constructor"),
+        (b"\xff\xfe\x00", ""),
+        ("[" * 5000, ""),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, text: str | bytes, says: str) -> None:
+    (found,) = read(tmp_path, text)
+    assert isinstance(found, Unreadable)
+    assert "x.yaml" in found.where
+    assert says in found.problem
+
+
+def test_the_rest_goes_on_after_a_bad_document(tmp_path: Path) -> None:
+    found = read(tmp_path, "apiVersion: v1\nkind: A\nkind: B\n---\napiVersion: v1\nkind: C\n")
+    assert [type(each) for each in found] == [Unreadable, Document]
+
+
+def test_a_missing_file_is_an_error_of_its_own() -> None:
+    with pytest.raises(NoSuchFile, match="nowhere.yaml"):
+        list(read_documents(["nowhere.yaml"]))
+
+
+def test_dates_stay_as_they_are_written(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, "apiVersion: v1\nkind: A\nspec: {on: 2026-11-25}\n")
+    assert isinstance(found, Document)
+    assert list(found.body["spec"].values()) == ["2026-11-25"]

@@ -1,0 +1,113 @@
+"""The law of refusals: time must not heal what we refuse, and an update is refused only for what it brings."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from builders import T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
+from shardgate.domain.enforce import Answer, Stored, enforce
+from shardgate.domain.inventory import Inventory
+from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, CodeAnswer, Mode, Policy
+from shardgate.domain.verify import verify
+
+Objects = tuple[NodeBuilder | dict[str, Any], ...]
+
+
+def answer(
+    *objects: NodeBuilder | dict[str, Any],
+    policy: Policy = OWN_KIND,
+    stored: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Answer:
+    inventory: Inventory = an_inventory(*objects)
+    declaration = a_declaration(**changes)
+    before = None
+    if stored is not None:
+        standing = a_declaration(**stored)
+        before = Stored(declaration=standing, verdict=verify(standing, inventory, policy))
+    own = inventory.held.get(("serving", "llama"), ())
+    return enforce(declaration, verify(declaration, inventory, policy), policy, before, own)
+
+
+SMALL = (a_node(gpus=1, labels=T4),)
+
+
+def test_unsound_is_refused_with_every_finding_at_once() -> None:
+    refused = answer(*SMALL)
+    assert [each.code for each in refused.refusing] == ["GpuCountTooLow", "WeightsDoNotFit", "ModelExceedsCluster"]
+
+
+def test_waiting_is_admitted_with_a_warning_unless_a_policy_refuses_it() -> None:
+    busy = (a_node(), a_pod("p", node="node-a", gpus=1, namespace="other"))
+    admitted = answer(*busy)
+    assert admitted.allowed
+    assert [each.code for each in admitted.warned] == ["GpusBusy"]
+    assert not answer(*busy, policy=replace(OWN_KIND, refuse_waiting=True)).allowed
+
+
+def test_undecided_is_admitted_unless_a_policy_refuses_it() -> None:
+    unknown = {"model": {"name": "acme/x"}}
+    assert answer(a_node(), **unknown).allowed
+    assert not answer(a_node(), policy=replace(OWN_KIND, refuse_undecided=True), **unknown).allowed
+
+
+@pytest.mark.parametrize("mode", [Mode.WARN, Mode.AUDIT])
+def test_only_enforce_refuses(mode: Mode) -> None:
+    admitted = answer(*SMALL, policy=replace(OWN_KIND, mode=mode))
+    assert admitted.allowed
+    assert bool(admitted.warned) is (mode is Mode.WARN)
+
+
+def test_foreign_kinds_are_warned_by_default() -> None:
+    assert answer(*SMALL, policy=FOREIGN_KIND).allowed
+
+
+def test_codes_change_the_answer() -> None:
+    forgiving = replace(
+        OWN_KIND,
+        codes={
+            "GpuCountTooLow": CodeAnswer.WARN,
+            "WeightsDoNotFit": CodeAnswer.IGNORE,
+            "ModelExceedsCluster": CodeAnswer.IGNORE,
+        },
+    )
+    admitted = answer(*SMALL, policy=forgiving)
+    assert admitted.allowed
+    assert [each.code for each in admitted.warned] == ["GpuCountTooLow"]
+    strict = replace(OWN_KIND, codes={"GpusLeftOver": CodeAnswer.REFUSE})
+    assert not answer(a_node(), policy=strict, strategy={"tensor": 4, "pipeline": 1}).allowed
+
+
+def test_an_unchanged_declaration_always_passes_in_silence() -> None:
+    assert answer(*SMALL, stored={}) == Answer(refusing=(), warned=())
+
+
+def test_an_update_is_not_refused_for_what_stands_already() -> None:
+    assert answer(*SMALL, stored={}, engine={"maxModelLen": 4096}).allowed
+
+
+def test_an_update_is_refused_for_what_it_brings() -> None:
+    refused = answer(a_node(), stored={}, strategy={"tensor": 16})
+    assert [each.code for each in refused.refusing] == ["GpuCountTooLow"]
+
+
+def test_an_update_that_needs_no_more_is_not_refused_for_memory_or_capacity() -> None:
+    gone = (a_node(gpus=2),)
+    assert answer(*gone, stored={"replicas": 2}, replicas=1).allowed
+    assert not answer(*gone, stored={"strategy": {"tensor": 2, "pipeline": 1}, "gpus": {"perPod": 2}}).allowed
+
+
+def test_shape_is_refused_even_when_less_is_needed() -> None:
+    refused = answer(a_node(), stored={}, strategy={"tensor": 3, "pipeline": 1}, gpus={"perPod": 3})
+    assert {each.code for each in refused.refusing} == {"HeadsUneven", "KvHeadsUneven"}
+
+
+def test_ready_pods_outrank_every_estimate() -> None:
+    running = (a_node(labels=T4), a_pod("p", node="node-a", gpus=8, declaration="llama", ready=True))
+    assert answer(*running).allowed
+    starting = (a_node(labels=T4), a_pod("p", node="node-a", gpus=8, declaration="llama", ready=False))
+    assert not answer(*starting).allowed
+
+
+def test_warnings_are_at_most_five() -> None:
+    assert len(answer(a_node(), policy=replace(OWN_KIND, mode=Mode.WARN), engine=None, model={"name": "x"}).warned) <= 5

@@ -1,0 +1,57 @@
+from typing import Any
+
+from builders import GPU, a_pod
+from shardgate.adapters.pods import PodRecord, pod_from, read_pod
+
+
+def read(body: dict[str, Any]) -> PodRecord | None:
+    return read_pod(pod_from(body))
+
+
+def requests(spec: dict[str, Any]) -> dict[str, int]:
+    record = read({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})
+    assert record is not None
+    return dict(record.requests)
+
+
+def container(**amounts: str) -> dict[str, Any]:
+    return {"resources": {"requests": {GPU if key == "gpu" else key: value for key, value in amounts.items()}}}
+
+
+def test_containers_add_up_and_start_up_takes_the_largest_step() -> None:
+    asked = requests(
+        {
+            "containers": [container(cpu="1", gpu="1"), container(cpu="500m", gpu="1")],
+            "initContainers": [container(cpu="4", gpu="1"), container(cpu="1")],
+        }
+    )
+    assert asked == {"cpu": 4000, GPU: 2, "pods": 1}
+
+
+def test_sidecars_run_beside_the_containers_and_later_start_up_steps() -> None:
+    asked = requests(
+        {
+            "containers": [container(cpu="1")],
+            "initContainers": [container(cpu="1") | {"restartPolicy": "Always"}, container(cpu="3")],
+        }
+    )
+    assert asked["cpu"] == 4000
+
+
+def test_a_limit_without_a_request_is_a_request() -> None:
+    assert requests({"containers": [{"resources": {"limits": {GPU: "2"}}}]})[GPU] == 2
+
+
+def test_overhead_is_added() -> None:
+    assert requests({"containers": [container(cpu="1")], "overhead": {"cpu": "250m"}})["cpu"] == 1250
+
+
+def test_a_pod_that_has_ended_holds_nothing() -> None:
+    assert read(a_pod("p") | {"status": {"phase": "Succeeded"}}) is None
+    assert read(a_pod("p") | {"status": {"phase": "Failed"}}) is None
+
+
+def test_a_pod_knows_whose_it_is() -> None:
+    record = read(a_pod("p", node="n", gpus=8, declaration="llama", ready=True))
+    assert record is not None
+    assert (record.declaration, record.ready, record.node) == ("llama", True, "n")

@@ -1,0 +1,382 @@
+"""The rules, one situation each."""
+
+from typing import Any
+
+import pytest
+from builders import GPU, T4, NodeBuilder, a_body, a_declaration, a_node, a_pod, an_inventory
+from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.policies import read_policy
+from shardgate.domain.inventory import Inventory
+from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Capacity, Policy, effective_policy
+from shardgate.domain.verdict import FindingClass, Outcome, Verdict
+from shardgate.domain.verify import verify
+
+OPEN = Policy(capacity=Capacity.OPEN)
+
+
+def judged(*objects: NodeBuilder | dict[str, Any], policy: Policy = OWN_KIND, **changes: Any) -> Verdict:
+    return verify(a_declaration(**changes), an_inventory(*objects), policy)
+
+
+def outcomes(verdict: Verdict) -> dict[str, Outcome]:
+    return {each.code: each.outcome for each in verdict.findings}
+
+
+def message(verdict: Verdict, code: str) -> str:
+    return next(each.message for each in verdict.findings if each.code == code)
+
+
+# ---- the two references
+
+
+def test_the_compatible_reference_is_sound() -> None:
+    verdict = judged(a_node())
+    assert verdict.outcome is Outcome.SOUND
+    assert verdict.score is None
+    assert verdict.placement is not None
+    (pod,) = verdict.placement.pods
+    assert pod.ranks == pod.local_gpus == tuple(range(8))
+
+
+def test_the_incompatible_reference_is_unsound_in_three_ways() -> None:
+    verdict = judged(a_node(gpus=1, labels=T4))
+    assert verdict.codes == ("GpuCountTooLow", "WeightsDoNotFit", "ModelExceedsCluster")
+    assert verdict.score == 0
+    assert message(verdict, "GpuCountTooLow") == "TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 1 (Tesla-T4)"
+    assert "16.9 GiB of weights, a Tesla-T4 offers 13.3 GiB of 15.0 GiB" in message(verdict, "WeightsDoNotFit")
+
+
+# ---- shape
+
+
+@pytest.mark.parametrize("engine", ["vllm", "lmdeploy", "tgi"])
+def test_heads_that_do_not_divide_are_refused_where_the_engine_has_the_rule(engine: str) -> None:
+    verdict = judged(a_node(), engine={"name": engine}, strategy={"tensor": 3, "pipeline": 1}, gpus={"perPod": 3})
+    assert outcomes(verdict)["HeadsUneven"] is Outcome.UNSOUND
+
+
+def test_a_rule_is_not_raised_for_an_engine_that_does_not_have_it() -> None:
+    verdict = judged(a_node(), engine={"name": "tensorrt-llm"}, strategy={"tensor": 3, "pipeline": 1}, gpus={"perPod": 3})
+    assert "HeadsUneven" not in verdict.codes
+
+
+def test_an_unknown_engine_leaves_the_rule_open() -> None:
+    verdict = judged(a_node(), engine={"name": "other"}, strategy={"tensor": 3, "pipeline": 1}, gpus={"perPod": 3})
+    assert outcomes(verdict)["HeadsUneven"] is Outcome.UNDECIDED
+    assert outcomes(verdict)["EngineUnknown"] is Outcome.UNDECIDED
+
+
+@pytest.mark.parametrize(("tensor", "is_even"), [(1, True), (2, True), (8, True), (16, True), (64, True), (32, True)])
+def test_kv_heads_may_be_split_or_replicated(tensor: int, is_even: bool) -> None:
+    verdict = judged(a_node(gpus=64), strategy={"tensor": tensor, "pipeline": 1}, gpus=None)
+    assert ("KvHeadsUneven" not in verdict.codes) is is_even
+
+
+def test_kv_heads_that_neither_divide_nor_multiply() -> None:
+    config = {"num_attention_heads": 48, "num_key_value_heads": 8, "hidden_size": 6144}
+    verdict = judged(
+        a_node(gpus=12), model={"config": config}, strategy={"tensor": 12, "pipeline": 1}, gpus={"perPod": 12}
+    )
+    assert "HeadsUneven" not in verdict.codes
+    assert message(verdict, "KvHeadsUneven") == "8 KV heads cannot be shared evenly by 12 tensor ranks"
+
+
+def test_more_stages_than_layers() -> None:
+    verdict = judged(
+        a_node(gpus=96), engine={"name": "tensorrt-llm"}, strategy={"tensor": 1, "pipeline": 96}, gpus={"perPod": 96}
+    )
+    assert outcomes(verdict)["LayersTooFew"] is Outcome.UNSOUND
+    vllm = judged(a_node(gpus=96), strategy={"tensor": 1, "pipeline": 96}, gpus={"perPod": 96})
+    assert outcomes(vllm)["LayersTooFew"] is Outcome.UNDECIDED
+
+
+def test_declared_stages_must_add_up() -> None:
+    verdict = judged(a_node(), strategy={"layersPerStage": [20, 20, 20, 22]})
+    assert outcomes(verdict)["DeclarationContradicts"] is Outcome.UNSOUND
+    assert "82 layers in all, the model has 80" in message(verdict, "DeclarationContradicts")
+    assert "DeclarationContradicts" not in judged(a_node(), strategy={"layersPerStage": [20, 20, 21, 19]}).codes
+
+
+def test_pods_that_share_ranks_unevenly() -> None:
+    nodes = [a_node(f"n{i}", gpus=3) for i in range(3)]
+    assert outcomes(judged(*nodes, gpus={"perPod": 3}))["WorldSizeMismatch"] is Outcome.RISKY
+    sglang = judged(*nodes, engine={"name": "sglang"}, gpus={"perPod": 3})
+    assert outcomes(sglang)["WorldSizeMismatch"] is Outcome.UNSOUND
+
+
+# ---- memory
+
+
+def test_weights_are_held_against_every_gpu_never_pooled() -> None:
+    verdict = judged(*[a_node(f"t{i}", gpus=8, labels=T4) for i in range(2)])
+    assert outcomes(verdict)["WeightsDoNotFit"] is Outcome.UNSOUND
+    assert "ModelExceedsCluster" not in verdict.codes
+
+
+def test_under_open_capacity_a_larger_gpu_may_come() -> None:
+    verdict = judged(a_node(labels=T4), policy=OPEN)
+    assert outcomes(verdict)["WeightsDoNotFit"] is Outcome.WAITING
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gpus": {"perPod": 8, "products": ["Tesla-T4"]}},
+        {"placement": {"nodeSelector": {"nvidia.com/gpu.product": "Tesla-T4"}}},
+    ],
+)
+def test_under_open_capacity_a_product_that_can_never_do_is_refused(changes: dict[str, Any]) -> None:
+    verdict = judged(a_node(labels=T4), policy=OPEN, **changes)
+    assert outcomes(verdict)["WeightsDoNotFit"] is Outcome.UNSOUND
+
+
+def test_under_open_capacity_no_gpu_in_the_table_would_do() -> None:
+    verdict = judged(
+        a_node(),
+        policy=OPEN,
+        model={"name": "meta-llama/Meta-Llama-3.1-405B", "weights": "bf16"},
+        strategy={"tensor": 1, "pipeline": 1},
+        gpus={"perPod": 1},
+    )
+    assert outcomes(verdict)["WeightsDoNotFit"] is Outcome.UNSOUND
+
+
+def test_the_scheduler_may_choose_gpus_that_are_too_small() -> None:
+    verdict = judged(a_node(), a_node("small", labels=T4))
+    assert outcomes(verdict) == {"WeightsDoNotFit": Outcome.RISKY}
+    assert verdict.placement is not None
+    assert [pod.node for pod in verdict.placement.pods] == ["node-a"]
+    chosen = judged(a_node(), a_node("small", labels=T4), gpus={"perPod": 8, "products": ["h100*"]})
+    assert chosen.outcome is Outcome.SOUND
+
+
+def test_a_limit_inside_the_uncertainty_is_not_a_coin_toss() -> None:
+    """A product without a measurement: CUDA sees 97.1 to 100 % of what the label says."""
+    labels = {"nvidia.com/gpu.product": "Some-New-GPU", "nvidia.com/gpu.memory": "19500"}
+    verdict = judged(a_node(labels=labels), engine={"memoryUtilization": 0.9})
+    assert outcomes(verdict) == {"MemoryTight": Outcome.UNDECIDED}
+
+
+def test_an_engine_whose_fraction_is_of_free_memory_does_not_bound_the_weights() -> None:
+    labels = {"nvidia.com/gpu.product": "Some-New-GPU", "nvidia.com/gpu.memory": "19500"}
+    verdict = judged(a_node(labels=labels), engine={"name": "tensorrt-llm", "memoryUtilization": 0.5})
+    assert "WeightsDoNotFit" not in verdict.codes
+
+
+# ---- capacity
+
+
+def test_busy_gpus_are_waiting() -> None:
+    verdict = judged(a_node(), a_pod("p", node="node-a", gpus=4, namespace="other"))
+    assert outcomes(verdict) == {"GpusBusy": Outcome.WAITING}
+    assert "4 of 8 are free" in message(verdict, "GpusBusy")
+
+
+def test_own_pods_are_room_of_ones_own() -> None:
+    assert judged(a_node(), a_pod("p", node="node-a", gpus=8, declaration="llama")).outcome is Outcome.SOUND
+    assert judged(a_node(), a_pod("p", node="node-a", gpus=8, declaration="other")).outcome is Outcome.WAITING
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        (a_node().cordoned(), "cordoned"),
+        (a_node().not_ready(), "not ready"),
+        (a_node().allocatable(7), "1 GPU not healthy"),
+        (a_node().label("nvidia.com/mig.config.state", "pending"), "in transition"),
+    ],
+)
+def test_what_may_come_back_is_waiting_even_when_closed(node: NodeBuilder, why: str) -> None:
+    verdict = judged(node)
+    assert outcomes(verdict) == {"NodesUnavailable": Outcome.WAITING}
+    assert why in message(verdict, "NodesUnavailable")
+
+
+def test_a_pod_that_tolerates_a_cordon_goes_there() -> None:
+    toleration = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}
+    assert judged(a_node().cordoned(), placement={"tolerations": [toleration]}).outcome is Outcome.SOUND
+
+
+@pytest.mark.parametrize(
+    ("toleration", "fits"),
+    [
+        ({"key": "team", "operator": "Exists"}, True),
+        ({"key": "team", "value": "other"}, True),
+        ({"key": "team", "value": "mine"}, False),
+        ({"operator": "Exists"}, True),
+        ({"key": "team", "operator": "Exists", "effect": "NoExecute"}, False),
+    ],
+)
+def test_taints_and_tolerations(toleration: dict[str, str], fits: bool) -> None:
+    verdict = judged(a_node().tainted(), placement={"tolerations": [toleration]})
+    assert (verdict.outcome is Outcome.SOUND) is fits
+
+
+def test_a_taint_that_only_prefers_is_no_obstacle() -> None:
+    assert judged(a_node().tainted(effect="PreferNoSchedule")).outcome is Outcome.SOUND
+
+
+def test_nodes_left_out_are_counted_by_reason() -> None:
+    verdict = judged(a_node().tainted(), a_node("b", gpus=4))
+    assert outcomes(verdict) == {"NodesDoNotFit": Outcome.UNSOUND}
+    assert "2 nodes: 1 tainted, 1 too few free GPUs" in message(verdict, "NodesDoNotFit")
+
+
+@pytest.mark.parametrize(("selector", "fits"), [({"pool": "a"}, True), ({"pool": "b"}, False), ({"kubernetes.io/hostname": "node-a"}, True), ({"kubernetes.io/hostname": "node-b"}, False)])
+def test_node_selector(selector: dict[str, str], fits: bool) -> None:
+    verdict = judged(a_node().label("pool", "a"), placement={"nodeSelector": selector})
+    assert (verdict.outcome is Outcome.SOUND) is fits
+
+
+def test_every_requested_resource_counts() -> None:
+    assert judged(a_node(), placement={"requests": {"memory": "512Gi"}}).outcome is Outcome.SOUND
+    verdict = judged(a_node(), placement={"requests": {"memory": "2Ti"}})
+    assert "too little CPU, memory or pod room" in message(verdict, "NodesDoNotFit")
+
+
+def test_a_replica_may_span_nodes_and_its_tensor_groups_stay_whole() -> None:
+    verdict = judged(a_node(gpus=4), a_node("node-b", gpus=4), gpus={"perPod": 4})
+    assert verdict.outcome is Outcome.SOUND
+    assert verdict.placement is not None
+    assert {pod.node: pod.ranks for pod in verdict.placement.pods} == {"node-a": (0, 1, 2, 3), "node-b": (4, 5, 6, 7)}
+
+
+def test_pods_of_unset_size_are_the_fewest_equal_ones_that_fit() -> None:
+    verdict = judged(a_node(gpus=4), a_node("node-b", gpus=4), gpus=None)
+    assert (verdict.required.pods_per_replica, verdict.required.gpus_per_pod) == (2, 4)
+    assert verdict.outcome is Outcome.SOUND
+
+
+def test_one_replica_that_fits_is_never_refused() -> None:
+    verdict = judged(a_node(), replicas=3)
+    assert outcomes(verdict) == {"GpuCountTooLow": Outcome.WAITING}
+    assert "1 of 3 replicas could fit" in message(verdict, "GpuCountTooLow")
+    assert verdict.placement is not None
+    assert verdict.placement.replicas_that_fit == 1
+
+
+def test_zero_replicas_need_nothing() -> None:
+    verdict = judged(a_node(gpus=1, labels=T4), replicas=0)
+    assert "GpuCountTooLow" not in verdict.codes
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [(OWN_KIND, Outcome.UNSOUND), (FOREIGN_KIND, Outcome.WAITING)])
+def test_too_few_gpus_are_refused_only_where_nothing_may_come(policy: Policy, outcome: Outcome) -> None:
+    assert outcomes(judged(a_node(gpus=4), policy=policy))["GpuCountTooLow"] is outcome
+
+
+def test_pools_that_may_come_count() -> None:
+    body = {
+        "metadata": {"name": "p"},
+        "spec": {"provisionable": [{"name": "pool", "product": "NVIDIA-H100-80GB-HBM3", "gpusPerNode": 8, "maxNodes": 2}]},
+    }
+    policy = effective_policy([read_policy(body)], {}, "InferenceDeployment.shardgate.io", OWN_KIND)
+    assert outcomes(judged(a_node(gpus=1, labels=T4), policy=policy))["NodesToProvision"] is Outcome.WAITING
+    assert outcomes(judged(a_node(gpus=1, labels=T4), policy=policy, replicas=3))["GpuCountTooLow"] is Outcome.WAITING
+
+
+def test_a_product_that_is_not_accepted() -> None:
+    verdict = judged(a_node(), gpus={"perPod": 8, "products": ["B200*"]})
+    assert outcomes(verdict) == {"GpuProductNotAccepted": Outcome.UNSOUND}
+    assert message(verdict, "GpuProductNotAccepted") == "accepts B200*; the cluster has H100-80GB-HBM3"
+
+
+def test_another_resource_is_another_gpu() -> None:
+    verdict = judged(a_node(), gpus={"perPod": 8, "resource": "amd.com/gpu"})
+    assert "GpuCountTooLow" in verdict.codes
+
+
+# ---- quality
+
+
+def test_gpus_left_over_are_wasteful() -> None:
+    verdict = judged(a_node(), strategy={"tensor": 4, "pipeline": 1})
+    assert outcomes(verdict) == {"GpusLeftOver": Outcome.WASTEFUL}
+
+
+# ---- unknowns
+
+
+def test_an_unknown_model_is_undecided_and_says_what_to_add() -> None:
+    verdict = judged(a_node(), model={"name": "acme/secret-70b", "weights": "fp16"})
+    assert outcomes(verdict) == {"ModelUnknown": Outcome.UNDECIDED}
+    assert "spec.model.config" in verdict.findings[0].remedy
+    assert verdict.aspects[FindingClass.MEMORY] is Outcome.UNDECIDED
+    assert verdict.aspects[FindingClass.CAPACITY] is Outcome.SOUND
+
+
+def test_a_config_makes_any_name_known() -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 128256,
+    }  # fmt: skip
+    verdict = judged(a_node(), model={"name": "acme/secret-70b", "weights": "fp16", "config": config})
+    assert verdict.outcome is Outcome.SOUND
+    assert verdict.weights is not None
+    assert verdict.weights.parameters == 70_553_706_496
+
+
+def test_too_few_gpus_for_an_unknown_model_are_still_too_few() -> None:
+    verdict = judged(a_node(gpus=1), model={"name": "acme/secret-70b"})
+    assert verdict.outcome is Outcome.UNSOUND
+    assert verdict.codes == ("GpuCountTooLow", "ModelUnknown")
+
+
+def test_unlabelled_gpus_are_undecided_not_too_small() -> None:
+    assert outcomes(judged(a_node().without_gpu_labels())) == {"GpuFactsMissing": Outcome.UNDECIDED}
+
+
+def test_unlabelled_gpus_do_not_matter_where_others_do() -> None:
+    assert judged(a_node(), a_node("b").without_gpu_labels()).outcome is Outcome.SOUND
+
+
+def test_shared_gpus_are_undecided() -> None:
+    assert outcomes(judged(a_node().label("nvidia.com/gpu.replicas", "4"))) == {"GpuShared": Outcome.UNDECIDED}
+
+
+def test_an_unmodelled_constraint_matters_only_where_it_decides() -> None:
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+    assert outcomes(judged(a_node(), placement={"affinity": affinity})) == {"ConstraintNotModelled": Outcome.UNDECIDED}
+    assert judged(a_node(gpus=4), placement={"affinity": affinity}).codes == ("GpuCountTooLow",)
+    preferred = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    assert judged(a_node(), placement={"affinity": preferred}).outcome is Outcome.SOUND
+
+
+@pytest.mark.parametrize("freshness", [{"age_seconds": 91.0}, {"broken_seconds": 31.0}])
+def test_a_stale_inventory_decides_nothing(freshness: dict[str, float]) -> None:
+    stale = an_inventory(a_node(gpus=1, labels=T4), **freshness)
+    verdict = verify(a_declaration(), stale, OWN_KIND)
+    assert outcomes(verdict) == {"InventoryStale": Outcome.UNDECIDED}
+    assert verdict.placement is None
+    uneven = verify(a_declaration(strategy={"tensor": 3, "pipeline": 1}, gpus={"perPod": 3}), stale, OWN_KIND)
+    assert uneven.outcome is Outcome.UNSOUND
+
+
+def test_no_nodes_at_all_is_a_state_of_its_own() -> None:
+    for policy in (OWN_KIND, OPEN):
+        verdict = verify(a_declaration(), Inventory(nodes=(), nodes_seen=0), policy)
+        assert outcomes(verdict) == {"InventoryEmpty": Outcome.UNDECIDED}
+
+
+def test_nodes_without_gpus_are_too_few_only_when_closed() -> None:
+    empty = Inventory(nodes=(), nodes_seen=3)
+    assert "GpuCountTooLow" in verify(a_declaration(), empty, OWN_KIND).codes
+    assert outcomes(verify(a_declaration(), empty, OPEN)) == {"InventoryEmpty": Outcome.UNDECIDED}
+
+
+def test_an_undeclared_engine_is_undecided() -> None:
+    assert "EngineUnknown" in judged(a_node(), engine=None).codes
+
+
+def test_a_workload_reference_is_said_to_be_unread() -> None:
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}
+    assert "DeclarationOpaque" in judged(a_node(), workloadRef=reference).codes
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    body = a_body()
+    inventory = an_inventory(a_node(), a_pod("p", node="node-a", gpus=1))
+    assert verify(read_inference_deployment(body), inventory, OWN_KIND) == verify(
+        read_inference_deployment(body), inventory, OWN_KIND
+    )
+    assert GPU in inventory.nodes[0].used
