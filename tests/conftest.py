@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from controlplane.plane import ControlPlane, control_plane
+from operator_user import OPERATOR_USER
 
-OPERATOR_USER = "system:serviceaccount:shardgate-system:shardgate"
+
 
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",

@@ -29,10 +29,10 @@ def installed(plane: ControlPlane) -> ControlPlane:
 @pytest.fixture
 def clean(installed: ControlPlane) -> Iterator[ControlPlane]:
     """A cluster without nodes, pods and declarations, before and after."""
+    installed.kubectl("delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all")
     remove_everything(installed)
     yield installed
-    installed.kubectl("delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all", check=False)
-    remove_everything(installed)
+    installed.kubectl("delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all")
 
 
 Start = Callable[..., Installation]
@@ -45,8 +45,8 @@ def start(clean: ControlPlane) -> Iterator[Start]:
 
         def begin(*, failure_policy: str = "Ignore", webhooks: bool = True) -> Installation:
             installation = Installation(clean, failure_policy=failure_policy)
-            installation.install()
-            stack.callback(installation.kill)
+            installation.connect()
+            stack.callback(installation.stop)
             installation.start()
             if webhooks:
                 register(installation)

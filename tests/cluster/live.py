@@ -34,7 +34,9 @@ def create(plane: ControlPlane, objects: Iterable[Json]) -> None:
 
 
 def remove_everything(plane: ControlPlane) -> None:
-    """Declarations, policies, pods and nodes; namespaces stay."""
+    """Declarations, policies, pods, nodes, events, and the lease of an operator that was killed; namespaces stay."""
+    plane.kubectl("delete", "lease", "shardgate", "-n", "shardgate-system", "--ignore-not-found")
+    plane.kubectl("delete", "events.events.k8s.io", "--all", "-A")
     plane.kubectl("delete", "inferencedeployments", "--all", "-A", "--wait=false", check=False)
     plane.kubectl("delete", "verificationpolicies", "--all", check=False)
     plane.kubectl("delete", "pods", "--all", "-A", "--grace-period=0", "--force", check=False)

@@ -119,6 +119,16 @@ def test_a_placement_is_one_that_the_nodes_can_hold(objects: Objects, declaratio
         assert ranks == list(range(declaration.strategy.ranks_per_replica))
 
 
+@given(clusters(), declarations())
+def test_what_has_no_place_now_is_never_sound(objects: Objects, declaration: Declaration) -> None:
+    """A verdict better than Waiting has a placement of every pod."""
+    verdict = verify(declaration, an_inventory(*objects), OWN_KIND)
+    if verdict.outcome < Outcome.WAITING and declaration.replicas:
+        assert verdict.placement is not None
+        assert verdict.placement.feasible
+        assert len({(pod.replica, pod.pod) for pod in verdict.placement.pods}) == verdict.required.pods_per_replica * declaration.replicas
+
+
 def _no_gpu_twice(placement: Placement) -> bool:
     used = [(pod.node, gpu) for pod in placement.pods for gpu in pod.local_gpus]
     return len(used) == len(set(used))

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from builders import GPU, T4, NodeBuilder, a_body, a_declaration, a_node, a_pod, an_inventory
+from builders import GPU, T4, NodeBuilder, a_body, a_book, a_declaration, a_node, a_pod, an_inventory
 from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.policies import read_policy
 from shardgate.domain.inventory import Inventory
@@ -356,6 +356,15 @@ def test_no_nodes_at_all_is_a_state_of_its_own() -> None:
     for policy in (OWN_KIND, OPEN):
         verdict = verify(a_declaration(), Inventory(nodes=(), nodes_seen=0), policy)
         assert outcomes(verdict) == {"InventoryEmpty": Outcome.UNDECIDED}
+
+
+def test_a_node_that_was_here_a_short_while_ago_is_waited_for() -> None:
+    """The only node was deleted: neither an empty cluster nor, worse, one where the pods fit."""
+    book = a_book(a_node())
+    book.drop_node("node-a", 100)
+    assert outcomes(verify(a_declaration(), book.inventory(101), OWN_KIND)) == {"NodesUnavailable": Outcome.WAITING}
+    late = verify(a_declaration(), book.inventory(10_000), OWN_KIND)
+    assert outcomes(late) == {"InventoryEmpty": Outcome.UNDECIDED}
 
 
 def test_nodes_without_gpus_are_too_few_only_when_closed() -> None:

@@ -1,5 +1,6 @@
 """Shardgate on a local control plane: CRDs, RBAC, webhooks by URL, and the operator as a process with its own rights."""
 
+import base64
 import os
 import shutil
 import sys
@@ -37,8 +38,6 @@ class Installation:
 
     def webhooks(self) -> list[dict[str, Any]]:
         """The webhook configurations, reaching the operator by URL."""
-        import base64
-
         client = {
             "url": f"https://127.0.0.1:{self.webhook_port}",
             "caBundle": base64.b64encode(self.plane.authority.pem).decode(),
@@ -48,7 +47,11 @@ class Installation:
     def install(self) -> None:
         """Create the objects, and wait until the API server serves our kinds."""
         self.plane.apply(*self.objects())
-        self.plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "-l", "!none")
+        self.plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        self.connect()
+
+    def connect(self) -> None:
+        """Give the operator a kubeconfig with a token of its ServiceAccount."""
         token = self.plane.kubectl("-n", NAMESPACE, "create", "token", "shardgate", "--duration=2h").stdout.strip()
         self.kubeconfig = self.plane.token_kubeconfig(token, f"operator-{self.webhook_port}")
 

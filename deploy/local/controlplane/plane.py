@@ -145,14 +145,32 @@ class ControlPlane:
         self._start_controllers()
 
     def start_api_server(self) -> None:
-        """Start it on the present port, or on a fresh one when that is still held by its forerunner's shutdown."""
+        """Start it on its port; also after ``stop_api_server``, where its clients look for it."""
+        self.api_server = self._run_api_server(self.port, audited=True)
+
+    def stop_api_server(self) -> None:
+        """Kill it: its port is free again at once."""
+        if self.api_server is not None:
+            self.api_server.kill()
+            self.api_server = None
+
+    @contextlib.contextmanager
+    def another_api_server(self) -> Iterator[Callable[..., object]]:
+        """A second API server on the same etcd, on a port of its own: what is yielded runs kubectl against it."""
+        (port,) = free_ports(1)
+        server = self._run_api_server(port, audited=False)
+        try:
+            yield lambda *arguments: self.kubectl("--server", f"https://127.0.0.1:{port}", *arguments)
+        finally:
+            server.kill()
+
+    def _run_api_server(self, port: int, *, audited: bool) -> Guarded:
         key = self.folder / "service-account.key"
         if not key.exists():
             shutil.copyfile(self._serving[1], key)
         flags = [
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
-            f"--secure-port={self.port}",
-            f"--tls-cert-file={self._serving[0]}", f"--tls-private-key-file={self._serving[1]}",
+            f"--secure-port={port}", f"--tls-cert-file={self._serving[0]}", f"--tls-private-key-file={self._serving[1]}",
             f"--client-ca-file={self.authority.path}", "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}", "--service-cluster-ip-range=10.0.0.0/24",
@@ -161,12 +179,17 @@ class ControlPlane:
         ]  # fmt: skip
         if self.large:
             flags += ["--max-requests-inflight=3000", "--max-mutating-requests-inflight=1000"]
-        if self.audit_policy is not None:
+        if self.audit_policy is not None and audited:
             policy = self.folder / "audit-policy.json"
             policy.write_text(json.dumps(self.audit_policy))
             flags += [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"]
-        self.api_server = self._run("kube-apiserver", *flags)
-        self.api_server.wait_until(self._is_ready, 60)
+        server = self._run("kube-apiserver", *flags)
+        try:
+            server.wait_until(lambda: self._is_ready(port), 60)
+        except StartError:
+            server.kill()
+            raise
+        return server
 
     def _start_controllers(self) -> None:
         config = self.kubeconfig
@@ -185,12 +208,6 @@ class ControlPlane:
             ),
         ]  # fmt: skip
 
-    def restart_api_server(self) -> None:
-        """Kill and start again on the same port, where its clients look for it."""
-        if self.api_server is not None:
-            self.api_server.kill()
-        self.start_api_server()
-
     def stop(self) -> None:
         """Stop all, clients before servers."""
         for each in [*self._controllers, self.api_server, self._etcd]:
@@ -201,10 +218,10 @@ class ControlPlane:
     def _run(self, name: str, *flags: str) -> Guarded:
         return Guarded(name, [self.binaries[name], *flags], self.folder / f"{name}.log", {"PATH": os.environ.get("PATH", "")})
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, port: int) -> bool:
         context = ssl.create_default_context(cafile=str(self.authority.path))
         context.load_cert_chain(*self.admin)
-        return _answers(f"{self.url}/readyz", context)
+        return _answers(f"https://127.0.0.1:{port}/readyz", context)
 
     def _write_kubeconfig(self, path: Path, user: Mapping[str, str]) -> None:
         config = {
@@ -243,8 +260,8 @@ class ControlPlane:
         self, *objects: Mapping[str, Any], options: Sequence[str] = (), check: bool = True
     ) -> "subprocess.CompletedProcess[str]":
         """``kubectl apply -f -`` of these objects."""
-        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        return self.kubectl("apply", "-f", "-", *options, stdin=json.dumps(items), check=check)
+        documents = "\n---\n".join(json.dumps(each) for each in objects)  # in a List, kubectl checks less, and differently
+        return self.kubectl("apply", "-f", "-", *options, stdin=documents, check=check)
 
 
 def _answers(url: str, context: ssl.SSLContext | None = None) -> bool:

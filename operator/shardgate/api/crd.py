@@ -111,9 +111,9 @@ def _structural(node: Json, definitions: Json) -> Json:
 
 
 def _scalar(schema: Json) -> Json:
-    """A quantity may be written as a number, so it has no type; integers are 64 bits wide."""
+    """A quantity may be written as a number, so it has no type (its pattern is for the string); integers are 64 bits wide."""
     if schema.get("x-kubernetes-int-or-string"):
-        return {key: value for key, value in schema.items() if key not in ("type", "pattern", "maxLength")}
+        return {key: value for key, value in schema.items() if key not in ("type", "maxLength")}
     return {**schema, "format": "int64"} if schema.get("type") == "integer" else schema
 
 

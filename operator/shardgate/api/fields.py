@@ -17,6 +17,7 @@ Quantity = Annotated[
     Field(
         pattern=r"^[0-9]+(\.[0-9]+)?(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][-+]?[0-9]{1,3})?$",
         max_length=32,
+        coerce_numbers_to_str=True,
         json_schema_extra={"x-kubernetes-int-or-string": True},
     ),
 ]

@@ -9,7 +9,7 @@ from shardgate.domain.inventory import Gpu, Inventory, Node, NodeState, Resource
 from shardgate.domain.memory import WeightsEstimate, weights_of
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.placement import NodeFilter, Placement, PodShape, accepts_product, place, room_in_total
-from shardgate.domain.policy import Policy
+from shardgate.domain.policy import Capacity, Policy
 from shardgate.domain.units import Bytes
 from shardgate.domain.verdict import RankBudget, Requirement
 
@@ -63,6 +63,17 @@ class Situation:
         if fit not in self.fit_of_shape.values() or self.placement_is_certain:
             return False
         return self.room(Fit(fit - 1)) < self.pod.pods <= self.room(fit)
+
+    @property
+    def nothing_seen(self) -> bool:
+        """No GPU node is here, was here a short while ago, or may come.
+
+        An empty list of nodes is then a state of its own, never zero GPUs; nodes without GPUs are zero GPUs where
+        nothing else may come.
+        """
+        if self.inventory.nodes or self.policy.provisionable:
+            return False
+        return self.inventory.nodes_seen == 0 or self.policy.capacity is Capacity.OPEN
 
     @property
     def placement_is_certain(self) -> bool:

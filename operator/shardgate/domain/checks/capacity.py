@@ -32,7 +32,7 @@ def _room(situation: Situation) -> _Room:
 def pods_fit(situation: Situation) -> Iterator[Finding]:
     """Every pod of every replica finds a place: one finding says how far from it the cluster is."""
     pod, placement = situation.pod, situation.placement
-    if situation.stale or _nothing_seen(situation) or pod.replicas == 0 or placement.feasible:
+    if situation.stale or situation.nothing_seen or pod.replicas == 0 or placement.feasible:
         return
     room = _room(situation)
     if placement.feasible_when_idle:
@@ -50,14 +50,6 @@ def pods_fit(situation: Situation) -> Iterator[Finding]:
         )
     else:
         yield from _too_little(situation, room)
-
-
-def _nothing_seen(situation: Situation) -> bool:
-    """An empty list of nodes is a state of its own (``unknown.inventory_has_gpus``), never zero GPUs."""
-    inventory, policy = situation.inventory, situation.policy
-    if policy.provisionable:
-        return False
-    return inventory.nodes_seen == 0 or (not inventory.nodes and policy.capacity is Capacity.OPEN)
 
 
 def _needs(situation: Situation) -> str:
@@ -149,7 +141,7 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
 def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     """The model's weights against all accepted GPUs together; says something only beside a finding that it worsens."""
     weights, pod = situation.weights, situation.pod
-    if weights is None or situation.stale or _nothing_seen(situation) or not situation.accepted or pod.replicas == 0:
+    if weights is None or situation.stale or situation.nothing_seen or not situation.accepted or pod.replicas == 0:
         return
     memory, gpus = 0, 0
     for node in situation.accepted:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import ModelUnknown
-from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import BROKEN_WATCH_STALE_AFTER_SECONDS, Fit, Situation
 from shardgate.domain.units import count
 from shardgate.domain.verdict import Finding, FindingClass, Outcome
@@ -68,10 +67,8 @@ def inventory_is_fresh(situation: Situation) -> Iterator[Finding]:
 
 def inventory_has_gpus(situation: Situation) -> Iterator[Finding]:
     """Some GPU node was seen, or one may come."""
-    inventory, policy = situation.inventory, situation.policy
-    if situation.stale or inventory.nodes or policy.provisionable:
-        return
-    if inventory.nodes_seen and policy.capacity is Capacity.CLOSED:
+    inventory = situation.inventory
+    if situation.stale or not situation.nothing_seen:
         return
     message = "no node was seen" if not inventory.nodes_seen else f"none of {count(inventory.nodes_seen, 'node')} has GPUs"
     yield finding(

@@ -1,0 +1,60 @@
+"""The operator's rights: enough, and no more. What it asks for is read from the API server's audit log."""
+
+import json
+from collections.abc import Callable
+
+from builders import a_body, a_node
+from operator_user import OPERATOR_USER
+from controlplane.installation import Installation
+from controlplane.plane import ControlPlane
+from live import create_node, patch_status, until, wait_for_outcome
+from shardgate.adapters.manifests import CLUSTER_RULES, NAMESPACE_RULES
+
+Start = Callable[..., Installation]
+Use = tuple[str, str, str]
+
+
+def audited(plane: ControlPlane) -> list[dict[str, object]]:
+    """The operator's requests."""
+    entries = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
+    return [each for each in entries if each["user"]["username"] == OPERATOR_USER]
+
+
+def used(plane: ControlPlane) -> set[Use]:
+    """(group, resource/subresource, verb) of requests for resources."""
+    found = set()
+    for entry in audited(plane):
+        target = entry.get("objectRef")
+        if isinstance(target, dict):
+            resource = target["resource"] + (f"/{target['subresource']}" if "subresource" in target else "")
+            found.add((str(target.get("apiGroup", "")), resource, str(entry["verb"])))
+    return found
+
+
+def granted() -> set[Use]:
+    return {
+        (group, resource, verb)
+        for rule in (*CLUSTER_RULES, *NAMESPACE_RULES)
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_rights_are_sufficient_and_minimal(clean: ControlPlane, start: Start) -> None:
+    create_node(clean, a_node().body)
+    start()
+    clean.apply(a_body())
+    wait_for_outcome(clean, "llama", "serving", "Sound")
+    patch_status(clean, "node-a", {"allocatable": {"nvidia.com/gpu": "7"}})
+    wait_for_outcome(clean, "llama", "serving", "Waiting")
+    until("every right was used", lambda: granted() <= used(clean), timeout=20)
+    assert used(clean) == granted()
+    forbidden = [entry for entry in audited(clean) if entry.get("responseStatus", {}).get("code") == 403]  # type: ignore[attr-defined]
+    assert forbidden == []
+
+
+def test_the_operator_may_not_do_what_it_need_not(installed: ControlPlane) -> None:
+    for verb, resource in (("get", "secrets"), ("delete", "inferencedeployments.shardgate.io"), ("patch", "nodes"), ("create", "pods")):
+        asked = installed.kubectl("auth", "can-i", verb, resource, "--all-namespaces", "--as", OPERATOR_USER, check=False)
+        assert asked.stdout.strip() == "no", (verb, resource)
