@@ -41,7 +41,7 @@ check: venv ## style, types, layers, generated files
 	@.venv/bin/lint-imports
 	@$(PYTHON) deploy/generate.py --check
 
-generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them
+generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them, the finding catalogue
 	@$(PYTHON) deploy/generate.py
 
 bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (ARGS=--nodes N --pods N)

@@ -36,7 +36,6 @@ class NodeBuilder:
             },
         }
 
-
     def tainted(self, key: str = "team", value: str = "other", effect: str = "NoSchedule") -> NodeBuilder:
         self.body["spec"].setdefault("taints", []).append({"key": key, "value": value, "effect": effect})
         return self

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+
 from controlplane.plane import ControlPlane, control_plane
 from operator_user import OPERATOR_USER
-
-
 
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",

@@ -127,8 +127,8 @@ class Scene:
     def start_operator(self) -> None:
         """With a token of its own ServiceAccount, which may do what deploy/rbac.yaml says and no more."""
         console.print(
-            f"[cyan]$ SHARDGATE_WEBHOOK_PORT={self.installation.webhook_port} SHARDGATE_METRICS_PORT={self.installation.metrics_port}"
-            " .. kopf run -A -m shardgate.main &[/]"
+            f"[cyan]$ SHARDGATE_WEBHOOK_PORT={self.installation.webhook_port} "
+            f"SHARDGATE_METRICS_PORT={self.installation.metrics_port} .. kopf run -A -m shardgate.main &[/]"
         )
         seconds = self.installation.start()
         tell(f"The operator is ready after {seconds:.1f} s: every node and pod was read before its webhook port opened.")
@@ -221,7 +221,8 @@ def how_to_go_on(scene: Scene, *, keep: bool) -> None:
     tell("  Every field of the declaration:             deploy/crds/, or kubectl explain infd.spec --recursive")
     tell("  What each finding means:                    docs/findings.md")
     if keep:
-        tell(f"\nStill running. In another terminal:\n  export KUBECONFIG={scene.plane.kubeconfig}\n  {scene.plane.binaries['kubectl']} get infd -A")
+        tell(f"\nStill running. In another terminal:\n  export KUBECONFIG={scene.plane.kubeconfig}")
+        tell(f"  {scene.plane.binaries['kubectl']} get infd -A")
         tell("Ctrl-C ends it.")
         while True:
             time.sleep(3600)

@@ -9,9 +9,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from live import remove_everything, until
+
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
-from live import remove_everything, until
 
 NAMESPACES = ("serving", "unseen")
 """``unseen`` never reaches the webhooks: what stands there slipped through admission."""

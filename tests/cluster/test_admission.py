@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from live import create, create_node, find, patch_status, status, until, wait_for_outcome
+
 from builders import T4, a_body, a_node
 from controlplane.installation import NAMESPACE, Installation
 from controlplane.plane import ControlPlane
-from live import create, create_node, find, patch_status, status, until, wait_for_outcome
 
 Start = Callable[..., Installation]
 
@@ -36,7 +37,10 @@ def test_refused_with_everything_at_once(clean: ControlPlane, start: Start) -> N
     start()
     result = clean.apply(a_body(strategy={"tensor": 3}, gpus=None), check=False)
     assert result.returncode == 1
-    assert 'admission webhook "validate.shardgate.io" denied the request: InferenceDeployment serving/llama cannot run here' in result.stderr
+    assert (
+        'admission webhook "validate.shardgate.io" denied the request: InferenceDeployment serving/llama cannot run here'
+        in result.stderr
+    )
     for code in ("HeadsUneven", "KvHeadsUneven", "GpuCountTooLow", "ModelExceedsCluster"):
         assert f"\n  {code} " in result.stderr
     assert "score 0/100" in result.stderr
@@ -59,7 +63,9 @@ def test_a_dry_run_answers_alike_and_leaves_nothing(clean: ControlPlane, start: 
     refused = clean.apply(a_body("big", strategy={"tensor": 16}), options=("--dry-run=server",), check=False)
     assert "GpuCountTooLow" in refused.stderr
     assert find(clean, "llama", "serving") == {}
-    assert clean.kubectl("get", "events", "-n", "serving", "--field-selector", "reportingComponent=shardgate.io/operator").stdout == ""
+    assert (
+        clean.kubectl("get", "events", "-n", "serving", "--field-selector", "reportingComponent=shardgate.io/operator").stdout == ""
+    )
 
 
 def test_config_fields_are_refused_by_path_once_schema_and_rules_pass(clean: ControlPlane, start: Start) -> None:
@@ -80,7 +86,9 @@ def test_forged_annotations_are_replaced_on_create_and_update(clean: ControlPlan
     clean.apply(body)
     honest = {"shardgate.io/verdict": "Waiting", "shardgate.io/findings": "NodesUnavailable"}
     assert annotations(clean) == honest
-    clean.kubectl("annotate", "infd", "llama", "-n", "serving", "--overwrite", "shardgate.io/verdict=Sound", "shardgate.io/score=98")
+    clean.kubectl(
+        "annotate", "infd", "llama", "-n", "serving", "--overwrite", "shardgate.io/verdict=Sound", "shardgate.io/score=98"
+    )
     assert annotations(clean) == honest
     assert find(clean, "llama", "serving")["metadata"]["annotations"]["team"] == "mine"
 
@@ -241,7 +249,9 @@ def test_the_webhook_server(clean: ControlPlane, start: Start) -> None:
 
 
 @pytest.mark.parametrize("policy", ["Fail", "Ignore"])
-def test_with_the_operator_dead_nothing_but_a_changed_declaration_waits_for_it(clean: ControlPlane, start: Start, policy: str) -> None:
+def test_with_the_operator_dead_nothing_but_a_changed_declaration_waits_for_it(
+    clean: ControlPlane, start: Start, policy: str
+) -> None:
     create_node(clean, a_node().body)
     installation = start(failure_policy=policy)
     names = ("plain", "foreground", "finalized", "edited")

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from live import create, status, until
+
 from case_files import Case, cases
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
-from live import create, status, until
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)

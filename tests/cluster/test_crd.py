@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+
 from builders import a_body
 from controlplane.plane import ControlPlane
 from shardgate.adapters.errors import mistakes_in
@@ -150,11 +151,16 @@ def test_a_policy_is_accepted(installed: ControlPlane) -> None:
         ({"codes": {"X": "Maybe"}}, "spec.codes.X"),
         ({"staleAfterSeconds": 0}, "spec.staleAfterSeconds"),
         ({"kinds": ["deployment"]}, "spec.kinds[0]"),
-        ({"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "spec.namespaceSelector.matchExpressions[0].values"),
+        (
+            {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
+            "spec.namespaceSelector.matchExpressions[0].values",
+        ),
         ({"provisionable": [{"name": "x", "product": "y", "gpusPerNode": 0, "maxNodes": 1}]}, "spec.provisionable[0].gpusPerNode"),
     ],
 )
-def test_a_wrong_policy_is_refused_by_path_and_by_pydantic_alike(installed: ControlPlane, changes: dict[str, Any], path: str) -> None:
+def test_a_wrong_policy_is_refused_by_path_and_by_pydantic_alike(
+    installed: ControlPlane, changes: dict[str, Any], path: str
+) -> None:
     body = copy.deepcopy(POLICY)
     body["spec"].update(changes)
     assert f"{path}: " in refused(installed, body)

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from live import create_node, find, patch_status, status, until, wait_for_outcome
+
 from builders import a_body, a_node, a_pod
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
-from live import create_node, find, patch_status, status, until, wait_for_outcome
 
 
 @pytest.fixture
@@ -58,7 +59,9 @@ def test_the_api_server_restarts_and_what_went_meanwhile_is_gone(own: tuple[Cont
     assert installation.operator is not None
     assert installation.operator.is_running(), "the operator lives through it"
     until("ready again", installation.is_ready, timeout=30)
-    restarts = [line for line in installation.fetch("/metrics")[1].splitlines() if line.startswith("shardgate_watch_restarts_total")]
+    restarts = [
+        line for line in installation.fetch("/metrics")[1].splitlines() if line.startswith("shardgate_watch_restarts_total")
+    ]
     assert any('reason="relist"' in line or 'reason="410"' in line for line in restarts), restarts
     patch_status(plane, "node-a", {"allocatable": {"nvidia.com/gpu": "7"}})
     wait_for_outcome(plane, "llama", "serving", "Waiting")
@@ -74,7 +77,9 @@ def test_admission_goes_on_while_the_api_server_is_away(own: tuple[ControlPlane,
     assert installation.operator.is_running()
     plane.start_api_server()
     installation.register_webhooks()
-    until("a refusal", lambda: "GpuCountTooLow" in plane.apply(a_body("big", strategy={"tensor": 16}), check=False).stderr, timeout=30)
+    until(
+        "a refusal", lambda: "GpuCountTooLow" in plane.apply(a_body("big", strategy={"tensor": 16}), check=False).stderr, timeout=30
+    )
     assert find(plane, "big", "serving") == {} or status(plane, "big", "serving")
 
 

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable
 
+from live import create_node, patch_status, until, wait_for_outcome
+
 from builders import a_body, a_node
-from operator_user import OPERATOR_USER
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
-from live import create_node, patch_status, until, wait_for_outcome
+from operator_user import OPERATOR_USER
 from shardgate.adapters.manifests import CLUSTER_RULES, NAMESPACE_RULES
 
 Start = Callable[..., Installation]
@@ -55,6 +56,11 @@ def test_rights_are_sufficient_and_minimal(clean: ControlPlane, start: Start) ->
 
 
 def test_the_operator_may_not_do_what_it_need_not(installed: ControlPlane) -> None:
-    for verb, resource in (("get", "secrets"), ("delete", "inferencedeployments.shardgate.io"), ("patch", "nodes"), ("create", "pods")):
+    for verb, resource in (
+        ("get", "secrets"),
+        ("delete", "inferencedeployments.shardgate.io"),
+        ("patch", "nodes"),
+        ("create", "pods"),
+    ):
         asked = installed.kubectl("auth", "can-i", verb, resource, "--all-namespaces", "--as", OPERATOR_USER, check=False)
         assert asked.stdout.strip() == "no", (verb, resource)

@@ -4,10 +4,11 @@ import json
 import time
 from collections.abc import Callable
 
+from live import create_node, find, patch_status, status, until, wait_for_outcome
+
 from builders import a_body, a_node, a_pod
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
-from live import create_node, find, patch_status, status, until, wait_for_outcome
 
 Start = Callable[..., Installation]
 
@@ -112,7 +113,9 @@ def test_at_rest_nothing_is_written(clean: ControlPlane, start: Start) -> None:
         return [find(clean, name, "serving")["metadata"]["resourceVersion"] for name in ("one", "two")]
 
     before, at = written(), versions()
-    patch_status(clean, "node-a", {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-11-25T00:00:00Z"}]})
+    patch_status(
+        clean, "node-a", {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-11-25T00:00:00Z"}]}
+    )
     free = a_pod("small", node="node-a", gpus=1)
     free["metadata"].pop("uid")
     free.pop("status")

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from builders import GPU, H100, T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from builders import GPU, H100, T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import Stored, enforce
-from shardgate.domain.inventory import Inventory
+from shardgate.domain.inventory import Inventory, grouped
 from shardgate.domain.placement import Placement
 from shardgate.domain.policy import OWN_KIND, Capacity
 from shardgate.domain.strategy import ParallelStrategy, layers_of_stages
@@ -58,7 +59,7 @@ def declarations(draw: st.DrawFn) -> Declaration:
 def with_one_more_gpu(inventory: Inventory) -> Inventory:
     nodes = list(inventory.nodes)
     nodes[0] = replace(nodes[0], allocatable={**nodes[0].allocatable, GPU: nodes[0].allocatable[GPU] + 1})
-    return replace(inventory, nodes=tuple(nodes))
+    return replace(inventory, groups=grouped(nodes))
 
 
 @given(clusters(at_least=1), declarations())
@@ -86,7 +87,9 @@ def test_open_capacity_never_refuses_for_what_time_may_heal(objects: Objects, de
 def test_what_fits_when_everything_is_back_is_at_worst_waiting_for_capacity(objects: Objects, declaration: Declaration) -> None:
     """Cordons, failures and other pods never make a capacity finding Unsound."""
     healthy: Objects = [
-        a_node(each.body["metadata"]["name"], gpus=int(each.body["status"]["capacity"][GPU]), labels=each.body["metadata"]["labels"])
+        a_node(
+            each.body["metadata"]["name"], gpus=int(each.body["status"]["capacity"][GPU]), labels=each.body["metadata"]["labels"]
+        )
         for each in objects
         if isinstance(each, NodeBuilder) and not any(taint["key"] == "team" for taint in each.body["spec"].get("taints", ()))
     ]
@@ -126,7 +129,10 @@ def test_what_has_no_place_now_is_never_sound(objects: Objects, declaration: Dec
     if verdict.outcome < Outcome.WAITING and declaration.replicas:
         assert verdict.placement is not None
         assert verdict.placement.feasible
-        assert len({(pod.replica, pod.pod) for pod in verdict.placement.pods}) == verdict.required.pods_per_replica * declaration.replicas
+        assert (
+            len({(pod.replica, pod.pod) for pod in verdict.placement.pods})
+            == verdict.required.pods_per_replica * declaration.replicas
+        )
 
 
 def _no_gpu_twice(placement: Placement) -> bool:

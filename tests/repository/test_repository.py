@@ -6,9 +6,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import generate
 import pytest
 import yaml
+
+import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from builders import T4, NodeBuilder, a_body, a_node, a_pod
 
 SHARDGATE = [sys.executable, "-m", "shardgate"]

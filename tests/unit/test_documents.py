@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from builders import T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
 from shardgate.domain.enforce import Answer, Stored, enforce
 from shardgate.domain.inventory import Inventory

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from builders import a_body
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import read_inference_deployment

@@ -1,6 +1,7 @@
 from fractions import Fraction
 
 import pytest
+
 from shardgate.adapters.models import layout_of, model_of
 from shardgate.adapters.tables import table
 from shardgate.domain.memory import WeightsEstimate, weights_of

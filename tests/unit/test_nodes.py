@@ -1,4 +1,5 @@
 import pytest
+
 from builders import GPU, NodeBuilder, a_node
 from shardgate.adapters.gpus import gpu_of, normalised
 from shardgate.adapters.nodes import Shapes, node_from, read_node

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.policies import read_policy
 from shardgate.domain.policy import (
@@ -51,7 +52,9 @@ def test_a_stricter_field_counts_by_any_label() -> None:
 
 
 def test_the_strictest_of_several_field_by_field() -> None:
-    one = stated("a", namespaceSelector=BY_NAME, mode="Warn", staleAfterSeconds=60, codes={"GpusBusy": "Ignore", "GpuShared": "Warn"})
+    one = stated(
+        "a", namespaceSelector=BY_NAME, mode="Warn", staleAfterSeconds=60, codes={"GpusBusy": "Ignore", "GpuShared": "Warn"}
+    )
     two = stated("b", namespaceSelector=BY_NAME, mode="Audit", staleAfterSeconds=30, codes={"GpusBusy": "Refuse"})
     merged = effective(one, two)
     assert merged.mode is Mode.WARN

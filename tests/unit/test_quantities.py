@@ -1,4 +1,5 @@
 import pytest
+
 from shardgate.adapters.quantities import QuantityError, resources, whole
 
 

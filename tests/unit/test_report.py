@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from builders import T4, NodeBuilder, a_body, a_declaration, a_node, an_inventory
 from shardgate.adapters.messages import rejection, warning
 from shardgate.adapters.report import report
@@ -51,9 +52,7 @@ def test_the_compatible_report() -> None:
         "group": "server", "replica": 0, "pod": 0, "node": "node-a", "gpus": 8,
         "localGpus": list(range(8)), "ranks": list(range(8)),
     }  # fmt: skip
-    assert shown["hardware"]["products"] == [
-        {"product": "H100-80GB-HBM3", "gpus": 8, "memoryBytes": 81559 << 20, "nodes": 1}
-    ]
+    assert shown["hardware"]["products"] == [{"product": "H100-80GB-HBM3", "gpus": 8, "memoryBytes": 81559 << 20, "nodes": 1}]
 
 
 def test_what_is_not_known_is_null_never_zero() -> None:
@@ -93,7 +92,9 @@ def body_with(status: dict[str, Any] | None) -> dict[str, Any]:
     return body | ({"status": status} if status else {})
 
 
-def status(node: NodeBuilder, before: dict[str, Any] | None = None, policy: Policy = OWN_KIND, now: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+def status(
+    node: NodeBuilder, before: dict[str, Any] | None = None, policy: Policy = OWN_KIND, now: str = "2026-01-01T00:00:00Z"
+) -> dict[str, Any]:
     return status_of(body_with(before), a_declaration(), judged(node), policy, now)
 
 

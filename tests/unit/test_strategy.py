@@ -1,4 +1,5 @@
 import pytest
+
 from shardgate.domain.strategy import ParallelStrategy, layers_of_stages
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from builders import GPU, T4, NodeBuilder, a_body, a_book, a_declaration, a_node, a_pod, an_inventory
 from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.policies import read_policy
@@ -74,17 +75,13 @@ def test_kv_heads_may_be_split_or_replicated(tensor: int, is_even: bool) -> None
 
 def test_kv_heads_that_neither_divide_nor_multiply() -> None:
     config = {"num_attention_heads": 48, "num_key_value_heads": 8, "hidden_size": 6144}
-    verdict = judged(
-        a_node(gpus=12), model={"config": config}, strategy={"tensor": 12, "pipeline": 1}, gpus={"perPod": 12}
-    )
+    verdict = judged(a_node(gpus=12), model={"config": config}, strategy={"tensor": 12, "pipeline": 1}, gpus={"perPod": 12})
     assert "HeadsUneven" not in verdict.codes
     assert message(verdict, "KvHeadsUneven") == "8 KV heads cannot be shared evenly by 12 tensor ranks"
 
 
 def test_more_stages_than_layers() -> None:
-    verdict = judged(
-        a_node(gpus=96), engine={"name": "tensorrt-llm"}, strategy={"tensor": 1, "pipeline": 96}, gpus={"perPod": 96}
-    )
+    verdict = judged(a_node(gpus=96), engine={"name": "tensorrt-llm"}, strategy={"tensor": 1, "pipeline": 96}, gpus={"perPod": 96})
     assert outcomes(verdict)["LayersTooFew"] is Outcome.UNSOUND
     vllm = judged(a_node(gpus=96), strategy={"tensor": 1, "pipeline": 96}, gpus={"perPod": 96})
     assert outcomes(vllm)["LayersTooFew"] is Outcome.UNDECIDED
@@ -222,7 +219,15 @@ def test_nodes_left_out_are_counted_by_reason() -> None:
     assert "2 nodes: 1 tainted, 1 too few free GPUs" in message(verdict, "NodesDoNotFit")
 
 
-@pytest.mark.parametrize(("selector", "fits"), [({"pool": "a"}, True), ({"pool": "b"}, False), ({"kubernetes.io/hostname": "node-a"}, True), ({"kubernetes.io/hostname": "node-b"}, False)])
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        ({"pool": "a"}, True),
+        ({"pool": "b"}, False),
+        ({"kubernetes.io/hostname": "node-a"}, True),
+        ({"kubernetes.io/hostname": "node-b"}, False),
+    ],
+)
 def test_node_selector(selector: dict[str, str], fits: bool) -> None:
     verdict = judged(a_node().label("pool", "a"), placement={"nodeSelector": selector})
     assert (verdict.outcome is Outcome.SOUND) is fits
@@ -354,7 +359,7 @@ def test_a_stale_inventory_decides_nothing(freshness: dict[str, float]) -> None:
 
 def test_no_nodes_at_all_is_a_state_of_its_own() -> None:
     for policy in (OWN_KIND, OPEN):
-        verdict = verify(a_declaration(), Inventory(nodes=(), nodes_seen=0), policy)
+        verdict = verify(a_declaration(), Inventory(groups=(), nodes_seen=0), policy)
         assert outcomes(verdict) == {"InventoryEmpty": Outcome.UNDECIDED}
 
 
@@ -368,7 +373,7 @@ def test_a_node_that_was_here_a_short_while_ago_is_waited_for() -> None:
 
 
 def test_nodes_without_gpus_are_too_few_only_when_closed() -> None:
-    empty = Inventory(nodes=(), nodes_seen=3)
+    empty = Inventory(groups=(), nodes_seen=3)
     assert "GpuCountTooLow" in verify(a_declaration(), empty, OWN_KIND).codes
     assert outcomes(verify(a_declaration(), empty, OPEN)) == {"InventoryEmpty": Outcome.UNDECIDED}
 

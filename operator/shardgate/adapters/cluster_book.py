@@ -12,10 +12,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from shardgate.adapters.gpus import known_gpus
-from shardgate.adapters.nodes import NodeObject, Shapes, is_device, read_node
+from shardgate.adapters.nodes import NodeObject, Shapes, read_node
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
-from shardgate.domain.inventory import Gpu, HeldPod, Inventory, Node, NodeShape, NodeState
+from shardgate.domain.inventory import (
+    Gpu,
+    GroupKey,
+    HeldPod,
+    Inventory,
+    Node,
+    NodeGroup,
+    NodeShape,
+    NodeState,
+    group_key,
+    is_device,
+)
 from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
 
 GONE_COUNTS_SECONDS = 15 * 60
@@ -50,10 +61,12 @@ class ClusterBook:
     _used: dict[str, dict[str, int]] = field(default_factory=dict)
     _held: dict[tuple[str, str], dict[str, PodRecord]] = field(default_factory=dict)
     _held_pods: dict[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
-    _built: dict[str, Node] = field(default_factory=dict)
+    _key_of: dict[str, GroupKey] = field(default_factory=dict)
+    _members: dict[GroupKey, dict[str, Node]] = field(default_factory=dict)
+    _groups: dict[GroupKey, NodeGroup] = field(default_factory=dict)
     _dirty: dict[str, None] = field(default_factory=dict)
     """Names to build again, in the order in which they changed."""
-    _nodes: tuple[Node, ...] = ()
+    _frozen: tuple[NodeGroup, ...] = ()
     _expires: float = float("inf")
     """When the next remembered thing stops counting."""
 
@@ -207,7 +220,7 @@ class ClusterBook:
         if self._dirty:
             self._rebuild(now)
         return Inventory(
-            nodes=self._nodes,
+            groups=self._frozen,
             nodes_seen=len(self._stated),
             held=dict(self._held_pods),
             known_gpus=known_gpus(),
@@ -236,15 +249,27 @@ class ClusterBook:
         self.version += 1
 
     def _rebuild(self, now: float) -> None:
+        """Sort the touched nodes into groups again, and freeze the groups that they left or joined."""
+        touched: dict[GroupKey, None] = {}
         for name in self._dirty:
+            before = self._key_of.pop(name, None)
+            if before is not None:
+                del self._members[before][name]
+                touched[before] = None
             node = self._present(name, now)
-            if node is None:
-                self._built.pop(name, None)
+            if node is not None:
+                node = replace(node, used={key: amount for key, amount in self._used.get(name, {}).items() if amount})
+                key = self._key_of[name] = group_key(node)
+                self._members.setdefault(key, {})[name] = node
+                touched[key] = None
+        for key in touched:
+            if self._members[key]:
+                self._groups[key] = NodeGroup(tuple(self._members[key].values()))
             else:
-                used = {key: amount for key, amount in self._used.get(name, {}).items() if amount}
-                self._built[name] = replace(node, used=used)
+                del self._members[key]
+                self._groups.pop(key, None)
         self._dirty.clear()
-        self._nodes = tuple(self._built.values())
+        self._frozen = tuple(self._groups.values())
         deadlines = [deadline for known in self._known.values() for deadline in _deadlines(known)]
         self._expires = min((each for each in deadlines if each > now), default=float("inf"))
 

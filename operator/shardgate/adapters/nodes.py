@@ -10,7 +10,7 @@ import msgspec
 
 from shardgate.adapters.gpus import gpu_of
 from shardgate.adapters.quantities import resources
-from shardgate.domain.inventory import Gpu, Node, NodeShape, NodeState, Sharing, Taint
+from shardgate.domain.inventory import Gpu, Node, NodeShape, NodeState, Sharing, Taint, is_device
 from shardgate.domain.units import MEBI, Bytes
 
 GPU_PRODUCT, GPU_MEMORY = "nvidia.com/gpu.product", "nvidia.com/gpu.memory"
@@ -93,12 +93,6 @@ class Shapes:
         if key not in self._known:
             self._known[key] = NodeShape(labels=dict(labels), taints=taints, gpu=gpu)
         return self._known[key]
-
-
-def is_device(resource: str) -> bool:
-    """Extended resources: GPUs under any vendor's name. Kubernetes' own names are none."""
-    domain, slash, _ = resource.partition("/")
-    return bool(slash) and not domain.endswith("kubernetes.io")
 
 
 def read_node(node: NodeObject, shapes: Shapes) -> Node | None:

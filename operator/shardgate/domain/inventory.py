@@ -3,7 +3,7 @@
 Amounts are whole numbers per resource name: GPUs and pods in pieces, memory in bytes, CPU in millicores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -147,6 +147,73 @@ class Node:
         return self.allocatable.get(resource, 0) - self.used.get(resource, 0)
 
 
+GroupKey: TypeAlias = tuple[object, ...]
+
+
+def is_device(resource: str) -> bool:
+    """Extended resources: GPUs under any vendor's name. Kubernetes' own names are none."""
+    domain, slash, _ = resource.partition("/")
+    return bool(slash) and not domain.endswith("kubernetes.io")
+
+
+def group_key(node: Node) -> GroupKey:
+    """Equal for nodes that differ in name, CPU and memory alone."""
+    return (
+        id(node.shape),
+        node.state,
+        *(
+            tuple(sorted((name, amount) for name, amount in amounts.items() if is_device(name)))
+            for amounts in (node.allocatable, node.unavailable_gpus, node.used)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeGroup:
+    """Nodes that are alike in shape, state and GPUs (``group_key``): a cluster of thousands has few of them.
+
+    What is asked of GPUs is asked once a group; CPU, memory and pod room differ from node to node.
+    """
+
+    nodes: tuple[Node, ...]
+    _least_free: dict[str, int] = field(default_factory=dict)
+    """Worked out when first asked for; follows from the nodes alone."""
+
+    @property
+    def like(self) -> Node:
+        """Any of them: for shape, state and GPUs."""
+        return self.nodes[0]
+
+    @property
+    def shape(self) -> NodeShape:
+        """The shape of all of them."""
+        return self.nodes[0].shape
+
+    @property
+    def count(self) -> int:
+        """How many nodes."""
+        return len(self.nodes) if self.nodes[0].count == 1 else sum(node.count for node in self.nodes)
+
+    def installed(self, resource: str) -> int:
+        """GPUs of one node, unhealthy ones included."""
+        node = self.nodes[0]
+        return node.allocatable.get(resource, 0) + node.unavailable_gpus.get(resource, 0)
+
+    def least_free(self, resource: str) -> int:
+        """What the fullest node has free of a resource."""
+        if resource not in self._least_free:
+            self._least_free[resource] = min(node.free(resource) for node in self.nodes)
+        return self._least_free[resource]
+
+
+def grouped(nodes: Iterable[Node]) -> tuple[NodeGroup, ...]:
+    """Nodes by ``group_key``, in the order of their first."""
+    groups: dict[GroupKey, list[Node]] = {}
+    for node in nodes:
+        groups.setdefault(group_key(node), []).append(node)
+    return tuple(NodeGroup(tuple(each)) for each in groups.values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldPod:
     """A pod of a declaration: bound to ``node`` (empty when pending)."""
@@ -158,13 +225,13 @@ class HeldPod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """All GPU nodes, frozen at one moment.
+    """All GPU nodes by groups, frozen at one moment.
 
     ``nodes_seen`` counts every node of the cluster, with GPUs or without. ``age_seconds`` is the time since the
     stalest watch last heard from the API server, ``broken_seconds`` since a watch was known to be broken.
     """
 
-    nodes: tuple[Node, ...]
+    groups: tuple[NodeGroup, ...]
     nodes_seen: int
     held: Mapping[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
     """(namespace, declaration) -> its pods."""
@@ -172,3 +239,8 @@ class Inventory:
     """The table of GPU products: what could ever come."""
     age_seconds: float = 0.0
     broken_seconds: float = 0.0
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All of them, one by one."""
+        return tuple(node for group in self.groups for node in group.nodes)

@@ -12,9 +12,10 @@ from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 
 from shardgate.domain.declaration import Declaration
-from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeShape, NodeState, Resources, Taint
+from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeGroup, NodeShape, NodeState, Resources, Taint
 from shardgate.domain.units import count
 
+HOST_LABEL = "kubernetes.io/hostname"
 MAX_EXAMPLE_PODS = 4096
 """An example of more pods tells nobody more, and costs time on the admission path."""
 
@@ -22,7 +23,6 @@ MAX_EXAMPLE_PODS = 4096
 class View(Enum):
     """Which cluster is asked about."""
 
-    NOW = "what is free"
     IDLE = "what is installed and takes pods, were nothing else running"
     OBTAINABLE = "all that is here, unavailable nodes and devices included"
 
@@ -108,6 +108,11 @@ class PodShape:
     ranks_per_replica: int
 
     @property
+    def other_requests(self) -> tuple[tuple[str, int], ...]:
+        """All but the GPUs."""
+        return tuple((name, amount) for name, amount in self.requests.items() if name != self.resource)
+
+    @property
     def pods(self) -> int:
         """Over all replicas."""
         return self.pods_per_replica * self.replicas
@@ -115,32 +120,27 @@ class PodShape:
 
 @dataclass(slots=True)
 class NodeFilter:
-    """The declaration's constraints, applied to nodes; remembers its answer per node shape.
-
-    A shape is shared by many nodes, so a scan over thousands of nodes costs a look-up each.
-    """
+    """The declaration's constraints, applied to groups of nodes; remembers its answer per shape."""
 
     declaration: Declaration
-    _by_shape: dict[int, Reason | None] = field(default_factory=dict)
-    _permanent_by_shape: dict[int, Reason | None] = field(default_factory=dict)
+    _by_shape: dict[tuple[int, bool], Reason | None] = field(default_factory=dict)
 
-    def reason_against(self, node: Node, *, passing: bool = True) -> Reason | None:
-        """Why these pods cannot go to this node whatever is free there; ``passing=False`` forgives taints that pass."""
-        memo = self._by_shape if passing else self._permanent_by_shape
-        key = id(node.shape)
-        if key not in memo:
-            memo[key] = self._judge(node, node.shape, passing=passing)
-        reason = memo[key]
-        if reason is None and "kubernetes.io/hostname" in self.declaration.placement.node_selector:
-            return self._selector(node)
-        return reason
+    def reason_against(self, group: NodeGroup, *, passing: bool = True) -> Reason | None:
+        """Why these pods cannot go to this group whatever is free; ``passing=False`` forgives taints that pass.
 
-    def _judge(self, node: Node, shape: NodeShape, *, passing: bool) -> Reason | None:
+        A selector for a host by name is left to ``chosen``.
+        """
+        key = (id(group.shape), passing)
+        if key not in self._by_shape:
+            self._by_shape[key] = self._judge(group.shape, passing=passing)
+        return self._by_shape[key]
+
+    def _judge(self, shape: NodeShape, *, passing: bool) -> Reason | None:
         if not accepts_product(self.declaration.gpus.products, shape.gpu.product):
             return Reason.PRODUCT
         wish = self.declaration.placement
-        if (against := self._selector(node, ignoring="kubernetes.io/hostname")) is not None:
-            return against
+        if any(key != HOST_LABEL and shape.labels.get(key) != value for key, value in wish.node_selector.items()):
+            return Reason.SELECTOR
         barring = (
             taint for taint in shape.taints if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
         )
@@ -148,22 +148,19 @@ class NodeFilter:
             return Reason.TAINT
         return None
 
-    def _selector(self, node: Node, ignoring: str = "") -> Reason | None:
-        for key, value in self.declaration.placement.node_selector.items():
-            if key == ignoring:
-                continue
-            actual = node.name if key == "kubernetes.io/hostname" else node.shape.labels.get(key)
-            if actual != value:
-                return Reason.SELECTOR
-        return None
+    def chosen(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Those that a selector for a host by name lets in; all, without one."""
+        host = self.declaration.placement.node_selector.get(HOST_LABEL)
+        return nodes if host is None else tuple(node for node in nodes if node.name == host)
 
-    def state_reason(self, node: Node) -> Reason | None:
+    def state_reason(self, group: NodeGroup) -> Reason | None:
         """Why a node takes no pods now; a cordon is no obstacle to pods that tolerate it."""
-        if node.state is NodeState.CORDONED:
+        state = group.like.state
+        if state is NodeState.CORDONED:
             cordon = Taint(key=UNSCHEDULABLE_TAINT)
             if any(each.tolerates(cordon) for each in self.declaration.placement.tolerations):
                 return None
-        return _STATE_REASONS.get(node.state)
+        return _STATE_REASONS.get(state)
 
 
 def accepts_product(patterns: tuple[str, ...], product: str | None) -> bool:
@@ -173,93 +170,128 @@ def accepts_product(patterns: tuple[str, ...], product: str | None) -> bool:
     return product is not None and any(fnmatchcase(product.lower(), pattern.lower()) for pattern in patterns)
 
 
-def room_for_pods(node: Node, shape: PodShape, view: View, own: Mapping[str, Resources]) -> int:
-    """How many of these pods the node takes, by resources alone. Pods that are already theirs count as room."""
-    least: int | None = None
-    mine = own.get(node.name, {}) if view is View.NOW else {}
-    for resource, requested in shape.requests.items():
-        if requested <= 0:
-            continue
-        if view is View.NOW:
-            have = node.free(resource) + mine.get(resource, 0)
-        else:
-            have = node.allocatable.get(resource, 0)
-            if view is View.OBTAINABLE:
-                have += node.unavailable_gpus.get(resource, 0)
-        room = have // requested
-        if least is None or room < least:
-            least = room
-            if room <= 0:
-                return 0
-    return (least or 0) * node.count
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """Nodes that each take so many of the pods now."""
+
+    room: int
+    nodes: tuple[Node, ...]
 
 
 def place(
-    nodes: Iterable[Node],
+    groups: Iterable[NodeGroup],
     node_filter: NodeFilter,
     shape: PodShape,
     own: Mapping[str, Resources],
-    too_small: frozenset[int] = frozenset(),
+    left_out: frozenset[int] = frozenset(),
 ) -> Placement:
     """Place every pod of every replica on what is free now.
 
-    ``too_small`` holds the ids of node shapes whose GPUs do not hold a rank.
+    ``own`` is what these very pods already hold, by node: it counts as room. ``left_out`` holds the ids of node
+    shapes whose GPUs do not hold a rank.
     """
-    rooms: list[tuple[Node, int]] = []
+    slots: list[_Slots] = []
     idle_room = 0
     excluded: dict[Reason, list[str]] = defaultdict(list)
-    for node in nodes:
-        reason = node_filter.reason_against(node) or node_filter.state_reason(node)
-        if reason is None and id(node.shape) in too_small:
+    for group in groups:
+        reason = node_filter.reason_against(group) or node_filter.state_reason(group)
+        if reason is None and id(group.shape) in left_out:
             reason = Reason.MEMORY
-        if reason is None:
-            idle_room += room_for_pods(node, shape, View.IDLE, own)
-            room = room_for_pods(node, shape, View.NOW, own)
-            if room > 0:
-                rooms.append((node, room))
-                continue
-            mine = own.get(node.name, {}).get(shape.resource, 0)
-            enough = node.free(shape.resource) + mine >= shape.gpus
-            reason = Reason.OTHER_RESOURCE if enough else Reason.GPUS
-        excluded[reason].append(node.name)
-    fit = sum(room for _, room in rooms) // shape.pods_per_replica
+        if reason is not None:
+            excluded[reason].extend(node.name for node in group.nodes)
+            continue
+        nodes = node_filter.chosen(group.nodes)
+        if len(nodes) < len(group.nodes):
+            excluded[Reason.SELECTOR].extend(node.name for node in group.nodes if node not in nodes)
+        idle_room += _idle_room(nodes, group, shape, View.IDLE)
+        mine = tuple(node for node in nodes if node.name in own) if own else ()
+        for node in mine:
+            _sort_in(slots, excluded, (node,), _room_with_own(node, shape, own[node.name]))
+        others = tuple(node for node in nodes if node.name not in own) if mine else nodes
+        if others:
+            _place_others(group, others, shape, slots, excluded)
+    fit = sum(each.room * len(each.nodes) for each in slots) // shape.pods_per_replica
     return Placement(
         feasible=fit >= shape.replicas,
         feasible_when_idle=idle_room >= shape.pods,
         replicas_that_fit=fit,
-        pods=tuple(_example(rooms, shape)) if shape.replicas and fit >= shape.replicas else (),
+        pods=tuple(_example(slots, shape)) if shape.replicas and fit >= shape.replicas else (),
         excluded=tuple(Exclusion(reason=reason, nodes=tuple(excluded[reason])) for reason in Reason if reason in excluded),
     )
 
 
-def room_in_total(nodes: Iterable[Node], node_filter: NodeFilter, shape: PodShape, too_small: frozenset[int]) -> int:
+def _place_others(
+    group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, slots: list[_Slots], excluded: dict[Reason, list[str]]
+) -> None:
+    """Nodes without pods of our own: GPUs are asked of the group, the rest of each node unless even the fullest has it."""
+    room = group.like.free(shape.resource) // shape.gpus
+    if room <= 0:
+        excluded[Reason.GPUS].extend(node.name for node in nodes)
+    elif all(group.least_free(name) >= room * amount for name, amount in shape.other_requests if amount > 0):
+        slots.append(_Slots(room, nodes))
+    else:
+        for node in nodes:
+            least = min(node.free(name) // amount for name, amount in shape.other_requests if amount > 0)
+            _sort_in(slots, excluded, (node,), min(room, least))
+
+
+def _sort_in(slots: list[_Slots], excluded: dict[Reason, list[str]], nodes: tuple[Node, ...], room: int) -> None:
+    if room > 0:
+        slots.append(_Slots(room, nodes))
+    else:
+        excluded[Reason.OTHER_RESOURCE].extend(node.name for node in nodes)
+
+
+def _room_with_own(node: Node, shape: PodShape, mine: Resources) -> int:
+    return min((node.free(name) + mine.get(name, 0)) // amount for name, amount in shape.requests.items() if amount > 0)
+
+
+def _idle_room(nodes: tuple[Node, ...], group: NodeGroup, shape: PodShape, view: View) -> int:
+    """Pods that these nodes take, were nothing else running there."""
+    like = group.like
+    gpus = like.allocatable.get(shape.resource, 0) if view is View.IDLE else group.installed(shape.resource)
+    room = gpus // shape.gpus
+    if room <= 0:
+        return 0
+    wanted = [(name, amount) for name, amount in shape.other_requests if amount > 0 and name != "pods"]
+    if not wanted:
+        return room * sum(node.count for node in nodes)
+    return sum(min(room, *(node.allocatable.get(name, 0) // amount for name, amount in wanted)) * node.count for node in nodes)
+
+
+def room_in_total(groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: PodShape, left_out: frozenset[int]) -> int:
     """Pods that all that is here could take, were it all available and idle; passing taints and states forgiven."""
     return sum(
-        room_for_pods(node, shape, View.OBTAINABLE, {})
-        for node in nodes
-        if id(node.shape) not in too_small and node_filter.reason_against(node, passing=False) is None
+        _idle_room(node_filter.chosen(group.nodes), group, shape, View.OBTAINABLE)
+        for group in groups
+        if id(group.shape) not in left_out and node_filter.reason_against(group, passing=False) is None
     )
 
 
-def _example(rooms: list[tuple[Node, int]], shape: PodShape) -> Iterator[PlacedPod]:
+def _example(slots: list[_Slots], shape: PodShape) -> Iterator[PlacedPod]:
     """Whole replicas into single nodes first, the snuggest node first; what is left is filled across nodes."""
-    order = sorted(rooms, key=lambda each: (each[1] < shape.pods_per_replica, each[1], each[0].name))
+    per_replica = shape.pods_per_replica
+    order = sorted(slots, key=lambda each: (each.room < per_replica, each.room, each.nodes[0].name))
+    limit = min(shape.replicas, -(-MAX_EXAMPLE_PODS // per_replica))
     taken: dict[str, int] = defaultdict(int)
-    left = {node.name: room for node, room in order}
-    whole = [(node, room // shape.pods_per_replica) for node, room in order]
     replica = 0
-    limit = min(shape.replicas, -(-MAX_EXAMPLE_PODS // shape.pods_per_replica))
-    for node, replicas_here in whole:
-        for _ in range(min(replicas_here, limit - replica)):
-            for pod in range(shape.pods_per_replica):
-                yield _placed(replica, pod, node, taken, shape)
-            left[node.name] -= shape.pods_per_replica
-            replica += 1
-    slots = ((node, slot) for node, _ in order for slot in range(left[node.name]))
+    for each in order:
+        for node in each.nodes if each.room >= per_replica else ():
+            if replica == limit:
+                return
+            for _ in range(min(each.room // per_replica, limit - replica)):
+                for pod in range(per_replica):
+                    yield _placed(replica, pod, node, taken, shape)
+                replica += 1
+    left = (
+        node
+        for each in order
+        for node in each.nodes
+        for _ in range(each.room - (each.room // per_replica) * per_replica if each.room >= per_replica else each.room)
+    )
     for rest in range(replica, limit):
-        for pod in range(shape.pods_per_replica):
-            node, _ = next(slots)
-            yield _placed(rest, pod, node, taken, shape)
+        for pod in range(per_replica):
+            yield _placed(rest, pod, next(left), taken, shape)
 
 
 def _placed(replica: int, pod: int, node: Node, taken: dict[str, int], shape: PodShape) -> PlacedPod:

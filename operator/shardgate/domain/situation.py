@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from shardgate.domain.declaration import BudgetBasis, Declaration
-from shardgate.domain.inventory import Gpu, Inventory, Node, NodeState, Resources, Sharing, Visible
+from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, Sharing, Visible, grouped
 from shardgate.domain.memory import WeightsEstimate, weights_of
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.placement import NodeFilter, Placement, PodShape, accepts_product, place, room_in_total
@@ -41,17 +41,19 @@ class Situation:
     required: Requirement
     pod: PodShape
     node_filter: NodeFilter
-    accepted: tuple[Node, ...]
+    accepted: tuple[NodeGroup, ...]
     """Nodes (those that may come included) with the asked resource and an accepted product."""
-    candidates: tuple[Node, ...]
+    candidates: tuple[NodeGroup, ...]
     """Those of them that selector and lasting taints let the pods on, usable now or not."""
     weights: WeightsEstimate | None
     fit_of_shape: Mapping[int, Fit]
     """id of a candidate's shape -> whether its GPU holds the fullest rank; empty when weights are not known."""
-    own: Mapping[str, Resources]
-    """Node -> what these very pods already hold there."""
     placement: Placement
     stale: bool
+
+    def fit(self, group: NodeGroup) -> Fit:
+        """Whether the group's GPUs hold the fullest rank; taken to fit when weights are not known."""
+        return self.fit_of_shape.get(id(group.shape), Fit.FITS)
 
     def room(self, up_to: Fit) -> int:
         """Pods that all that is here or may come could take, were it idle, on GPUs that fit no worse than this."""
@@ -71,17 +73,16 @@ class Situation:
         An empty list of nodes is then a state of its own, never zero GPUs; nodes without GPUs are zero GPUs where
         nothing else may come.
         """
-        if self.inventory.nodes or self.policy.provisionable:
+        if self.inventory.groups or self.policy.provisionable:
             return False
         return self.inventory.nodes_seen == 0 or self.policy.capacity is Capacity.OPEN
 
     @property
     def placement_is_certain(self) -> bool:
         """Whether the pods fit now on GPUs that surely hold a rank."""
-        return self.placement.feasible and all(
-            self.fit_of_shape.get(id(node.shape), Fit.FITS) is Fit.FITS
-            for node in self.candidates
-            if any(pod.node == node.name for pod in self.placement.pods)
+        used = {pod.node for pod in self.placement.pods}
+        return self.placement.feasible and not any(
+            self.fit(group) is not Fit.FITS and any(node.name in used for node in group.nodes) for group in self.candidates
         )
 
 
@@ -94,29 +95,25 @@ def counted_out(fit_of_shape: Mapping[int, Fit], least: Fit) -> frozenset[int]:
 def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> Situation:
     """Work out what the checks need."""
     resource = declaration.gpus.resource
-    nodes = inventory.nodes + policy.provisionable
+    groups = inventory.groups + grouped(policy.provisionable)
     accepted = tuple(
-        node
-        for node in nodes
-        if node.allocatable.get(resource, 0) + node.unavailable_gpus.get(resource, 0) > 0
-        and accepts_product(declaration.gpus.products, node.shape.gpu.product)
+        group
+        for group in groups
+        if group.installed(resource) > 0 and accepts_product(declaration.gpus.products, group.shape.gpu.product)
     )
     node_filter = NodeFilter(declaration)
-    candidates = tuple(node for node in accepted if node_filter.reason_against(node, passing=False) is None)
+    candidates = tuple(group for group in accepted if node_filter.reason_against(group, passing=False) is None)
     weights = _weights(declaration)
-    pod, required = _pods(declaration, accepted)
-    fit_of_shape = {}
+    fit_of_shape: dict[int, Fit] = {}
     if weights is not None:
-        fit_of_shape = {id(node.shape): fit_of(node.shape.gpu, declaration, weights) for node in candidates}
-    held = inventory.held.get((declaration.subject.namespace, declaration.subject.name), ())
-    own: dict[str, dict[str, int]] = {}
-    for each in held:
-        at = own.setdefault(each.node, {})
-        for name, amount in each.requests.items():
-            at[name] = at.get(name, 0) + amount
-    placement = place(nodes, node_filter, pod, own, counted_out(fit_of_shape, Fit.TIGHT))
-    if not placement.feasible:
-        placement = place(nodes, node_filter, pod, own, counted_out(fit_of_shape, Fit.TOO_SMALL))
+        fit_of_shape = {id(group.shape): fit_of(group.shape.gpu, declaration, weights) for group in candidates}
+    holding = tuple(group for group in candidates if fit_of_shape.get(id(group.shape), Fit.FITS) is not Fit.TOO_SMALL)
+    pod, required = _pods(declaration, holding or candidates or accepted)
+    own = _own(inventory.held.get((declaration.subject.namespace, declaration.subject.name), ()))
+    sure, possible = (counted_out(fit_of_shape, least) for least in (Fit.TIGHT, Fit.TOO_SMALL))
+    placement = place(groups, node_filter, pod, own, sure)
+    if not placement.feasible and possible != sure:
+        placement = place(groups, node_filter, pod, own, possible)
     return Situation(
         declaration=declaration,
         inventory=inventory,
@@ -128,10 +125,19 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         candidates=candidates,
         weights=weights,
         fit_of_shape=fit_of_shape,
-        own=own,
         placement=placement,
         stale=is_stale(inventory, policy),
     )
+
+
+def _own(held: tuple[HeldPod, ...]) -> dict[str, dict[str, int]]:
+    """Node -> what these very pods already hold there."""
+    own: dict[str, dict[str, int]] = {}
+    for each in held:
+        at = own.setdefault(each.node, {})
+        for name, amount in each.requests.items():
+            at[name] = at.get(name, 0) + amount
+    return own
 
 
 def is_stale(inventory: Inventory, policy: Policy) -> bool:
@@ -149,11 +155,11 @@ def _weights(declaration: Declaration) -> WeightsEstimate | None:
     return weights_of(model, layout, strategy)
 
 
-def _pods(declaration: Declaration, accepted: tuple[Node, ...]) -> tuple[PodShape, Requirement]:
+def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> tuple[PodShape, Requirement]:
     """How a replica's ranks are cut into pods.
 
     A declared ``dataLocal`` cuts the replica into groups of that many data ranks first. Without ``perPod``, a
-    group becomes the fewest equal pods of which one fits the installed GPUs of the largest accepted node.
+    group becomes the fewest equal pods of which one fits the installed GPUs of the largest node that they may use.
     """
     strategy, wish = declaration.strategy, declaration.gpus
     ranks = strategy.ranks_per_replica
@@ -165,10 +171,7 @@ def _pods(declaration: Declaration, accepted: tuple[Node, ...]) -> tuple[PodShap
         per_pod = wish.per_pod
         pods_per_group = -(-group_ranks // per_pod)
     else:
-        largest = max(
-            (n.allocatable.get(wish.resource, 0) + n.unavailable_gpus.get(wish.resource, 0) for n in accepted),
-            default=group_ranks,
-        )
+        largest = max((group.installed(wish.resource) for group in nodes), default=group_ranks)
         pods_per_group = next(k for k in range(1, group_ranks + 1) if group_ranks % k == 0 and group_ranks // k <= max(largest, 1))
         per_pod = group_ranks // pods_per_group
     pods = groups * pods_per_group
@@ -230,12 +233,12 @@ def best_budget(situation: Situation) -> RankBudget | None:
     """The budget on the candidate GPU that offers most."""
     budgets = [
         RankBudget(product=gpu.product or "GPU", visible=gpu.memory or visible.high, budget=budget[1])
-        for gpu in {id(node.shape): node.shape.gpu for node in situation.candidates}.values()
+        for gpu in {id(group.shape): group.shape.gpu for group in situation.candidates}.values()
         if (budget := budget_of(gpu, situation.declaration)) and (visible := visible_memory(gpu))
     ]
     return max(budgets, key=lambda each: each.budget, default=None)
 
 
-def is_here(node: Node) -> bool:
+def is_here(group: NodeGroup) -> bool:
     """Present in the cluster, usable or not, or gone only a short while ago."""
-    return node.state is not NodeState.PROVISIONABLE
+    return group.like.state is not NodeState.PROVISIONABLE

@@ -32,20 +32,20 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
 def _hardware(situation: Situation) -> Hardware:
     """Accepted nodes only; installed counts allocatable of what is present, free may not go below zero in sum."""
     resource = situation.pod.resource
-    present = [node for node in situation.accepted if node.state not in (NodeState.GONE, NodeState.PROVISIONABLE)]
+    present = [group for group in situation.accepted if group.like.state not in (NodeState.GONE, NodeState.PROVISIONABLE)]
     products: dict[str, list[int]] = {}
     memory_of: dict[str, int | None] = {}
-    for node in present:
-        product = node.shape.gpu.product or "unknown"
+    for group in present:
+        product = group.shape.gpu.product or "unknown"
         counts = products.setdefault(product, [0, 0])
-        counts[0] += node.allocatable.get(resource, 0)
-        counts[1] += 1
-        memory_of[product] = node.shape.gpu.memory
+        counts[0] += group.like.allocatable.get(resource, 0) * group.count
+        counts[1] += group.count
+        memory_of[product] = group.shape.gpu.memory
     known = all(memory is not None for memory in memory_of.values())
-    total = sum(node.allocatable.get(resource, 0) * (node.shape.gpu.memory or 0) for node in present)
+    total = sum(group.like.allocatable.get(resource, 0) * group.count * (group.shape.gpu.memory or 0) for group in present)
     return Hardware(
         gpus_installed=sum(gpus for gpus, _ in products.values()),
-        gpus_free=sum(node.free(resource) for node in present if node.state is NodeState.USABLE),
+        gpus_free=sum(group.like.free(resource) * group.count for group in present if group.like.state is NodeState.USABLE),
         memory_installed=Bytes(total) if known else None,
         products=tuple(
             ProductCount(
@@ -76,7 +76,7 @@ def _assumptions(situation: Situation) -> list[Assumption]:
             Assumption(
                 field="spec.gpus.perPod",
                 value=str(situation.pod.gpus),
-                why="unset: the fewest equal pods of which one fits the largest accepted node",
+                why="unset: the fewest equal pods of which one fits the largest node that they may use",
             )
         )
     return assumed

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from shardgate import __version__
 from shardgate.domain.codes import CLASS_OF_CODE
-from shardgate.domain.inventory import Inventory, NodeState
+from shardgate.domain.inventory import Inventory, NodeState, is_device
 from shardgate.domain.verdict import Outcome
 
 HEARTBEAT_SECONDS = 1.0
@@ -78,16 +78,17 @@ class Metrics:
         installed: dict[str, int] = {}
         free: dict[str, int] = {}
         placeable: dict[tuple[str, int], int] = {}
-        for node in inventory.nodes:
+        for group in inventory.groups:
+            node, nodes = group.like, group.count
             product = node.shape.gpu.product or "unknown"
             for resource, amount in node.allocatable.items():
-                if "/" not in resource or node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
+                if not is_device(resource) or node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
                     continue
                 left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
-                installed[product] = installed.get(product, 0) + amount
-                free[product] = free.get(product, 0) + left
+                installed[product] = installed.get(product, 0) + amount * nodes
+                free[product] = free.get(product, 0) + left * nodes
                 for size in POD_SIZES:
-                    placeable[product, size] = placeable.get((product, size), 0) + left // size
+                    placeable[product, size] = placeable.get((product, size), 0) + left // size * nodes
         self.gpus.clear()
         self.placeable.clear()
         for product, amount in installed.items():

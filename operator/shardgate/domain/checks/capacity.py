@@ -1,10 +1,10 @@
 """The pods against what the cluster has: now, when idle, when everything is back, and when what may come has come."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from shardgate.domain.codes import finding
-from shardgate.domain.inventory import NodeState
+from shardgate.domain.inventory import Node, NodeGroup, NodeState
 from shardgate.domain.placement import room_in_total, summary_of
 from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import Fit, Situation, counted_out, is_here
@@ -22,7 +22,7 @@ class _Room:
 
 def _room(situation: Situation) -> _Room:
     out = counted_out(situation.fit_of_shape, Fit.TOO_SMALL)
-    here = [node for node in situation.accepted if is_here(node)]
+    here = [group for group in situation.accepted if is_here(group)]
     return _Room(
         here=room_in_total(here, situation.node_filter, situation.pod, out),
         with_more=room_in_total(situation.accepted, situation.node_filter, situation.pod, out),
@@ -59,10 +59,16 @@ def _needs(situation: Situation) -> str:
     return f"{strategy.label} needs {count(required.gpus, 'GPU')}{times}"
 
 
+def _gpus(groups: Iterable[NodeGroup], count_one: Callable[[Node], int]) -> int:
+    """The sum over all nodes of groups, asked once a group."""
+    return sum(count_one(group.like) * group.count for group in groups)
+
+
 def _busy(situation: Situation) -> Finding:
-    free = sum(max(0, node.free(situation.pod.resource)) for node in situation.candidates if node.state is NodeState.USABLE)
-    have = sum(node.allocatable.get(situation.pod.resource, 0) for node in situation.candidates if node.state is NodeState.USABLE)
-    placement = situation.placement
+    resource, placement = situation.pod.resource, situation.placement
+    usable = [group for group in situation.candidates if group.like.state is NodeState.USABLE]
+    free = _gpus(usable, lambda node: max(0, node.free(resource)))
+    have = _gpus(usable, lambda node: node.allocatable.get(resource, 0))
     return finding(
         "GpusBusy",
         where="spec.replicas" if placement.replicas_that_fit else "spec.strategy",
@@ -75,21 +81,23 @@ def _busy(situation: Situation) -> Finding:
 
 def _unavailable(situation: Situation) -> Finding:
     resource = situation.pod.resource
-    here = [node for node in situation.candidates if is_here(node)]
-    usable = sum(node.allocatable.get(resource, 0) for node in here if node.state is NodeState.USABLE)
-    unhealthy = sum(node.unavailable_gpus.get(resource, 0) for node in here)
-    total = sum(node.allocatable.get(resource, 0) for node in here) + unhealthy
+    here = [group for group in situation.candidates if is_here(group)]
+    unhealthy = _gpus(here, lambda node: node.unavailable_gpus.get(resource, 0))
+    by_state = {
+        state: _gpus((group for group in here if group.like.state is state), lambda node: node.allocatable.get(resource, 0))
+        for state in NodeState
+    }
+    total = sum(by_state.values()) + unhealthy
     reasons = [f"{count(unhealthy, 'GPU')} not healthy"] if unhealthy else []
-    for state in NodeState:
-        gpus = sum(node.allocatable.get(resource, 0) for node in here if node.state is state)
-        if state is not NodeState.USABLE and gpus:
-            reasons.append(f"{count(gpus, 'GPU')} on nodes {state.value}")
+    reasons += [
+        f"{count(gpus, 'GPU')} on nodes {state.value}" for state, gpus in by_state.items() if state is not NodeState.USABLE and gpus
+    ]
     why = f" ({', '.join(reasons)})" if reasons else ""
     return finding(
         "NodesUnavailable",
         where="spec.strategy",
         outcome=Outcome.WAITING,
-        message=f"{_needs(situation)}, {usable} of {total} are available now{why}",
+        message=f"{_needs(situation)}, {by_state[NodeState.USABLE]} of {total} are available now{why}",
         remedy="wait until they are back, or use a strategy that fits what is available",
     )
 
@@ -102,12 +110,10 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     outcome = Outcome.UNSOUND if closed and not one_fits else Outcome.WAITING
     partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
     out = counted_out(situation.fit_of_shape, Fit.TOO_SMALL)
-    counted = [node for node in situation.accepted if id(node.shape) not in out]
-    gpus = sum(
-        (node.allocatable.get(pod.resource, 0) + node.unavailable_gpus.get(pod.resource, 0)) * node.count for node in counted
-    )
-    if not situation.accepted and declaration.gpus.products and situation.inventory.nodes:
-        present = sorted({node.shape.gpu.product or "unknown" for node in situation.inventory.nodes})
+    counted = [group for group in situation.accepted if id(group.shape) not in out]
+    gpus = sum(group.installed(pod.resource) * group.count for group in counted)
+    if not situation.accepted and declaration.gpus.products and situation.inventory.groups:
+        present = sorted({group.shape.gpu.product or "unknown" for group in situation.inventory.groups})
         yield finding(
             "GpuProductNotAccepted",
             where="spec.gpus.products",
@@ -116,7 +122,7 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
             remedy="name a product that the cluster has, or leave products out",
         )
     elif gpus < situation.required.gpus:
-        products = sorted({node.shape.gpu.product or "unknown product" for node in counted})
+        products = sorted({group.shape.gpu.product or "unknown product" for group in counted})
         named = f" ({', '.join(products)})" if products else ""
         yield finding(
             "GpuCountTooLow",
@@ -144,11 +150,11 @@ def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     if weights is None or situation.stale or situation.nothing_seen or not situation.accepted or pod.replicas == 0:
         return
     memory, gpus = 0, 0
-    for node in situation.accepted:
-        units = (node.allocatable.get(pod.resource, 0) + node.unavailable_gpus.get(pod.resource, 0)) * node.count
-        if node.shape.gpu.memory is None:
+    for group in situation.accepted:
+        units = group.installed(pod.resource) * group.count
+        if group.shape.gpu.memory is None:
             return
-        memory, gpus = memory + units * node.shape.gpu.memory, gpus + units
+        memory, gpus = memory + units * group.shape.gpu.memory, gpus + units
     if weights.total > memory:
         closed = situation.policy.capacity is Capacity.CLOSED
         yield finding(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from shardgate.domain.codes import finding
-from shardgate.domain.inventory import Gpu, Node, NodeState
+from shardgate.domain.inventory import Gpu, NodeGroup, NodeState
 from shardgate.domain.placement import accepts_product
 from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import Fit, Situation, best_budget, budget_of, fit_of
@@ -32,15 +32,16 @@ def weights_fit(situation: Situation) -> Iterator[Finding]:
             f"{declaration.engine.utilization_high:g} of the memory that {declaration.engine.name} sees",
         )
         return
-    landable = [node for node in situation.candidates if _could_land(node, situation)]
-    small = [node for node in landable if fits[id(node.shape)] is Fit.TOO_SMALL]
+    landable = [group for group in situation.candidates if _could_land(group, situation)]
+    small = [group for group in landable if situation.fit(group) is Fit.TOO_SMALL]
     if small:
-        products = sorted({node.shape.gpu.product or "GPUs of unknown product" for node in small})
+        products = sorted({group.shape.gpu.product or "GPUs of unknown product" for group in small})
+        few, all_of_them = (sum(group.count for group in groups) for groups in (small, landable))
         yield finding(
             "WeightsDoNotFit",
             where="spec.placement",
             outcome=Outcome.RISKY,
-            message=f"kube-scheduler may choose {len(small)} of {len(landable)} nodes whose GPUs ({', '.join(products)}) "
+            message=f"kube-scheduler may choose {few} of {all_of_them} nodes whose GPUs ({', '.join(products)}) "
             f"are too small for the fullest rank's {gib(weights.fullest.per_rank)} of weights",
             remedy="select the larger GPUs in spec.placement.nodeSelector, or name them in spec.gpus.products",
         )
@@ -81,17 +82,17 @@ def _remedy(situation: Situation) -> str:
     return f"split it over {factor} times as many GPUs, choose smaller weights, or GPUs with more memory"
 
 
-def _could_land(node: Node, situation: Situation) -> bool:
-    resource = situation.pod.resource
-    return node.state is NodeState.USABLE and node.allocatable.get(resource, 0) >= situation.pod.gpus
+def _could_land(group: NodeGroup, situation: Situation) -> bool:
+    node = group.like
+    return node.state is NodeState.USABLE and node.allocatable.get(situation.pod.resource, 0) >= situation.pod.gpus
 
 
 def uncertain_fit(situation: Situation) -> Iterator[Finding]:
     """A limit inside the estimate's uncertainty is not a coin toss."""
-    weights, fits = situation.weights, situation.fit_of_shape
+    weights = situation.weights
     if weights is None or situation.stale or not situation.rests_on(Fit.TIGHT):
         return
-    tight = next(node.shape.gpu for node in situation.candidates if fits[id(node.shape)] is Fit.TIGHT)
+    tight = next(group.shape.gpu for group in situation.candidates if situation.fit(group) is Fit.TIGHT)
     budget = budget_of(tight, situation.declaration)
     if budget is not None:
         yield finding(

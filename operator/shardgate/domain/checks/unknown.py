@@ -84,12 +84,12 @@ def inventory_has_gpus(situation: Situation) -> Iterator[Finding]:
 def gpu_facts_are_known(situation: Situation) -> Iterator[Finding]:
     """The memory of a GPU that is needed is known."""
     if not situation.stale and situation.rests_on(Fit.UNKNOWN):
-        nodes = [node for node in situation.candidates if situation.fit_of_shape[id(node.shape)] is Fit.UNKNOWN]
+        nodes = sum(group.count for group in situation.candidates if situation.fit(group) is Fit.UNKNOWN)
         yield finding(
             "GpuFactsMissing",
             where="spec.gpus",
             outcome=Outcome.UNDECIDED,
-            message=f"nothing tells the GPU memory of {count(len(nodes), 'node')} that the pods would need",
+            message=f"nothing tells the GPU memory of {count(nodes, 'node')} that the pods would need",
             remedy="run NVIDIA GPU Feature Discovery (label nvidia.com/gpu.memory), or the vendor's labeller",
             bears_on=(FindingClass.MEMORY,),
         )
@@ -98,14 +98,14 @@ def gpu_facts_are_known(situation: Situation) -> Iterator[Finding]:
 def gpus_are_whole(situation: Situation) -> Iterator[Finding]:
     """The units that are needed are whole GPUs."""
     if not situation.stale and situation.rests_on(Fit.SHARED):
-        shared = [node for node in situation.candidates if situation.fit_of_shape[id(node.shape)] is Fit.SHARED]
-        kinds = sorted({node.shape.gpu.sharing.value for node in shared})
+        shared = [group for group in situation.candidates if situation.fit(group) is Fit.SHARED]
+        kinds = sorted({group.shape.gpu.sharing.value for group in shared})
         yield finding(
             "GpuShared",
             where="spec.gpus.resource",
             outcome=Outcome.UNDECIDED,
-            message=f"{situation.pod.resource} is shared on {count(len(shared), 'node')} that the pods would need "
-            f"({', '.join(kinds)}): what one unit may use is not certain",
+            message=f"{situation.pod.resource} is shared on {count(sum(group.count for group in shared), 'node')} "
+            f"that the pods would need ({', '.join(kinds)}): what one unit may use is not certain",
             remedy="select nodes with whole GPUs in spec.placement.nodeSelector",
             bears_on=(FindingClass.MEMORY, FindingClass.CAPACITY),
         )

@@ -1,0 +1,59 @@
+"""What each finding means, for the documentation: one source beside the codes, rendered by ``make generate``."""
+
+from shardgate.domain.codes import CLASS_OF_CODE, WORST_OF_CODE
+from shardgate.domain.verdict import FindingClass
+
+MEANINGS: dict[str, str] = {
+    "WorldSizeMismatch": "The ranks of a replica cannot be shared evenly by its pods. SGLang and TensorRT-LLM refuse to start; "
+    "vLLM refuses with its own launcher and leaves GPUs over with Ray.",
+    "HeadsUneven": "The attention heads do not divide by the tensor width, and the engine demands it.",
+    "KvHeadsUneven": "The KV heads neither divide by the tensor width nor divide it, and the engine demands one of the two.",
+    "LayersTooFew": "The pipeline has more stages than the model has layers.",
+    "DeclarationContradicts": "Two parts of the declaration cannot both hold.",
+    "WeightsDoNotFit": "The weights of the fullest rank are larger than what the engine may use on any GPU that the pods may land "
+    "on. Risky when some of those GPUs would do and others not: name the ones that do.",
+    "MemoryTight": "The need lies inside the uncertainty of what the engine sees of the GPU's memory.",
+    "GpuCountTooLow": "The accepted GPUs, unavailable ones included, are fewer than all replicas need.",
+    "NodesDoNotFit": "There are GPUs enough, and no way to place the pods on the nodes: selector, taints, pod size "
+    "or other resources.",
+    "GpuProductNotAccepted": "The cluster has GPUs, none of them of an accepted product.",
+    "ModelExceedsCluster": "The whole model is larger than all accepted GPUs together; stands beside a finding that says why that "
+    "matters.",
+    "GpusBusy": "The pods would fit if other pods did not hold the GPUs.",
+    "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",
+    "NodesToProvision": "The pods would fit once pools that a policy names as provisionable have grown.",
+    "GpusLeftOver": "Pods ask for more GPUs than they have ranks.",
+    "ModelUnknown": "The model's architecture is neither in the catalogue nor given in `spec.model.config`, or not modelled.",
+    "EngineUnknown": "No engine is declared, or one whose rules are not known.",
+    "DeclarationOpaque": "A part of the declaration that bears on the verdict could not be read.",
+    "GpuFactsMissing": "Nothing tells the memory of GPUs that the pods would need.",
+    "GpuShared": "The GPUs that the pods would need are shared (MIG, time-slicing, MPS, vGPU): "
+    "what one unit may use is not certain.",
+    "ConstraintNotModelled": "The pods would fit, were it not for a constraint that is not modelled.",
+    "InventoryStale": "The API server was not heard from for too long; nothing is judged by GPUs and nodes.",
+    "InventoryEmpty": "No node, or no GPU node, was seen, and no pool is known that could bring one.",
+    "InternalError": "An error of Shardgate's own.",
+}
+
+
+INTRODUCTION = (
+    "Codes are stable: the same in messages, events, conditions, metric labels and the headings below. What a finding may do "
+    "at worst is bounded by its class; what is done about it is the policy's (`VerificationPolicy`)."
+)
+
+
+def catalogue() -> str:
+    """The page, in Markdown: one heading a code, so that anchors are stable."""
+    lines = [
+        "# Findings",
+        "",
+        INTRODUCTION,
+    ]
+    for each in FindingClass:
+        codes = [code for code, its in CLASS_OF_CODE.items() if its is each]
+        if not codes:
+            continue
+        lines += ["", f"## Class {each.value}"]
+        for code in codes:
+            lines += ["", f"### {code}", "", f"At worst {WORST_OF_CODE[code].label}. {MEANINGS[code]}"]
+    return "\n".join(lines) + "\n"

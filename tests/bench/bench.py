@@ -1,0 +1,267 @@
+"""Figures at size, on a real control plane: start, memory, admission latency at rest and under change.
+
+Prints a Markdown table; ``--write FILE`` keeps it. Nothing here is asserted: the machine is whatever it is.
+"""
+
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import platform
+import ssl
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests")]
+
+from builders import GPU, a_body, a_node, a_pod
+from controlplane.installation import Installation
+from controlplane.plane import ControlPlane, control_plane
+from shardgate.shells.cluster import MERGE_PATCH, Cluster
+
+IN_FLIGHT = 64
+REVIEWS = 1000
+CHANGES_PER_SECOND = 100
+
+
+def say(text: str) -> None:
+    """Progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def admin(plane: ControlPlane) -> Cluster:
+    """The plane's administrator as a client."""
+    configuration = kubernetes_client.Configuration()
+    kubernetes_config.load_kube_config(str(plane.kubeconfig), client_configuration=configuration)
+    return Cluster(configuration)
+
+
+async def all_of(what: str, total: int, jobs: Iterable[Callable[[], Awaitable[Any]]]) -> None:
+    """Run jobs, so many at a time, and tell how far."""
+    queue, done, started = list(jobs), 0, time.monotonic()
+    queue.reverse()
+
+    async def worker() -> None:
+        nonlocal done
+        while queue:
+            await queue.pop()()
+            done += 1
+            if done % 2500 == 0:
+                say(f"  {what}: {done} of {total}, {done / (time.monotonic() - started):.0f}/s")
+
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+
+
+def node_body(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A node as large as real ones (50 images), and its status."""
+    body = a_node(f"node-{index:05}").label("zone", f"z{index % 3}").body
+    status = body.pop("status")
+    status["images"] = [{"names": [f"registry.example/{n}/image@sha256:{'0' * 64}"], "sizeBytes": 10**9} for n in range(50)]
+    return body, status
+
+
+def pod_body(name: str, node: int, gpus: int) -> dict[str, Any]:
+    """A bound pod of a few kilobytes."""
+    body = a_pod(name, node=f"node-{node:05}", gpus=gpus)
+    body["metadata"].pop("uid")
+    body.pop("status")
+    body["spec"]["containers"][0]["env"] = [{"name": f"VARIABLE_{n}", "value": "x" * 40} for n in range(38)]
+    return body
+
+
+async def fill(cluster: Cluster, nodes: int, pods: int) -> None:
+    """Nodes of eight GPUs, and pods of one GPU on a part of them."""
+
+    def node(index: int) -> Callable[[], Awaitable[Any]]:
+        async def create() -> None:
+            body, status = node_body(index)
+            await cluster.request("POST", "/api/v1/nodes", body=body)
+            path = f"/api/v1/nodes/{body['metadata']['name']}/status"
+            await cluster.request("PATCH", path, body={"status": status}, content_type=MERGE_PATCH)
+
+        return create
+
+    def pod(index: int) -> Callable[[], Awaitable[Any]]:
+        body = pod_body(f"pod-{index:06}", index % nodes, 1)
+        return lambda: cluster.request("POST", "/api/v1/namespaces/serving/pods", body=body)
+
+    await all_of("nodes", nodes, (node(index) for index in range(nodes)))
+    await all_of("pods", pods, (pod(index) for index in range(pods)))
+
+
+async def change(cluster: Cluster, nodes: int, stop: asyncio.Event) -> int:
+    """Create and delete bound pods at a steady rate; returns how many changes were made."""
+    made, started = 0, time.monotonic()
+
+    async def one(index: int) -> None:
+        path = "/api/v1/namespaces/serving/pods"
+        name = f"churn-{index:06}"
+        await cluster.request("POST", path, body=pod_body(name, index % nodes, 1))
+        await cluster.request("DELETE", f"{path}/{name}", body={"gracePeriodSeconds": 0})
+
+    running: set[asyncio.Task[None]] = set()
+    while not stop.is_set():
+        due = int((time.monotonic() - started) * CHANGES_PER_SECOND / 2)
+        while made < due:
+            running.add(task := asyncio.create_task(one(made)))
+            task.add_done_callback(running.discard)
+            made += 1
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*running)
+    return 2 * made
+
+
+def review(body: dict[str, Any]) -> bytes:
+    """An AdmissionReview of a CREATE."""
+    return json.dumps(
+        {
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": "bench",
+                "resource": {"group": "shardgate.io", "version": "v1alpha1", "resource": "inferencedeployments"},
+                "namespace": "serving",
+                "operation": "CREATE",
+                "userInfo": {"username": "bench"},
+                "object": body,
+            },
+        }
+    ).encode()
+
+
+async def webhook_latencies(installation: Installation, count: int) -> list[float]:
+    """Milliseconds of ``validate``, one request after another on one connection."""
+    context = ssl.create_default_context(cafile=str(installation.plane.authority.path))
+    url, data = f"https://127.0.0.1:{installation.webhook_port}/validate?timeout=3s", review(a_body())
+    taken = []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        for _ in range(count):
+            started = time.perf_counter()
+            async with session.post(url, data=data, headers={"Content-Type": "application/json"}) as response:
+                await response.read()
+                if response.status != 200:
+                    raise RuntimeError(await response.text())
+            taken.append((time.perf_counter() - started) * 1000)
+            await asyncio.sleep(0.005)
+    return taken
+
+
+async def api_latencies(cluster: Cluster, count: int) -> list[float]:
+    """Milliseconds of a server-side dry run of a CREATE through the API server: both webhooks, schema and CEL."""
+    path, taken = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments", []
+    for _ in range(count):
+        started = time.perf_counter()
+        await cluster.request("POST", path, parameters={"dryRun": "All"}, body=a_body("bench"))
+        taken.append((time.perf_counter() - started) * 1000)
+        await asyncio.sleep(0.005)
+    return taken
+
+
+def percentiles(values: list[float]) -> tuple[float, float, float]:
+    """p50, p99, max."""
+    cuts = statistics.quantiles(values, n=100)
+    return cuts[49], cuts[98], max(values)
+
+
+def memory_mib(pid: int) -> float:
+    """Resident set."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str, str]]:
+    """All rows."""
+    rows: list[tuple[str, str]] = []
+    installation = Installation(plane)
+    installation.install()
+    plane.kubectl("create", "namespace", "serving")
+    async with admin(plane) as cluster:
+        say(f"creating {nodes} nodes and {pods} pods through the API")
+        await fill(cluster, nodes, pods)
+        say("starting the operator")
+        ready = await asyncio.to_thread(installation.start, 300)
+        try:
+            pid = installation.operator.pid if installation.operator else None
+            if pid is None:
+                raise RuntimeError("the operator has no process")
+            rows.append(("start to ready", f"{ready:.1f} s"))
+            rows.append(("CPU of the start", f"{cpu_seconds(pid):.1f} s"))
+            rows.append(("RSS when ready", f"{memory_mib(pid):.0f} MiB"))
+            await asyncio.to_thread(installation.register_webhooks)
+            await asyncio.sleep(2)
+            rows += await _latency_rows("at rest", installation, cluster)
+            say(f"{CHANGES_PER_SECOND} pod changes a second")
+            stop = asyncio.Event()
+            changing = asyncio.create_task(change(cluster, nodes, stop))
+            began, cpu = time.monotonic(), cpu_seconds(pid)
+            rows += await _latency_rows(f"under {CHANGES_PER_SECOND} pod changes/s", installation, cluster)
+            stop.set()
+            changes = await changing
+            seconds = time.monotonic() - began
+            rows.append(("pod changes really made", f"{changes / seconds:.0f}/s over {seconds:.0f} s"))
+            rows.append(("operator's CPU meanwhile", f"{(cpu_seconds(pid) - cpu) / seconds:.0%} of a core"))
+            rows.append(("RSS at the end", f"{memory_mib(pid):.0f} MiB"))
+            free = installation.metric('shardgate_gpus{product="H100-80GB-HBM3",state="free"}')
+            rows.append(("free GPUs it counts, of those there are", f"{free:.0f} of {8 * nodes - pods}"))
+        finally:
+            installation.stop()
+    return rows
+
+
+async def _latency_rows(when: str, installation: Installation, cluster: Cluster) -> list[tuple[str, str]]:
+    rows = []
+    for name, values in (
+        ("webhook validate", await webhook_latencies(installation, REVIEWS)),
+        ("kubectl's create, dry run, through the API server", await api_latencies(cluster, REVIEWS // 2)),
+    ):
+        p50, p99, most = percentiles(values)
+        rows.append((f"{name}, {when}: p50 / p99 / max", f"{p50:.1f} / {p99:.1f} / {most:.1f} ms"))
+    return rows
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=5000)
+    parser.add_argument("--pods", type=int, default=20000)
+    parser.add_argument("--write", type=Path, help="keep the table in this file")
+    arguments = parser.parse_args()
+    with control_plane(say, large=True) as plane:
+        rows = asyncio.run(measure(plane, arguments.nodes, arguments.pods))
+    lines = [
+        f"{arguments.nodes} nodes of 8 {GPU} (about 13 kB each), {arguments.pods} pods (about 4 kB each), created through the API of a "
+        "real control plane on the same machine, which shares its cores with the operator.",
+        f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.",
+        "",
+        "| figure | measured |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows),
+    ]
+    print("\n".join(lines))
+    if arguments.write:
+        head = "# Benchmarks\n\nPrinted by `make bench`; nothing is asserted.\n\n"
+        arguments.write.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
