@@ -219,6 +219,7 @@ async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str,
             rows.append(("pod changes really made", f"{changes / seconds:.0f}/s over {seconds:.0f} s"))
             rows.append(("operator's CPU meanwhile", f"{(cpu_seconds(pid) - cpu) / seconds:.0%} of a core"))
             rows.append(("RSS at the end", f"{memory_mib(pid):.0f} MiB"))
+            await asyncio.sleep(2)  # the gauges are published at the end of a pass
             free = installation.metric('shardgate_gpus{product="H100-80GB-HBM3",state="free"}')
             rows.append(("free GPUs it counts, of those there are", f"{free:.0f} of {8 * nodes - pods}"))
         finally:

@@ -177,7 +177,8 @@ class NodeGroup:
 
     nodes: tuple[Node, ...]
     _least_free: dict[str, int] = field(default_factory=dict)
-    """Worked out when first asked for; follows from the nodes alone."""
+    _least_allocatable: dict[str, int] = field(default_factory=dict)
+    """Both worked out when first asked for; they follow from the nodes alone."""
 
     @property
     def like(self) -> Node:
@@ -204,6 +205,12 @@ class NodeGroup:
         if resource not in self._least_free:
             self._least_free[resource] = min(node.free(resource) for node in self.nodes)
         return self._least_free[resource]
+
+    def least_allocatable(self, resource: str) -> int:
+        """What the smallest node has of a resource, were nothing running there."""
+        if resource not in self._least_allocatable:
+            self._least_allocatable[resource] = min(node.allocatable.get(resource, 0) for node in self.nodes)
+        return self._least_allocatable[resource]
 
 
 def grouped(nodes: Iterable[Node]) -> tuple[NodeGroup, ...]:

@@ -254,8 +254,8 @@ def _idle_room(nodes: tuple[Node, ...], group: NodeGroup, shape: PodShape, view:
     if room <= 0:
         return 0
     wanted = [(name, amount) for name, amount in shape.other_requests if amount > 0 and name != "pods"]
-    if not wanted:
-        return room * sum(node.count for node in nodes)
+    if all(group.least_allocatable(name) >= room * amount for name, amount in wanted):
+        return room * (group.count if nodes is group.nodes else sum(node.count for node in nodes))
     return sum(min(room, *(node.allocatable.get(name, 0) // amount for name, amount in wanted)) * node.count for node in nodes)
 
 
