@@ -13,6 +13,7 @@ MEANINGS: dict[str, str] = {
     "WeightsDoNotFit": "The weights of the fullest rank are larger than what the engine may use on any GPU that the pods may land "
     "on. Risky when some of those GPUs would do and others not: name the ones that do.",
     "MemoryTight": "The need lies inside the uncertainty of what the engine sees of the GPU's memory.",
+    "MemoryNotModelled": "The strategy splits weights in a way that is not modelled yet.",
     "GpuCountTooLow": "The accepted GPUs, unavailable ones included, are fewer than all replicas need.",
     "NodesDoNotFit": "There are GPUs enough, and no way to place the pods on the nodes: selector, taints, pod size "
     "or other resources.",

@@ -1,7 +1,8 @@
 """``InferenceDeployment`` objects -> declarations."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,15 +43,15 @@ def read_inference_deployment(body: Mapping[str, Any]) -> Declaration:
         stated = InferenceDeployment.model_validate({"spec": body.get("spec")})
     except ValidationError as error:
         raise problems_of(error) from None
-    metadata = body.get("metadata") or {}
-    subject = Subject(
-        api_version=API_VERSION, kind=KIND, namespace=metadata.get("namespace") or "default", name=metadata.get("name") or ""
-    )
     spec = stated.spec
     reading = _Reading()
+    subject = _subject(body, reading)
     model_name, model, layout, weights_name = _read_model(spec, reading)
     engine = _read_engine(spec, reading)
     placement = _read_placement(spec.placement or PodPlacement(), reading)
+    if spec.engine is not None and (spec.engine.args or spec.engine.environment):
+        unread = " and ".join(name for name in ("args", "environment") if getattr(spec.engine, name))
+        reading.opaque.append(f"spec.engine.{unread} is not read by this version, and may bear on shape and memory")
     if spec.workload_ref is not None:
         ref = spec.workload_ref
         reading.opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
@@ -69,6 +70,7 @@ def read_inference_deployment(body: Mapping[str, Any]) -> Declaration:
         gpus=_gpus(spec.gpus or Gpus(), body),
         placement=placement,
         opaque=tuple(reading.opaque),
+        is_partial=spec.workload_ref is not None,
         assumptions=tuple(reading.assumptions),
     )
 
@@ -80,6 +82,16 @@ class _Reading:
     errors: list[DeclarationError] = field(default_factory=list)
     assumptions: list[tuple[str, str, str]] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
+
+
+def _subject(body: Mapping[str, Any], reading: _Reading) -> Subject:
+    metadata = body.get("metadata") or {}
+    for name in ("name", "namespace"):
+        if not isinstance(metadata.get(name) or "", str):
+            reading.errors.append(DeclarationError(f"metadata.{name}", f"needs text, not {metadata[name]!r}"))
+    return Subject(
+        api_version=API_VERSION, kind=KIND, namespace=metadata.get("namespace") or "default", name=metadata.get("name") or ""
+    )
 
 
 def _read_model(
@@ -110,6 +122,8 @@ def _read_engine(spec: InferenceDeploymentSpec, reading: _Reading) -> Engine:
     if stated is None:
         return engine_of(None, None, None)
     engine = engine_of(stated.name.value, stated.version, stated.memory_utilization)
+    settings = stated.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"name", "version", "memory_utilization"})
+    engine = replace(engine, settings=tuple((name, json.dumps(value, sort_keys=True)) for name, value in sorted(settings.items())))
     if engine.known and engine.version is None:
         reading.assumptions.append(("spec.engine.version", "any", "unset: a rule refuses only if every version has it"))
     if engine.known and not engine.utilization_declared:

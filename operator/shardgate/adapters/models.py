@@ -11,6 +11,7 @@ from shardgate.domain.declaration import ModelUnknown
 from shardgate.domain.model import ModelArchitecture, WeightLayout
 
 MODELLED = ("LlamaForCausalLM",)
+_UNQUANTISED = ("fp32", "bf16", "fp16")
 _DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
 _REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 MAX_DIMENSION = 2**31
@@ -107,6 +108,8 @@ def layout_of(weights: str | None, dtype: str | None, fields: Mapping[str, Any])
         if name is None:
             return None, "", "neither spec.model.weights nor the config's dtype tells the weights' element type"
         why = "the config's dtype"
+    if name in _UNQUANTISED and dtype in _UNQUANTISED and dtype != name:
+        name, why = dtype, f"{why}, loaded as spec.model.dtype"  # engines convert as they load
     row = table("weight_layouts")["layouts"][name]
     linear = Fraction(row["bits"], 8) + (Fraction(row["groupBits"], 8 * row["groupSize"]) if "groupSize" in row else 0)
     other = Fraction(32 if dtype == "fp32" and row["bits"] < row["otherBits"] else row["otherBits"], 8)

@@ -23,6 +23,11 @@ _DRIVER_UPGRADE_UNDERWAY = frozenset(
 """``nvidia.com/gpu-driver-upgrade-state`` while the GPU Operator works on the node (NVIDIA/k8s-operator-libs upgrade)."""
 _MIG_CHANGE_UNDERWAY = frozenset({"pending", "rebooting"})
 
+NVIDIA = "nvidia.com/"
+AMPLE = 10**15
+_UNSTATED = {"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE}
+"""Every kubelet states these; an excerpt of a node that does not is no node without them."""
+
 _BYTES_FROM = 2**20
 """GFD wrote ``gpu.memory`` in bytes in mid-2022: a value this large in MiB would be a tebibyte."""
 
@@ -107,15 +112,26 @@ def read_node(node: NodeObject, shapes: Shapes) -> Node | None:
     if not devices and GPU_PRODUCT not in labels:
         return None
     unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in devices}
+    state = _state(node)
+    if GPU_PRODUCT in labels and not any(name.startswith(NVIDIA) for name in devices):
+        # Labelled by GPU Feature Discovery, and no device plugin has registered (yet, or since a restart).
+        state = NodeState.IN_TRANSITION if state is NodeState.USABLE else state
+        unavailable["nvidia.com/gpu"] = _labelled_count(labels)
     kept = {key: value for key, value in labels.items() if key not in _OWN_LABELS}
     taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
     return Node(
         name=node.metadata.name,
         shape=shapes.shape(kept, taints, read_gpu(labels, allocatable)),
-        state=_state(node),
-        allocatable=allocatable,
+        state=state,
+        allocatable={**_UNSTATED, **allocatable},
         unavailable_gpus={name: amount for name, amount in unavailable.items() if amount > 0},
+        hostname=labels.get("kubernetes.io/hostname", ""),
     )
+
+
+def _labelled_count(labels: Mapping[str, str]) -> int:
+    count = labels.get("nvidia.com/gpu.count", "")
+    return int(count) if count.isascii() and count.isdigit() else 0
 
 
 def read_gpu(labels: Mapping[str, str], allocatable: Mapping[str, int]) -> Gpu:

@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-MAX_WIDTH = 65536
-"""No strategy is wider than this many ranks; keeps every product of widths far below 64 bits."""
+MAX_WIDTH = 4096
+"""No single width is larger."""
+MAX_RANKS = 65536
+"""No replica has more ranks: it bounds the work of a verdict, and keeps every count far below 64 bits."""
 
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Quantity = Annotated[

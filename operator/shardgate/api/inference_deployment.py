@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from shardgate.api.fields import ApiModel, LabelValue, Name, Quantity, Rule, Width
+from shardgate.api.fields import MAX_RANKS, ApiModel, LabelValue, Name, Quantity, Rule, Width
 
 MAX_LAYERS = 65536
 MAX_REPLICAS = 65536
@@ -160,6 +160,12 @@ class Strategy(ApiModel):
     """How one replica is split over GPUs."""
 
     rules = (
+        Rule(
+            cel=f"self.tensor * self.pipeline * self.data * self.prefillContext <= {MAX_RANKS}",
+            message=f"tensor x pipeline x data x prefillContext is more than {MAX_RANKS} ranks",
+            field=".tensor",
+            holds=lambda s: s.tensor * s.pipeline * s.data * s.prefill_context <= MAX_RANKS,
+        ),
         Rule(
             cel="!has(self.dataLocal) || self.data % self.dataLocal == 0",
             message="dataLocal counts data ranks per pod and must divide data",

@@ -29,13 +29,13 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
 
 CLASS_OF_CODE = MappingProxyType(
     {code: each for each, (_, codes) in _WORST_BY_CLASS.items() for code in codes.split()}
-    | {"MemoryTight": FindingClass.MEMORY}
+    | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), FindingClass.MEMORY)
     | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), FindingClass.CAPACITY)
 )
 
 WORST_OF_CODE = MappingProxyType(
     {code: worst for worst, codes in _WORST_BY_CLASS.values() for code in codes.split()}
-    | {"MemoryTight": Outcome.UNDECIDED}
+    | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), Outcome.UNDECIDED)
     | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), Outcome.WAITING)
 )
 

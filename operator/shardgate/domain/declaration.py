@@ -54,6 +54,8 @@ class Engine:
     utilization_high: float
     """The declared memory fraction, or the range of the engine's defaults where none is declared."""
     utilization_declared: bool
+    settings: tuple[tuple[str, str], ...] = ()
+    """What else is declared of it, as written: a change of it is a change of the declaration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,5 +107,7 @@ class Declaration:
     placement: PlacementWish
     opaque: tuple[str, ...] = ()
     """What could not be read, and why."""
+    is_partial: bool = False
+    """Facts are stated elsewhere that was not read: nothing that rests on what stands here can be refused."""
     assumptions: tuple[tuple[str, str, str], ...] = ()
     """(field, value, why) of what was filled in while reading."""

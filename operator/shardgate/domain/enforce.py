@@ -10,6 +10,9 @@ from shardgate.domain.verdict import Finding, FindingClass, Outcome, Verdict
 
 MAX_WARNINGS = 5
 
+_WARNED = (Outcome.RISKY, Outcome.WAITING, Outcome.UNSOUND)
+"""What is not known is no warning's business: status and events say it."""
+
 _ESTIMATES = frozenset({FindingClass.MEMORY, FindingClass.CAPACITY})
 
 
@@ -41,14 +44,16 @@ def enforce(
 
     An update is refused only for what the stored object does not already have, never when the declaration is
     unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
-    are Ready with this declaration outrank every estimate.
+    are Ready already when the declaration comes outrank every finding.
     """
     if stored is not None and same_declaration(stored.declaration, declaration):
         return Answer(refusing=(), warned=())
     had = {each.code: each.outcome for each in reversed(stored.verdict.findings)} if stored else {}
     forgiven: frozenset[FindingClass] = frozenset()
-    if (stored is not None and _needs_no_more(verdict, stored.verdict)) or _runs_already(declaration, verdict, own_pods):
+    if stored is not None and _needs_no_more(verdict, stored.verdict):
         forgiven = _ESTIMATES
+    elif stored is None and _runs_already(declaration, verdict, own_pods):
+        forgiven = frozenset(FindingClass)  # adopted: they were here before the declaration, so they are Ready with it
     new = [each for each in verdict.findings if had.get(each.code, Outcome.SOUND) < each.outcome]
     refusing = tuple(
         each for each in new if policy.mode is Mode.ENFORCE and each.finding_class not in forgiven and _refuses(each, policy)
@@ -59,7 +64,7 @@ def enforce(
         if policy.mode is not Mode.AUDIT
         and each not in refusing
         and policy.codes.get(each.code) is not CodeAnswer.IGNORE
-        and (each.outcome >= Outcome.RISKY or policy.codes.get(each.code) is CodeAnswer.WARN)
+        and (each.outcome in _WARNED or policy.codes.get(each.code) is CodeAnswer.WARN)
     )
     return Answer(refusing=refusing, warned=warned[:MAX_WARNINGS])
 
@@ -84,9 +89,8 @@ def _refuses(found: Finding, policy: Policy) -> bool:
 
 
 def _needs_no_more(verdict: Verdict, stored: Verdict) -> bool:
-    """No more GPUs in all, none more per pod, and no more memory per rank than what stands."""
-    now, before = verdict.required, stored.required
-    if now.gpus > before.gpus or (now.gpus_per_pod or 0) > (before.gpus_per_pod or 0):
+    """No more GPUs, and no more memory per rank, than what stands."""
+    if verdict.required.gpus > stored.required.gpus:
         return False
     if verdict.weights is None or stored.weights is None:
         return verdict.weights is stored.weights

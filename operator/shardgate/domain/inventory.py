@@ -140,6 +140,8 @@ class Node:
     """Capacity less allocatable, per GPU resource: devices that are registered and not healthy."""
     used: Resources = field(default_factory=dict)
     """Requests of the pods bound here."""
+    hostname: str = ""
+    """Value of the label ``kubernetes.io/hostname``, which need not be the name."""
     count: int = 1
 
     def free(self, resource: str) -> int:

@@ -151,7 +151,7 @@ class NodeFilter:
     def chosen(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """Those that a selector for a host by name lets in; all, without one."""
         host = self.declaration.placement.node_selector.get(HOST_LABEL)
-        return nodes if host is None else tuple(node for node in nodes if node.name == host)
+        return nodes if host is None else tuple(node for node in nodes if node.hostname == host)
 
     def state_reason(self, group: NodeGroup) -> Reason | None:
         """Why a node takes no pods now; a cordon is no obstacle to pods that tolerate it."""
@@ -164,10 +164,13 @@ class NodeFilter:
 
 
 def accepts_product(patterns: tuple[str, ...], product: str | None) -> bool:
-    """Shell patterns on the normalised name, case aside; no pattern accepts any, an unknown product matches none."""
-    if not patterns:
+    """Shell patterns on the normalised name, case aside; no pattern accepts any.
+
+    An unknown product may be an accepted one: it is let in here, and is a doubt (``Fit.UNKNOWN``) where it matters.
+    """
+    if not patterns or product is None:
         return True
-    return product is not None and any(fnmatchcase(product.lower(), pattern.lower()) for pattern in patterns)
+    return any(fnmatchcase(product.lower(), pattern.lower()) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,11 @@ class StatedPolicy:
     by_namespace_name: bool
     stated: Mapping[str, object]
 
+    @property
+    def selects_all(self) -> bool:
+        """Whether it is for every namespace, whatever its labels."""
+        return not self.match_labels and not self.match_expressions
+
     def selects(self, namespace_labels: Mapping[str, str], kind: str) -> bool:
         """Whether it is for this kind (``Kind.group``) in a namespace with these labels."""
         if self.kinds and kind not in self.kinds:
@@ -110,13 +115,21 @@ def effective_policy(stated: Iterable[StatedPolicy], namespace_labels: Mapping[s
     merged: dict[str, object] = {}
     for each in fields(Policy):
         floor = getattr(default, each.name)
-        values = [
-            policy.stated[each.name] if policy.by_namespace_name else _strictest(each.name, [policy.stated[each.name], floor])
-            for policy in matching
-            if each.name in policy.stated
-        ]
+        values = [_guarded(policy, each.name, floor) for policy in matching if each.name in policy.stated]
         merged[each.name] = _strictest(each.name, values) if values else floor
     return Policy(**merged)  # type: ignore[arg-type]  # the names come from Policy's own fields
+
+
+def _guarded(policy: StatedPolicy, name: str, floor: object) -> object:
+    """What a policy states of a field; a policy that a tenant's label can call in may only make it stricter."""
+    value = policy.stated[name]
+    if policy.by_namespace_name:
+        return value
+    if name == "codes":
+        return {code: answer for code, answer in value.items() if answer is CodeAnswer.REFUSE}  # type: ignore[attr-defined]  # a mapping
+    if name == "provisionable":
+        return value if policy.selects_all else ()
+    return _strictest(name, [value, floor])
 
 
 def _strictest(name: str, values: list[object]) -> object:

@@ -48,6 +48,8 @@ class Situation:
     weights: WeightsEstimate | None
     fit_of_shape: Mapping[int, Fit]
     """id of a candidate's shape -> whether its GPU holds the fullest rank; empty when weights are not known."""
+    left_out: frozenset[int]
+    """ids of shapes that no pod is counted on: too small (unless all are), or doubtful where enough others surely do."""
     placement: Placement
     stale: bool
 
@@ -57,14 +59,17 @@ class Situation:
 
     def room(self, up_to: Fit) -> int:
         """Pods that all that is here or may come could take, were it idle, on GPUs that fit no worse than this."""
-        worse = frozenset(shape for shape, fit in self.fit_of_shape.items() if fit > up_to)
-        return room_in_total(self.accepted, self.node_filter, self.pod, worse)
+        return room_in_total(self.accepted, self.node_filter, self.pod, _worse_than(up_to, self.fit_of_shape))
 
     def rests_on(self, fit: Fit) -> bool:
-        """Whether the outcome hangs on GPUs of which no more than this is known."""
-        if fit not in self.fit_of_shape.values() or self.placement_is_certain:
+        """Whether the outcome hangs on GPUs of which no more than this is known.
+
+        What hangs is whether all pods fit; or, where they cannot, whether one whole replica does.
+        """
+        if fit not in self.fit_of_shape.values() or self.pod.replicas == 0:
             return False
-        return self.room(Fit(fit - 1)) < self.pod.pods <= self.room(fit)
+        needed = self.pod.pods if self.room(Fit.UNKNOWN) >= self.pod.pods else self.pod.pods_per_replica
+        return self.room(Fit(fit - 1)) < needed <= self.room(fit)
 
     @property
     def nothing_seen(self) -> bool:
@@ -77,19 +82,9 @@ class Situation:
             return False
         return self.inventory.nodes_seen == 0 or self.policy.capacity is Capacity.OPEN
 
-    @property
-    def placement_is_certain(self) -> bool:
-        """Whether the pods fit now on GPUs that surely hold a rank."""
-        used = {pod.node for pod in self.placement.pods}
-        return self.placement.feasible and not any(
-            self.fit(group) is not Fit.FITS and any(node.name in used for node in group.nodes) for group in self.candidates
-        )
 
-
-def counted_out(fit_of_shape: Mapping[int, Fit], least: Fit) -> frozenset[int]:
-    """Shapes that fit this badly or worse: no pod is counted on them, unless there are no others to count on."""
-    shapes = frozenset(shape for shape, fit in fit_of_shape.items() if fit >= least)
-    return shapes if len(shapes) < len(fit_of_shape) else frozenset()
+def _worse_than(fit: Fit, fit_of_shape: Mapping[int, Fit]) -> frozenset[int]:
+    return frozenset(shape for shape, its in fit_of_shape.items() if its > fit)
 
 
 def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> Situation:
@@ -110,10 +105,12 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     holding = tuple(group for group in candidates if fit_of_shape.get(id(group.shape), Fit.FITS) is not Fit.TOO_SMALL)
     pod, required = _pods(declaration, holding or candidates or accepted)
     own = _own(inventory.held.get((declaration.subject.namespace, declaration.subject.name), ()))
-    sure, possible = (counted_out(fit_of_shape, least) for least in (Fit.TIGHT, Fit.TOO_SMALL))
-    placement = place(groups, node_filter, pod, own, sure)
-    if not placement.feasible and possible != sure:
-        placement = place(groups, node_filter, pod, own, possible)
+    sure, small = (_worse_than(fit, fit_of_shape) for fit in (Fit.FITS, Fit.UNKNOWN))
+    if room_in_total(accepted, node_filter, pod, sure) >= pod.pods:
+        left_out = sure  # GPUs that surely do are enough, once they are free: the others decide nothing
+    else:
+        left_out = small if len(small) < len(fit_of_shape) else frozenset()
+    placement = place(groups, node_filter, pod, own, left_out)
     return Situation(
         declaration=declaration,
         inventory=inventory,
@@ -125,6 +122,7 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         candidates=candidates,
         weights=weights,
         fit_of_shape=fit_of_shape,
+        left_out=left_out,
         placement=placement,
         stale=is_stale(inventory, policy),
     )
@@ -148,7 +146,7 @@ def is_stale(inventory: Inventory, policy: Policy) -> bool:
 def _weights(declaration: Declaration) -> WeightsEstimate | None:
     """``None`` where a fact is missing, or the stages do not add up (a finding of its own)."""
     model, layout, strategy = declaration.model, declaration.weights, declaration.strategy
-    if not isinstance(model, ModelArchitecture) or layout is None:
+    if not isinstance(model, ModelArchitecture) or layout is None or strategy.attention_data:
         return None
     if strategy.pipeline > model.layers or sum(strategy.layers_per_stage or [model.layers]) != model.layers:
         return None
@@ -172,7 +170,8 @@ def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> tuple[PodSh
         pods_per_group = -(-group_ranks // per_pod)
     else:
         largest = max((group.installed(wish.resource) for group in nodes), default=group_ranks)
-        pods_per_group = next(k for k in range(1, group_ranks + 1) if group_ranks % k == 0 and group_ranks // k <= max(largest, 1))
+        fewest = -(-group_ranks // max(largest, 1))
+        pods_per_group = next(k for k in range(fewest, group_ranks + 1) if group_ranks % k == 0)
         per_pod = group_ranks // pods_per_group
     pods = groups * pods_per_group
     shape = PodShape(
@@ -224,6 +223,8 @@ def fit_of(gpu: Gpu, declaration: Declaration, weights: WeightsEstimate) -> Fit:
     low, high = budget
     if weights.fullest.per_rank > high:
         return Fit.TOO_SMALL
+    if gpu.product is None and declaration.gpus.products:
+        return Fit.UNKNOWN  # whether it is an accepted one is not known
     if gpu.sharing is not Sharing.NONE:
         return Fit.SHARED
     return Fit.FITS if weights.fullest.per_rank <= low else Fit.TIGHT

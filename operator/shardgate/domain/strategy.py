@@ -1,6 +1,7 @@
 """The parallel strategy, and the grid of ranks that it makes."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -38,6 +39,11 @@ class ParallelStrategy:
         an object of its own.
         """
         return 1 if self.attention_data or self.load_balancing == "external" else self.data
+
+    @property
+    def attention_ranks(self) -> int:
+        """Tensor ranks that share one copy of attention: attention data ranks split the tensor group."""
+        return self.tensor // self.data if self.attention_data else self.tensor
 
     @property
     def ranks_per_replica(self) -> int:
@@ -83,5 +89,4 @@ def layers_of_stages(layers: int, strategy: ParallelStrategy) -> tuple[range, ..
         sizes = [layers // stages] * stages
         for step in range(layers % stages):
             sizes[-2 - step] += 1
-    starts = [sum(sizes[:index]) for index in range(len(sizes))]
-    return tuple(range(start, start + size) for start, size in zip(starts, sizes, strict=True))
+    return tuple(range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True))

@@ -1,5 +1,7 @@
 """The one way in: ``verify(declaration, inventory, policy) -> Verdict``. Webhook, reconciler and command line agree."""
 
+from dataclasses import replace
+
 from shardgate.domain.checks import CHECKS
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Inventory, NodeState
@@ -7,7 +9,7 @@ from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.policy import Policy
 from shardgate.domain.situation import Situation, best_budget, look_at
 from shardgate.domain.units import Bytes
-from shardgate.domain.verdict import Assumption, Hardware, ProductCount, Verdict, aspects_of, worst_first
+from shardgate.domain.verdict import Assumption, Hardware, Outcome, ProductCount, Verdict, aspects_of, worst_first
 
 
 def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Verdict:
@@ -16,11 +18,14 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
     Pure: the same values give the same verdict. Every check runs and every finding is kept, worst first.
     """
     situation = look_at(declaration, inventory, policy)
-    findings = worst_first(found for check in CHECKS for found in check(situation))
+    found = [each for check in CHECKS for each in check(situation)]
+    if declaration.is_partial:
+        found = [replace(each, outcome=min(each.outcome, Outcome.UNDECIDED)) for each in found]
+    findings = worst_first(found)
     return Verdict(
         findings=findings,
         required=situation.required,
-        hardware=_hardware(situation),
+        hardware=None if situation.nothing_seen else _hardware(situation),
         weights=situation.weights,
         rank_budget=best_budget(situation),
         placement=None if situation.stale else situation.placement,
@@ -30,7 +35,7 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
 
 
 def _hardware(situation: Situation) -> Hardware:
-    """Accepted nodes only; installed counts allocatable of what is present, free may not go below zero in sum."""
+    """Accepted nodes only; installed counts allocatable of what is present, free may be negative."""
     resource = situation.pod.resource
     present = [group for group in situation.accepted if group.like.state not in (NodeState.GONE, NodeState.PROVISIONABLE)]
     products: dict[str, list[int]] = {}

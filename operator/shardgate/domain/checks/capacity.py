@@ -7,7 +7,7 @@ from shardgate.domain.codes import finding
 from shardgate.domain.inventory import Node, NodeGroup, NodeState
 from shardgate.domain.placement import room_in_total, summary_of
 from shardgate.domain.policy import Capacity
-from shardgate.domain.situation import Fit, Situation, counted_out, is_here
+from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
 from shardgate.domain.verdict import Finding, Outcome
 
@@ -21,7 +21,7 @@ class _Room:
 
 
 def _room(situation: Situation) -> _Room:
-    out = counted_out(situation.fit_of_shape, Fit.TOO_SMALL)
+    out = situation.left_out
     here = [group for group in situation.accepted if is_here(group)]
     return _Room(
         here=room_in_total(here, situation.node_filter, situation.pod, out),
@@ -109,11 +109,11 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     closed = situation.policy.capacity is Capacity.CLOSED
     outcome = Outcome.UNSOUND if closed and not one_fits else Outcome.WAITING
     partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
-    out = counted_out(situation.fit_of_shape, Fit.TOO_SMALL)
-    counted = [group for group in situation.accepted if id(group.shape) not in out]
+    counted = [group for group in situation.accepted if id(group.shape) not in situation.left_out]
     gpus = sum(group.installed(pod.resource) * group.count for group in counted)
-    if not situation.accepted and declaration.gpus.products and situation.inventory.groups:
-        present = sorted({group.shape.gpu.product or "unknown" for group in situation.inventory.groups})
+    others = [group for group in situation.inventory.groups if group.installed(pod.resource) > 0]
+    if not situation.accepted and declaration.gpus.products and others:
+        present = sorted({group.shape.gpu.product or "unknown" for group in others})
         yield finding(
             "GpuProductNotAccepted",
             where="spec.gpus.products",

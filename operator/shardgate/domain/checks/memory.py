@@ -14,7 +14,7 @@ from shardgate.domain.verdict import Finding, Outcome
 def weights_fit(situation: Situation) -> Iterator[Finding]:
     """The weights of the fullest rank fit the engine's budget on a GPU that it may land on."""
     weights, fits = situation.weights, situation.fit_of_shape
-    if weights is None or not fits or situation.stale:
+    if weights is None or not fits or situation.stale or situation.pod.replicas == 0:
         return
     declaration = situation.declaration
     if min(fits.values()) is Fit.TOO_SMALL:
@@ -48,7 +48,12 @@ def weights_fit(situation: Situation) -> Iterator[Finding]:
 
 
 def _outcome_of_no_fit(situation: Situation) -> Outcome:
-    """Under open capacity only what no GPU that may be chosen could ever hold is refused."""
+    """Under open capacity only what no GPU that may be chosen could ever hold is refused.
+
+    An engine or a flag that is not modelled might keep weights elsewhere.
+    """
+    if situation.declaration.opaque or not situation.declaration.engine.known:
+        return Outcome.UNDECIDED
     if situation.policy.capacity is Capacity.CLOSED:
         return Outcome.UNSOUND
     return Outcome.WAITING if any(_would_do(gpu, situation) for gpu in _may_come(situation)) else Outcome.UNSOUND
@@ -105,4 +110,16 @@ def uncertain_fit(situation: Situation) -> Iterator[Finding]:
         )
 
 
-CHECKS = (weights_fit, uncertain_fit)
+def memory_is_modelled(situation: Situation) -> Iterator[Finding]:
+    """The strategy's way of splitting weights is one that is modelled."""
+    if situation.declaration.strategy.attention_data:
+        yield finding(
+            "MemoryNotModelled",
+            where="spec.strategy.attentionData",
+            outcome=Outcome.UNDECIDED,
+            message="attention data ranks each hold attention of their own, and how much of the rest is not modelled yet",
+            remedy="none in this version; shape and GPU counts are judged",
+        )
+
+
+CHECKS = (weights_fit, uncertain_fit, memory_is_modelled)

@@ -25,7 +25,7 @@ def _by_rule(  # keyword-only: the fields of a finding
 
 def heads_split_evenly(situation: Situation) -> Iterator[Finding]:
     """Tensor ranks hold equally many attention heads."""
-    model, ranks = situation.declaration.model, situation.declaration.strategy.tensor
+    model, ranks = situation.declaration.model, situation.declaration.strategy.attention_ranks
     if isinstance(model, ModelArchitecture) and model.attention_heads % ranks:
         yield from _by_rule(
             situation.declaration.engine,
@@ -38,7 +38,7 @@ def heads_split_evenly(situation: Situation) -> Iterator[Finding]:
 
 def kv_heads_split_evenly(situation: Situation) -> Iterator[Finding]:
     """Ranks hold equally many KV heads: one count divides the other."""
-    model, ranks = situation.declaration.model, situation.declaration.strategy.tensor
+    model, ranks = situation.declaration.model, situation.declaration.strategy.attention_ranks
     if isinstance(model, ModelArchitecture) and model.kv_heads % ranks and ranks % model.kv_heads:
         yield from _by_rule(
             situation.declaration.engine,
