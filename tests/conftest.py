@@ -23,7 +23,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def plane() -> Iterator[ControlPlane]:
+def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """One real control plane for the whole run; tests keep to their own namespaces, and clean up nodes."""
-    with control_plane(audit_policy=AUDIT_POLICY) as running:
+    with control_plane(audit_policy=AUDIT_POLICY, failed=lambda: request.session.testsfailed > 0) as running:
         yield running

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from controlplane.binaries import Binaries, BuildError, find
 from controlplane.installation import NAMESPACE, ROOT, Installation
-from controlplane.plane import ControlPlane, control_plane
+from controlplane.plane import ControlPlane, KubectlError, control_plane
 from controlplane.processes import StartError
 
 EXAMPLES = Path("deploy/examples")
@@ -255,7 +255,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\ninterrupted; run it again at any time")
         return 130
-    except (BuildError, StartError, DemoError, subprocess.SubprocessError) as error:
+    except (BuildError, StartError, DemoError, KubectlError, subprocess.SubprocessError) as error:
         console.print(f"\nerror: {error}", markup=False, style="red")
         return 1
     return 0

@@ -25,7 +25,16 @@ from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.reconciler import Reconciler
 from shardgate.shells.reflector import Reflector
-from shardgate.shells.stores import NamespaceObject, Namespaces, Nodes, Pods, Policies, PolicyObject
+from shardgate.shells.stores import (
+    DeclarationObject,
+    Declarations,
+    NamespaceObject,
+    Namespaces,
+    Nodes,
+    Pods,
+    Policies,
+    PolicyObject,
+)
 from shardgate.shells.webhook import Admission
 from shardgate.shells.webhook_server import WebhookServer
 
@@ -74,15 +83,18 @@ class Operator:
                 name="verificationpolicies", path=f"/apis/{GROUP}/{VERSION}/verificationpolicies", item=PolicyObject,
                 store=Policies(self.book), **common,
             ),
+            # Not kopf's watch: that one forgets nothing on a re-list, and ends the process on an error in the stream.
+            Reflector(
+                name=PLURAL, path=f"/apis/{GROUP}/{VERSION}/{PLURAL}", item=DeclarationObject,
+                store=Declarations(self.reconciler), **common,
+            ),
         ]  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
-        return (
-            max(each.health.age_seconds() for each in self.reflectors),
-            max(each.health.broken_seconds() for each in self.reflectors),
-        )
+        inventory = [each.health for each in self.reflectors if each.name != PLURAL]
+        return max(each.age_seconds() for each in inventory), max(each.broken_seconds() for each in inventory)
 
     def unready(self) -> list[str]:
         """Why no traffic should come here."""
@@ -138,6 +150,7 @@ class Operator:
 
     async def _heartbeat(self) -> None:
         while True:
+            self.health.ended = [task.get_name() for task in self._tasks if task.done()]
             self.health.beat()
             for each in self.reflectors:
                 for reason, count in list(each.health.restarts.items()):
@@ -146,11 +159,11 @@ class Operator:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def stop(self) -> None:
-        """Let go of the lease, then of everything else."""
-        await self.lease.release()
+        """Stop, and only then let go of the lease: nothing may take it again."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.lease.release()
         await self.cluster.__aexit__()
         self.health.stop()
 
@@ -187,15 +200,6 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
 async def stop(**_: Any) -> None:
     """Stop our own tasks before kopf cancels whatever is left."""
     await operator.stop()
-
-
-@kopf.on.event(GROUP, VERSION, PLURAL)
-async def changed(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
-    """A declaration came, changed or went."""
-    if event["type"] == "DELETED":
-        operator.reconciler.drop(body["metadata"]["uid"])
-    else:
-        operator.reconciler.put(body)
 
 
 @kopf.on.validate(GROUP, VERSION, PLURAL, id="validate")

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from live import remove_everything, until
 
+from builders import a_body
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 
@@ -62,15 +63,14 @@ def register(installation: Installation) -> None:
     for each in configurations:
         each["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"].append("unseen")
     installation.plane.apply(*configurations)
-    probe = {
-        "apiVersion": "shardgate.io/v1alpha1",
-        "kind": "InferenceDeployment",
-        "metadata": {"name": "probe", "namespace": "serving"},
-        "spec": {"model": {"name": "probe"}},
-    }
+    uneven = a_body("probe", strategy={"tensor": 3})
 
-    def answers() -> bool:
-        result = installation.plane.apply(probe, options=("--dry-run=server",), check=False)
-        return "Warning" in result.stderr or "denied" in result.stderr
+    def validated() -> bool:
+        return "HeadsUneven" in installation.plane.apply(uneven, options=("--dry-run=server",), check=False).stderr
 
-    until("the API server calls the webhooks", answers)
+    def mutated() -> bool:
+        shown = installation.plane.apply(a_body("probe", replicas=0), options=("--dry-run=server", "-o", "yaml")).stdout
+        return "shardgate.io/verdict: " in shown
+
+    until("the API server calls validate", validated)
+    until("the API server calls mutate", mutated)

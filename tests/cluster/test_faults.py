@@ -14,9 +14,9 @@ from controlplane.plane import ControlPlane, control_plane
 
 
 @pytest.fixture
-def own() -> Iterator[tuple[ControlPlane, Installation]]:
+def own(request: pytest.FixtureRequest) -> Iterator[tuple[ControlPlane, Installation]]:
     """A control plane and an operator that this test may break."""
-    with control_plane() as plane:
+    with control_plane(failed=lambda: request.session.testsfailed > 0) as plane:
         installation = Installation(plane)
         installation.install()
         plane.kubectl("create", "namespace", "serving")

@@ -9,6 +9,7 @@ for twice at once. Standard library only: this runs before anything is installed
 import contextlib
 import fcntl
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -37,6 +39,7 @@ ENVTEST_ARCHIVE = os.environ.get(
     "SHARDGATE_ENVTEST_ARCHIVE",
     "https://github.com/kubernetes-sigs/controller-tools/releases/download/envtest-{version}/envtest-{version}-{os}-{arch}.tar.gz",
 )
+TELL_SECONDS = 5
 TYPICAL_BUILD_SECONDS = 400
 """On 2 cores from an empty cache; only the first guess of the time left."""
 
@@ -158,7 +161,9 @@ def _go_in(home: Path) -> Path | None:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    """The caller's, without what would make Go build something else."""
+    own = {name: value for name, value in os.environ.items() if name not in ("GOOS", "GOARCH", "GOARM", "GOAMD64", "GOEXPERIMENT")}
+    return {**own, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
 def _build(target: Path, names: list[str], say: Say) -> None:
@@ -167,24 +172,22 @@ def _build(target: Path, names: list[str], say: Say) -> None:
     go = go_command(say)
     packages = [PACKAGES[name] for name in names]
     started = time.monotonic()
-    total = len(_run_go([go, "list", "-deps", *packages], "fetching Go modules", say).splitlines())
+    fetched = _Progress(say, "  fetched {done} Go modules (of about 170)")
+    total = len(_go([go, "list", "-deps", *packages], lambda line: fetched.step("downloading" in line)).splitlines())
+    fetched.stop()
     minor = KUBERNETES.split(".")[1]
-    stamp = [f"-X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
-             for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")]  # fmt: skip
+    stamp = [
+        f"-X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
+        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    ]
     flags = ["-trimpath", "-ldflags", " ".join(["-s -w", *stamp]), "-o", f"{target}/"]
-    say(
-        f"compiling Kubernetes {KUBERNETES} and etcd: {total} packages, "
-        f"about {TYPICAL_BUILD_SECONDS // 60} minutes on 2 cores, once"
+    minutes = TYPICAL_BUILD_SECONDS // 60
+    say(f"compiling Kubernetes {KUBERNETES} and etcd: {total} packages, about {minutes} minutes on 2 cores, once")
+    compiled = _Progress(
+        say, "  compiled {done} of {total} packages ({share:.0%}), {spent:.0f} s so far, about {left:.0f} s left", total
     )
-    progress = _Progress(total, say)
-    log = io.StringIO()
-    with _child([go, "build", "-v", *flags, *packages], stderr=subprocess.PIPE) as process:
-        for line in process.stderr or ():
-            log.write(line)
-            progress.step()
-    if process.returncode:
-        problem = f"go build failed ({process.returncode}):\n{log.getvalue()[-4000:]}"
-        raise BuildError(problem)
+    _go([go, "build", "-v", *flags, *packages], lambda _: compiled.step(1))
+    compiled.stop()
     missing = [name for name in names if not (target / name).exists()]
     if missing:
         problem = f"go build made no {', '.join(missing)}"
@@ -193,66 +196,69 @@ def _build(target: Path, names: list[str], say: Say) -> None:
 
 
 class _Progress:
-    """Tells how far and how long yet, every few seconds, also while the linker is silent."""
+    """Tells how far and how long yet, every few seconds, also while compiler or linker are silent."""
 
-    def __init__(self, total: int, say: Say) -> None:
-        self.total, self.say, self.done = total, say, 0
-        self.started = self.told = time.monotonic()
+    def __init__(self, say: Say, form: str, total: int = 0) -> None:
+        self._say, self._form, self._total, self._done = say, form, total, 0
+        self._started = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._thread.start()
 
-    def step(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if now - self.told < 5:
-            return
-        self.told = now
-        spent = now - self.started
-        share = min(self.done / self.total, 0.99)
-        # The first packages say little of the whole: lean on the typical time, and let what was seen take over.
-        left = (1 - share) * (share * spent / share + (1 - share) * TYPICAL_BUILD_SECONDS) if share else TYPICAL_BUILD_SECONDS
-        self.say(f"  compiled {self.done} of {self.total} packages ({share:.0%}), {spent:.0f} s so far, about {left:.0f} s left")
+    def step(self, by: int) -> None:
+        """So many more are done."""
+        self._done += by
 
+    def stop(self) -> None:
+        """Say no more."""
+        self._ended.set()
+        self._thread.join()
 
-@contextlib.contextmanager
-def _child(command: list[str], **streams: int) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(command, cwd=MODULE, env=_environment(), text=True, start_new_session=True, **streams)  # type: ignore[call-overload]  # only stdout and stderr
-    try:
-        yield process
-        process.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)  # go's compilers are in its group; what they finished stays in Go's cache
-        process.wait()
-        raise
+    def _tell(self) -> None:
+        while not self._ended.wait(TELL_SECONDS):
+            spent = time.monotonic() - self._started
+            share = min(self._done / self._total, 0.99) if self._total else 0.0
+            # The first packages say little of the whole: lean on the typical time, and let what was seen take over.
+            left = (1 - share) * (spent + (1 - share) * TYPICAL_BUILD_SECONDS)
+            if self._done:
+                self._say(self._form.format(done=self._done, total=self._total, share=share, spent=spent, left=left))
 
 
-def _run_go(command: list[str], what: str, say: Say) -> str:
-    fetched, told, errors = 0, 0.0, io.StringIO()
-    with tempfile.TemporaryFile("w+") as output, _child(command, stdout=output.fileno(), stderr=subprocess.PIPE) as process:
-        for line in process.stderr or ():
-            errors.write(line)
-            fetched += "downloading" in line
-            if fetched and time.monotonic() - told > 2:
-                told = time.monotonic()
-                say(f"  {what}: {fetched} so far (of about 170)")
-        process.wait()
-        output.seek(0)
-        text = output.read()
-    if process.returncode:
-        problem = f"{' '.join(command[1:3])} failed:\n{errors.getvalue()[-4000:]}"
-        raise BuildError(problem)
-    return text
+def _go(command: list[str], on_line: Callable[[str], None]) -> str:
+    """Run Go under a guard, which stops it when we are gone; returns its output. Raises ``BuildError``."""
+    errors = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
+        guard = [sys.executable, "-S", "-E", str(Path(__file__).with_name("guard.py")), str(output)]
+        process = subprocess.Popen(
+            [*guard, *command], cwd=MODULE, env=_environment(), text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        with process:
+            try:
+                for line in process.stderr or ():
+                    errors.write(line)
+                    on_line(line)
+            finally:
+                if process.stdin and sys.exc_info()[0] is not None:
+                    process.stdin.close()  # what was compiled stays in Go's own cache
+        if process.returncode:
+            problem = f"{' '.join(command[1:3])} failed ({process.returncode}):\n{errors.getvalue()[-4000:]}"
+            raise BuildError(problem)
+        return output.read_text()
 
 
 def _from_archive(target: Path, say: Say) -> None:
     """The envtest archive's etcd, kube-apiserver and kubectl, where it can be had and its checksum is right."""
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    url = ENVTEST_ARCHIVE.format(version=KUBERNETES, os=platform.system().lower(), arch=machine)
     if not ENVTEST_ARCHIVE:
         return
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    url = ENVTEST_ARCHIVE.format(version=KUBERNETES, os=platform.system().lower(), arch=machine)
     try:
+        say("looking for an envtest archive")
         expected = _fetch(f"{url}.sha512").split()[0].decode()
         archive = _fetch(url)
-    except (OSError, urllib.error.URLError, ValueError, IndexError) as error:
+    except (OSError, http.client.HTTPException, ValueError, IndexError) as error:
         say(f"no envtest archive here ({getattr(error, 'reason', error)}): building instead")
         return
     if hashlib.sha512(archive).hexdigest() != expected:

@@ -1,4 +1,7 @@
-"""Runs a program until it ends or until our standard input closes: then it is stopped. See ``processes.py``."""
+"""Runs a program until it ends or until our standard input closes: then it is stopped. See ``processes.py``.
+
+The first argument is the file that takes the program's standard output; ``-`` for where its errors go.
+"""
 
 import contextlib
 import os
@@ -12,8 +15,10 @@ GRACE_SECONDS = 15
 
 
 def main() -> int:
-    """Start ``argv``, print its process id, watch."""
-    program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    """Start it, print its process id, watch."""
+    output, *command = sys.argv[1:]
+    with open(output, "wb") if output != "-" else contextlib.nullcontext(sys.stderr) as stdout:
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # after the start: the program has them as usual
         signal.signal(number, signal.SIG_IGN)
     sys.stdout.write(f"{program.pid}\n")

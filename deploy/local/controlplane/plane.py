@@ -278,8 +278,12 @@ def control_plane(
     *,
     audit_policy: Mapping[str, Any] | None = None,
     large: bool = False,
+    failed: Callable[[], bool] = lambda: False,
 ) -> Iterator[ControlPlane]:
-    """A running control plane. Its folder goes with it, unless something failed: then the logs are kept and named."""
+    """A running control plane. Its folder goes with it, unless something failed: then the logs are kept and named.
+
+    ``failed`` is asked at the end, for callers whose failures do not come as exceptions.
+    """
     binaries = find(say)
     folder = Path(tempfile.mkdtemp(prefix="shardgate-plane-"))
     plane = ControlPlane(binaries, folder, audit_policy=audit_policy, large=large)
@@ -296,4 +300,8 @@ def control_plane(
         raise
     else:
         plane.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        if failed():
+            shutil.rmtree(folder / "etcd", ignore_errors=True)
+            say(f"the control plane's logs are kept in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -40,7 +40,7 @@ class Guarded:
         self.name, self.log = name, log
         with log.open("ab") as output:
             self._guard = subprocess.Popen(
-                [sys.executable, "-S", "-E", str(GUARD), *command],
+                [sys.executable, "-S", "-E", str(GUARD), "-", *command],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
                 env=dict(environment) if environment is not None else None, start_new_session=True,
             )  # fmt: skip

@@ -16,7 +16,6 @@ from shardgate.adapters.nodes import NodeObject, Shapes, read_node
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.domain.inventory import (
-    Gpu,
     GroupKey,
     HeldPod,
     Inventory,
@@ -32,6 +31,8 @@ from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
 GONE_COUNTS_SECONDS = 15 * 60
 TRANSITION_SECONDS = 15 * 60
 LABELS_KEPT_SECONDS = 24 * 3600
+LABELLERS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "feature.node.kubernetes.io/")
+"""Prefixes of labels that a labeller writes, and takes away as a whole while it is replaced."""
 
 
 @dataclass(slots=True)
@@ -91,6 +92,11 @@ class ClusterBook:
         self._remember(name, stated, now)
         self._touch(name)
 
+    def drop_own_pods(self, namespace: str, declaration: str) -> None:
+        """A declaration's own pods make room: what is planned for it takes their place."""
+        for uid in list(self._held.get((namespace, declaration), ())):
+            self.drop_pod(uid)
+
     def put_plain_node(self, node: Node) -> None:
         """A node that no object stands for (``--gpus``)."""
         self._stated[node.name] = node
@@ -112,25 +118,40 @@ class ClusterBook:
 
     def _remember(self, name: str, stated: Node | None, now: float) -> None:
         known = self._known.get(name)
-        if stated is not None and _devices(stated):
-            if known is not None and stated.shape.gpu.product is None and known.good.shape.gpu.product is not None:
-                known.labels_missing_since = known.labels_missing_since if known.labels_missing_since is not None else now
-                known.good = replace(stated, shape=self._with_remembered_labels(stated.shape, known.good.shape))
-            else:
-                self._known[name] = known = _Known(good=stated)
-            known.gpus_missing_since = known.gone_since = None
-        elif known is not None:
+        if known is not None and (stated is None or _lost_devices(known.good, stated)):
             known.gone_since = None
             if known.gpus_missing_since is None:
                 known.gpus_missing_since = now
+            if stated is not None:
+                known.good = replace(known.good, shape=self._remembering_labels(stated.shape, known, now))
+        elif stated is not None and _devices(stated):
+            if known is None:
+                known = self._known[name] = _Known(good=stated)
+            else:
+                known.good = replace(stated, shape=self._remembering_labels(stated.shape, known, now))
+            known.gpus_missing_since = known.gone_since = None
+        elif known is not None:
+            known.gone_since = None
 
-    def _with_remembered_labels(self, now: NodeShape, before: NodeShape) -> NodeShape:
-        gpu = Gpu(
-            product=before.gpu.product, memory=before.gpu.memory, visible=before.gpu.visible,
-            sharing=before.gpu.sharing, source="remembered labels",
-        )  # fmt: skip
-        remembered = {key: value for key, value in before.labels.items() if key.startswith("nvidia.com/")}
-        return self.shapes.shape({**remembered, **now.labels}, now.taints, gpu)
+    def _remembering_labels(self, shape: NodeShape, known: _Known, now: float) -> NodeShape:
+        """The shape as stated, with a labeller's labels that all vanished at once put back, for a while."""
+        before = known.good.shape
+        vanished = {
+            key: value
+            for prefix in LABELLERS
+            if not any(key.startswith(prefix) for key in shape.labels)
+            for key, value in before.labels.items()
+            if key.startswith(prefix)
+        }
+        if not vanished:
+            known.labels_missing_since = None
+            return shape
+        if known.labels_missing_since is None:
+            known.labels_missing_since = now
+        gpu = shape.gpu
+        if gpu.product is None and before.gpu.product is not None:
+            gpu = replace(before.gpu, source="remembered labels")
+        return self.shapes.shape({**vanished, **shape.labels}, shape.taints, gpu)
 
     # ---- pods
 
@@ -282,17 +303,26 @@ class ClusterBook:
             still = now - known.gone_since < GONE_COUNTS_SECONDS
             return replace(known.good, state=NodeState.GONE, unavailable_gpus={}) if still else None
         if known.gpus_missing_since is not None:
-            if now - known.gpus_missing_since < TRANSITION_SECONDS:
-                shape = stated.shape if stated is not None and stated.shape.gpu.product is not None else known.good.shape
-                return replace(known.good, shape=shape, state=NodeState.IN_TRANSITION, unavailable_gpus={})
+            says_so = stated is not None and stated.state is NodeState.IN_TRANSITION
+            if says_so or now - known.gpus_missing_since < TRANSITION_SECONDS:
+                return replace(known.good, state=NodeState.IN_TRANSITION, unavailable_gpus={})
             return stated
         if known.labels_missing_since is not None and now - known.labels_missing_since >= LABELS_KEPT_SECONDS:
             return stated
         return known.good
 
 
-def _devices(node: Node) -> bool:
-    return any(amount > 0 for name, amount in node.allocatable.items() if is_device(name))
+def _devices(node: Node) -> dict[str, int]:
+    """Devices that a pod could get there."""
+    return {name: amount for name, amount in node.allocatable.items() if amount > 0 and is_device(name)}
+
+
+def _lost_devices(before: Node, now: Node) -> bool:
+    """A kind of device went to zero, and its vendor registered no other: a plugin is away, nothing was rebuilt."""
+    had, has = _devices(before), _devices(now)
+    lost = {name.partition("/")[0] for name in had if name not in has}
+    new = {name.partition("/")[0] for name in has if name not in had}
+    return bool(lost - new)
 
 
 def _deadlines(known: _Known) -> Iterable[float]:

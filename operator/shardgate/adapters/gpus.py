@@ -45,6 +45,17 @@ def _visible(row: dict[str, object], memory: Bytes | None) -> Visible | None:
     return Visible(low=low, high=high, source=seen["source"])
 
 
+_GPU_RESOURCES = frozenset(
+    {"nvidia.com/gpu", "nvidia.com/gpu.shared", "habana.ai/gaudi", "google.com/tpu", "aws.amazon.com/neuron"}
+)
+_GPU_PREFIXES = ("nvidia.com/mig-", "amd.com/", "gpu.intel.com/")
+
+
+def is_gpu(resource: str) -> bool:
+    """Whether an extended resource is a GPU or a part of one, by its vendor's name; network and other devices are none."""
+    return resource in _GPU_RESOURCES or resource.startswith(_GPU_PREFIXES)
+
+
 @cache
 def known_gpus() -> tuple[Gpu, ...]:
     """Every product of the table, once per reported memory size."""

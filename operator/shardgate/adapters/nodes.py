@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shardgate.adapters.gpus import gpu_of
-from shardgate.adapters.quantities import resources
+from shardgate.adapters.quantities import AMPLE, resources
 from shardgate.domain.inventory import Gpu, Node, NodeShape, NodeState, Sharing, Taint, is_device
 from shardgate.domain.units import MEBI, Bytes
 
@@ -24,7 +24,6 @@ _DRIVER_UPGRADE_UNDERWAY = frozenset(
 _MIG_CHANGE_UNDERWAY = frozenset({"pending", "rebooting"})
 
 NVIDIA = "nvidia.com/"
-AMPLE = 10**15
 _UNSTATED = {"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE}
 """Every kubelet states these; an excerpt of a node that does not is no node without them."""
 

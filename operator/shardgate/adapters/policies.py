@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from shardgate.adapters.errors import problems_of
 from shardgate.adapters.gpus import gpu_of
-from shardgate.adapters.quantities import resources
+from shardgate.adapters.quantities import AMPLE, resources
 from shardgate.api import API_VERSION
 from shardgate.api.verification_policy import (
     NamespaceSelector,
@@ -20,8 +20,6 @@ from shardgate.domain.policy import Capacity, CodeAnswer, Disclosure, Mode, Stat
 
 KIND = "VerificationPolicy"
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
-MANY = 10**15
-"""Room of a resource that a pool does not state: it is assumed to suffice."""
 
 
 def is_policy(body: Mapping[str, Any]) -> bool:
@@ -70,7 +68,7 @@ def _pool(pool: ProvisionablePool) -> Node:
     resource = pool.resource or "nvidia.com/gpu"
     labels = {"nvidia.com/gpu.product": pool.product, **(pool.labels or {})}
     taints = tuple(Taint(key=each.key, value=each.value or "", effect=each.effect.value) for each in pool.taints or ())
-    unstated = {"cpu": MANY, "memory": MANY, "ephemeral-storage": MANY, "pods": MANY}
+    unstated = {"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE}
     return Node(
         name=pool.name,
         shape=NodeShape(labels=labels, taints=taints, gpu=gpu_of(pool.product, None)),

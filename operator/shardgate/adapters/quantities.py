@@ -6,6 +6,11 @@ from functools import lru_cache
 
 from kubernetes.utils.quantity import parse_quantity
 
+AMPLE = 10**15
+"""Room of a resource that nobody states: it is taken to suffice."""
+
+_LARGEST = Decimal(10) ** 18
+
 
 class QuantityError(ValueError):
     """Not a quantity."""
@@ -22,7 +27,11 @@ def _exact(text: str) -> Decimal:
 
 def whole(resource: str, value: str | float, *, up: bool = False) -> int:
     """A quantity as a whole number; rounded down for what a node has, up for what a pod asks."""
-    exact = _exact(str(value)) * (1000 if resource == "cpu" else 1)
+    exact = _exact(str(value))
+    if not abs(exact) <= _LARGEST:
+        problem = f"{value!r} is out of range"
+        raise QuantityError(problem)
+    exact *= 1000 if resource == "cpu" else 1
     return int(exact.to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
 
 

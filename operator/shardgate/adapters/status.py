@@ -7,7 +7,7 @@ from shardgate.adapters.report import aspect_labels, digest_of, disclosed_node
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.policy import Policy
 from shardgate.domain.units import gib
-from shardgate.domain.verdict import Outcome, Verdict
+from shardgate.domain.verdict import Finding, Outcome, Verdict
 
 Json = dict[str, Any]
 
@@ -121,6 +121,30 @@ def _condition(  # the fields of a condition
         "lastTransitionTime": since,
         "reason": reason,
         "message": message,
+    }
+
+
+def unjudged(body: Mapping[str, Any], found: Finding, now: str) -> Json:
+    """The status of a declaration that could not be judged: what stood there before no longer holds."""
+    generation = body["metadata"].get("generation")
+    stored = {each["type"]: each for each in (body.get("status") or {}).get("conditions") or ()}
+    message = _cut(found.message)
+    finding_json = {"code": found.code, "where": found.where, "outcome": found.outcome.label, "message": message}
+    conditions = [("Ready", "True", "Judged", "judged at this generation"), ("Feasible", "Unknown", found.code, message)]
+    return {
+        "observedGeneration": generation,
+        "outcome": found.outcome.label,
+        "aspects": None,
+        "score": None,
+        "strategy": None,
+        "summary": message,
+        "required": None,
+        "available": None,
+        "findings": [finding_json],
+        "placement": [],
+        "alternatives": [],
+        "conditions": [_condition(stored.get(each[0]), *each, generation, now) for each in conditions],
+        "digest": None,
     }
 
 

@@ -14,6 +14,7 @@ from shardgate.adapters.inference_deployments import is_inference_deployment, re
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.report import reference_of, report
 from shardgate.api import GROUP
+from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import enforce
 from shardgate.domain.policy import OWN_KIND, Mode
 from shardgate.domain.verdict import Outcome, Verdict
@@ -122,18 +123,22 @@ def _judge(document: Document, snapshot: Snapshot, results: list[_Result], unrea
     reference = reference_of(document.body.get("spec") or {}, verdict, policy)
     results.append(_Result(report(declaration, verdict, reference=reference), not answer.allowed, verdict.outcome))
     if answer.allowed:
-        _take(snapshot, verdict, declaration.gpus.resource, declaration.placement.requests, subject.label)
+        _take(snapshot, declaration, verdict)
 
 
-def _take(snapshot: Snapshot, verdict: Verdict, resource: str, requests: Any, owner: str) -> None:  # resources
-    """The admitted declaration's pods hold their GPUs from now on."""
-    for pod in verdict.placement.pods if verdict.placement else ():
-        asked = {**requests, resource: len(pod.local_gpus), "pods": 1}
-        name = f"{owner} {pod.replica}-{pod.pod}"
+def _take(snapshot: Snapshot, declaration: Declaration, verdict: Verdict) -> None:
+    """The admitted declaration's pods hold their GPUs from now on; those that run already are among them."""
+    if verdict.placement is None or not verdict.placement.pods:
+        return
+    subject = declaration.subject
+    snapshot.book.drop_own_pods(subject.namespace, subject.name)
+    for pod in verdict.placement.pods:
+        asked = {**declaration.placement.requests, declaration.gpus.resource: len(pod.local_gpus), "pods": 1}
+        name = f"{subject.label} {pod.replica}-{pod.pod}"
         snapshot.book.put_pod(
             PodRecord(
-                uid=name, namespace="", name=name, node=pod.node,
-                requests=tuple(sorted(asked.items())), declaration="", ready=False,
+                uid=name, namespace=subject.namespace, name=name, node=pod.node,
+                requests=tuple(sorted(asked.items())), declaration=subject.name, ready=False,
             )
         )  # fmt: skip
 

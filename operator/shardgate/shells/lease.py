@@ -41,6 +41,11 @@ class Lease:
             except (ApiError, ClusterUnreachable) as error:
                 log.warning("lease %s/%s: %s", self._namespace, self.name, error)
                 held = self.is_held()
+            except Exception:
+                # An answer that makes no sense, a credential that cannot be refreshed: without a leader nothing is written,
+                # so try again rather than end.
+                log.exception("lease %s/%s", self._namespace, self.name)
+                held = self.is_held()
             if held != self._held:
                 log.info("lease %s/%s: %s", self._namespace, self.name, "leading" if held else "not leading")
                 self._held = held

@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from shardgate import __version__
+from shardgate.adapters.gpus import is_gpu
 from shardgate.domain.codes import CLASS_OF_CODE
-from shardgate.domain.inventory import Inventory, NodeState, is_device
+from shardgate.domain.inventory import Inventory, NodeState
 from shardgate.domain.verdict import Outcome
 
 HEARTBEAT_SECONDS = 1.0
@@ -54,6 +55,8 @@ class Metrics:
         self.not_after = self._gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires")
         self.internal_errors = self._counter("internal_errors", "Errors of our own")
         Info("build", "Version", namespace=PREFIX, registry=self.registry).info({"version": __version__})
+        self._published_gpus: set[tuple[str, str]] = set()
+        self._published_placeable: set[tuple[str, str]] = set()
         self._initialise()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -75,28 +78,21 @@ class Metrics:
 
     def observe_inventory(self, inventory: Inventory) -> None:
         """Publish GPU counts. Negative free counts as none to give."""
-        installed: dict[str, int] = {}
-        free: dict[str, int] = {}
-        placeable: dict[tuple[str, int], int] = {}
+        gpus: dict[tuple[str, str], int] = {}
+        placeable: dict[tuple[str, str], int] = {}
         for group in inventory.groups:
             node, nodes = group.like, group.count
             product = node.shape.gpu.product or "unknown"
-            for resource, amount in node.allocatable.items():
-                if not is_device(resource) or node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
-                    continue
+            if node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
+                continue
+            for resource in filter(is_gpu, node.allocatable):
                 left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
-                installed[product] = installed.get(product, 0) + amount * nodes
-                free[product] = free.get(product, 0) + left * nodes
+                for state, amount in (("installed", node.allocatable[resource]), ("free", left), ("claimed", 0)):
+                    gpus[product, state] = gpus.get((product, state), 0) + amount * nodes
                 for size in POD_SIZES:
-                    placeable[product, size] = placeable.get((product, size), 0) + left // size * nodes
-        self.gpus.clear()
-        self.placeable.clear()
-        for product, amount in installed.items():
-            self.gpus.labels(product, "installed").set(amount)
-            self.gpus.labels(product, "free").set(free[product])
-            self.gpus.labels(product, "claimed").set(0)
-        for (product, size), pods in placeable.items():
-            self.placeable.labels(product, str(size)).set(pods)
+                    placeable[product, str(size)] = placeable.get((product, str(size)), 0) + left // size * nodes
+        self._published_gpus = _publish(self.gpus, gpus, self._published_gpus)
+        self._published_placeable = _publish(self.placeable, placeable, self._published_placeable)
 
     def observe_declarations(self, standing: Iterable[tuple[str, tuple[str, ...]]]) -> None:
         """Publish standing declarations: (outcome, codes when it is a mismatch)."""
@@ -112,6 +108,15 @@ class Metrics:
             self.mismatches.labels(KIND, code).set(count)
 
 
+def _publish(gauge: Gauge, values: dict[tuple[str, str], int], before: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Set what is, take away what no longer is; a scrape in between sees every series that lasts."""
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
+    for labels in before - set(values):
+        gauge.remove(*labels)
+    return set(values)
+
+
 class HealthServer:
     """``/livez``, ``/readyz`` and ``/metrics`` on one port.
 
@@ -124,6 +129,8 @@ class HealthServer:
         self.unready: Callable[[], list[str]] = lambda: ["starting"]
         self.refresh: Callable[[], None] = lambda: None
         """Called before a scrape, in the server's thread: only atomic reads."""
+        self.ended: list[str] = []
+        """Tasks that should run for ever and do not: reason to be started again."""
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -163,6 +170,8 @@ class HealthServer:
 
     def _live(self, _accept: str) -> tuple[int, str, bytes]:
         age = time.monotonic() - self._beat
+        if self.ended:
+            return 503, "text/plain", f"ended: {', '.join(self.ended)}\n".encode()
         if age < DEAD_AFTER_SECONDS:
             return 200, "text/plain", b"ok\n"
         return 503, "text/plain", f"the event loop has not turned for {age:.0f} s\n".encode()

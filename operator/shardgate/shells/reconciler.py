@@ -15,9 +15,11 @@ from typing import Any
 
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import read_inference_deployment
-from shardgate.adapters.status import annotations, is_mismatch, is_worth_writing, status_of
+from shardgate.adapters.status import OUR_ANNOTATIONS, annotations, is_mismatch, is_worth_writing, status_of, unjudged
 from shardgate.api import API_VERSION, GROUP, VERSION
+from shardgate.domain.codes import finding
 from shardgate.domain.declaration import Declaration
+from shardgate.domain.placement import Placement
 from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.cluster import MERGE_PATCH, ApiError, Cluster, ClusterUnreachable
@@ -33,11 +35,14 @@ PASS_SECONDS = 0.5
 IDLE_SECONDS = 5.0
 """What is remembered stops counting by time alone, so look again now and then."""
 MAX_RETRY_SECONDS = 60.0
+MAX_DOUBLINGS = 8
+STALE_RETRY_SECONDS = 5.0
 BATCH = 20
 """Declarations judged before other work gets its turn."""
 HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
 
 Json = dict[str, Any]
+_BAD = (Outcome.WAITING.label, Outcome.UNSOUND.label)
 
 
 class Reconciler:
@@ -55,13 +60,15 @@ class Reconciler:
         self._failures: dict[str, int] = {}
         self._mismatched: set[str] = set()
         """uids seen to become worse; conditions tell it after a restart, but only to the second."""
+        self._examples: dict[str, set[str]] = {}
+        """uid -> nodes of the example that stands in its status."""
         self._wake = asyncio.Event()
         self._judged_version = -1
 
-    def put(self, body: Mapping[str, Any]) -> None:
+    def put(self, body: Json) -> None:
         """A declaration was added or changed."""
         uid = body["metadata"]["uid"]
-        self._bodies[uid] = _plain(body)
+        self._bodies[uid] = body
         self._due[uid] = time.monotonic()
         self._wake.set()
 
@@ -70,7 +77,12 @@ class Reconciler:
         for known in (self._bodies, self._declarations, self._due, self._failures):
             known.pop(uid, None)
         self._mismatched.discard(uid)
+        self._examples.pop(uid, None)
         self._wake.set()
+
+    def uids(self) -> list[str]:
+        """All that is known to stand."""
+        return list(self._bodies)
 
     def cluster_changed(self) -> None:
         """Something in the book changed."""
@@ -126,6 +138,7 @@ class Reconciler:
             self._failures.pop(uid, None)
         except ApiError as error:
             if error.status == HTTP_NOT_FOUND:
+                self.drop(uid)
                 return
             self._retry(uid, f"{error}")
         except ClusterUnreachable as error:
@@ -136,44 +149,64 @@ class Reconciler:
             self._retry(uid, "internal error")
 
     def _retry(self, uid: str, why: str) -> None:
-        failures = self._failures[uid] = self._failures.get(uid, 0) + 1
+        failures = self._failures[uid] = min(self._failures.get(uid, 0) + 1, MAX_DOUBLINGS)
         pause = min(MAX_RETRY_SECONDS, 0.5 * 2**failures)
         self._due[uid] = time.monotonic() + pause
         log.warning("%s: %s, again in %.0f s", uid, why, pause)
 
     async def _judge_and_write(self, uid: str, body: Json) -> None:
-        try:
-            declaration = self._declaration(uid, body)
-        except ExceptionGroup as problems:
-            log.warning("%s: %s", uid, "; ".join(map(str, mistakes_in(problems))))
-            return
-        judgement = self._judge.judge(body, declaration)
-        if is_stale(judgement.inventory, judgement.policy):
-            return  # nothing new is known; the inventory's own metrics and readiness say so
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        before = body.get("status")
-        status = status_of(body, declaration, judgement.verdict, judgement.policy, now)
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{body['metadata']['namespace']}/inferencedeployments/{body['metadata']['name']}"
-        wanted = {
-            name: value
-            for name, value in annotations(judgement.verdict).items()
-            if (body["metadata"].get("annotations") or {}).get(name) != value
-        }
+        judgement: Judgement | None = None
+        try:
+            judgement = self._judge.judge(body, self._declaration(uid, body))
+        except ExceptionGroup as problems:
+            mistakes = "; ".join(map(str, mistakes_in(problems)))
+            found = finding("DeclarationOpaque", where="spec", outcome=Outcome.UNDECIDED, message=f"cannot be read: {mistakes}")
+        except Exception:
+            self._metrics.internal_errors.inc()
+            log.exception("%s/%s cannot be judged", body["metadata"]["namespace"], body["metadata"]["name"])
+            message = "an internal error, see the operator's log"
+            found = finding("InternalError", where="spec", outcome=Outcome.UNDECIDED, message=message)
+        if judgement is None:
+            status = unjudged(body, found, now)
+            await self._write_what_is_new(uid, body, dict.fromkeys(OUR_ANNOTATIONS), status, None)
+        elif is_stale(judgement.inventory, judgement.policy):
+            # Nothing new is known; the inventory's own metrics and readiness say so.
+            self._due[uid] = time.monotonic() + STALE_RETRY_SECONDS
+        else:
+            status = status_of(body, judgement.declaration, judgement.verdict, judgement.policy, now)
+            await self._write_what_is_new(uid, body, annotations(judgement.verdict), status, judgement.verdict.placement)
+
+    async def _write_what_is_new(
+        self, uid: str, body: Json, marks: dict[str, str | None], status: Json, placement: Placement | None
+    ) -> None:
+        metadata, before = body["metadata"], body.get("status") or {}
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{metadata['namespace']}/inferencedeployments/{metadata['name']}"
+        present = metadata.get("annotations") or {}
+        wanted = {name: value for name, value in marks.items() if present.get(name) != value}
         if wanted and self._lease.is_held():
-            patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"], "annotations": wanted}}
+            patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": wanted}}
             body = self._bodies[uid] = await self._write("PATCH", path, "inferencedeployments", patch)
-        if is_worth_writing(before, status) and self._lease.is_held():
+        if (is_worth_writing(before, status) or self._example_broke(uid, placement)) and self._lease.is_held():
             patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
             self._bodies[uid] = await self._write("PATCH", f"{path}/status", "inferencedeployments/status", patch)
-            self._note_mismatch(uid, (before or {}).get("outcome"), judgement.verdict.outcome)
-            if (before or {}).get("outcome") != status["outcome"]:
-                await self._tell(body, judgement, status["summary"], now)
+            self._examples[uid] = {pod.node for pod in placement.pods} if placement else set()
+            self._note_mismatch(uid, before.get("outcome"), status["outcome"])
+            if before.get("outcome") != status["outcome"]:
+                await self._tell(body, status)
 
-    def _note_mismatch(self, uid: str, before: str | None, now: Outcome) -> None:
+    def _example_broke(self, uid: str, placement: Placement | None) -> bool:
+        """A node of the example that stands in the status takes the pods no more."""
+        if placement is None or uid not in self._examples:
+            return False
+        out = {name for each in placement.excluded for name in each.nodes}
+        return not self._examples[uid].isdisjoint(out)
+
+    def _note_mismatch(self, uid: str, before: str | None, now: str) -> None:
         """A declaration that was better once and is Waiting or Unsound now."""
-        if now not in (Outcome.WAITING, Outcome.UNSOUND):
+        if now not in _BAD:
             self._mismatched.discard(uid)
-        elif before is not None and before not in (Outcome.WAITING.label, Outcome.UNSOUND.label):
+        elif before is not None and Outcome[before.upper()] < Outcome[now.upper()]:
             self._mismatched.add(uid)
 
     def _declaration(self, uid: str, body: Json) -> Declaration:
@@ -183,22 +216,23 @@ class Reconciler:
             known = self._declarations[uid] = (version, read_inference_deployment(body))
         return known[1]
 
-    async def _tell(self, body: Json, judgement: Judgement, summary: str, now: str) -> None:
+    async def _tell(self, body: Json, status: Json) -> None:
         """An event on each change of outcome."""
-        metadata, verdict = body["metadata"], judgement.verdict
-        reason = verdict.codes[0] if verdict.codes else verdict.outcome.label
-        unique = hashlib.sha256(f"{metadata['uid']}{now}{reason}{time.time_ns()}".encode()).hexdigest()[:16]
+        metadata = body["metadata"]
+        reason = status["findings"][0]["code"] if status["findings"] else status["outcome"]
+        unique = hashlib.sha256(f"{metadata['uid']}{reason}{time.time_ns()}".encode()).hexdigest()[:16]
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         event = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"name": f"{metadata['name'][:230]}.{unique}", "namespace": metadata["namespace"]},
-            "eventTime": now.replace("Z", ".000000Z"),
+            "eventTime": now,
             "reportingController": "shardgate.io/operator",
             "reportingInstance": self._identity[:128],
             "action": "Verify",
             "reason": reason,
-            "type": "Warning" if verdict.outcome >= Outcome.RISKY else "Normal",
-            "note": f"{verdict.outcome.label}: {summary}"[:1024],
+            "type": "Warning" if Outcome[status["outcome"].upper()] >= Outcome.RISKY else "Normal",
+            "note": f"{status['outcome']}: {status['summary']}"[:1024],
             "regarding": {
                 "apiVersion": API_VERSION, "kind": KIND, "namespace": metadata["namespace"], "name": metadata["name"],
                 "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
@@ -224,8 +258,3 @@ class Reconciler:
 
 def _codes(status: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each["code"] for each in status.get("findings") or ()))
-
-
-def _plain(body: Mapping[str, Any]) -> Json:
-    """Kopf's read-only view, as plain values of our own."""
-    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in body.items()}

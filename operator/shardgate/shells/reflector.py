@@ -25,7 +25,10 @@ WATCH_SECONDS = (240, 300)
 """How long one watch may run; spread, so that not all end at once."""
 SILENCE_SECONDS = 75
 """Bookmarks come once a minute: a stream that is silent for longer is broken."""
+HOLDS_AFTER_SECONDS = 5.0
+"""A watch that has lasted this long is not about to fail for the reason that its forerunner did."""
 MAX_PAUSE_SECONDS = 15.0
+MAX_DOUBLINGS = 6
 HTTP_GONE = 410
 
 T = TypeVar("T")
@@ -100,16 +103,22 @@ class Health:
     last_heard_at: float = 0.0
     """Unix time, for the metric."""
     broken_since: float | None = None
+    connected_since: float | None = None
     problem: str = ""
     restarts: dict[str, int] = field(default_factory=dict)
 
     def heard(self) -> None:
-        """The API server said something about this resource."""
+        """An event, a bookmark or a complete list came."""
         self.last_heard, self.last_heard_at = time.monotonic(), time.time()
         self.broken_since, self.problem = None, ""
 
+    def connected(self) -> None:
+        """A watch was accepted. That is nothing heard yet: a stream may be accepted and stay silent."""
+        self.connected_since = time.monotonic()
+
     def broke(self, problem: str, reason: str) -> None:
         """The watch is known to be broken."""
+        self.connected_since = None
         if self.broken_since is None:
             self.broken_since = time.monotonic()
         if self.problem != problem:
@@ -122,8 +131,10 @@ class Health:
         return time.monotonic() - self.last_heard if self.synced.is_set() else float("inf")
 
     def broken_seconds(self) -> float:
-        """Since the watch was known to be broken."""
-        return 0.0 if self.broken_since is None else time.monotonic() - self.broken_since
+        """Since the watch was known to be broken; a new one that has held for a while is not."""
+        now = time.monotonic()
+        holds = self.connected_since is not None and now - self.connected_since > HOLDS_AFTER_SECONDS
+        return 0.0 if self.broken_since is None or holds else now - self.broken_since
 
 
 class _ListAgain(Exception):
@@ -139,6 +150,8 @@ class Reflector(Generic[T]):
     ) -> None:  # fmt: skip
         self.name, self.health = name, Health()
         self.unreadable: dict[str, str] = {}
+        self._version = ""
+        """Where to resume; empty: list again."""
         self._cluster, self._path, self._store = cluster, path, store
         self._page, self._selector, self._on_change = page, selector, on_change
         self._item = msgspec.json.Decoder(item, strict=False)
@@ -147,19 +160,20 @@ class Reflector(Generic[T]):
 
     async def run(self) -> None:
         """Until cancelled."""
-        version, failures = "", 0
+        failures = 0
         while True:
             try:
-                if not version:
-                    version = await self._relist()
-                version = await self._watch(version)
+                if not self._version:
+                    self._version = await self._relist()
+                await self._watch()
                 failures = 0
             except _ListAgain as doubt:
-                version = ""
+                self._version = ""
                 self.health.broke(f"{self.name}: {doubt}, listing again", "relist")
                 failures = min(failures, 1)
             except ApiError as error:
-                version = "" if error.status == HTTP_GONE else version
+                if error.status == HTTP_GONE:
+                    self._version = ""
                 self.health.broke(f"{self.name}: the API server answered {error}", str(error.status))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self.health.broke(f"{self.name}: {type(error).__name__} {error}".rstrip(), "connection")
@@ -168,11 +182,11 @@ class Reflector(Generic[T]):
             except Exception:
                 # A defect of ours must not freeze the copy in silence: start over, and be seen as broken meanwhile.
                 log.exception("%s: unexpected, listing again", self.name)
-                version = ""
+                self._version = ""
                 self.health.broke(f"{self.name}: internal error, see the log", "internal")
             else:
                 continue
-            failures += 1
+            failures = min(failures + 1, MAX_DOUBLINGS)
             await asyncio.sleep(min(MAX_PAUSE_SECONDS, 0.25 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
 
     async def _relist(self) -> str:
@@ -197,31 +211,26 @@ class Reflector(Generic[T]):
         self._on_change()
         return page.metadata.resourceVersion
 
-    async def _watch(self, version: str) -> str:
-        """Follow changes until the server ends the stream; returns where to resume."""
+    async def _watch(self) -> None:
+        """Follow changes from ``_version`` until the server ends the stream; what was applied is not asked for again."""
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311  # spread
         parameters = {
-            "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds),
+            "watch": "true", "resourceVersion": self._version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds),
         } | ({"fieldSelector": self._selector} if self._selector else {})  # fmt: skip
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_SECONDS)
         rest = b""
         async with self._cluster.stream(self._path, parameters, timeout) as response:
-            self.health.heard()
+            self.health.connected()
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
-                changed = False
-                for line in lines:
-                    if line.strip():
-                        version, applied = self._apply(line, version)
-                        changed = changed or applied
-                if lines:
-                    self.health.heard()
+                changed = [self._apply(line) for line in lines if line.strip()]
                 if changed:
+                    self.health.heard()
+                if any(changed):
                     self._on_change()
-        return version
 
-    def _apply(self, line: bytes, version: str) -> tuple[str, bool]:
-        """One event: (where to resume, whether it changed the copy). Raises ``_ListAgain`` and ``ApiError``."""
+    def _apply(self, line: bytes) -> bool:
+        """One event: whether it changed the copy. Raises ``_ListAgain`` and ``ApiError``."""
         event = self._event.decode(line)
         if event.type == "ERROR":
             status = self._error.decode(event.object)
@@ -229,17 +238,14 @@ class Reflector(Generic[T]):
                 problem = "the watch is too old to resume"
                 raise _ListAgain(problem)
             raise ApiError(status.code, status.reason, status.message)
-        reached = self._any.decode(event.object).metadata.resourceVersion or version
-        if event.type == "BOOKMARK":
-            return reached, False
-        item = self._decoded(event.object)
-        if item is None:
-            return reached, False
-        if event.type == "DELETED":
+        reached = self._any.decode(event.object).metadata.resourceVersion
+        item = None if event.type == "BOOKMARK" else self._decoded(event.object)
+        if item is not None and event.type == "DELETED":
             self._store.drop(item)
-        else:
+        elif item is not None:
             self._store.put(item)
-        return reached, True
+        self._version = reached or self._version
+        return item is not None
 
     def _decoded(self, raw: msgspec.Raw) -> T | None:
         """The object, or ``None``: then it is named, and the copy goes on without it."""

@@ -15,14 +15,13 @@ from shardgate.adapters.gpus import gpu_of, known_gpus, normalised
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
-from shardgate.adapters.quantities import QuantityError, whole
+from shardgate.adapters.quantities import AMPLE, QuantityError, whole
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeState, Visible
 from shardgate.domain.units import Bytes
 from shardgate.shells.cluster import ApiError, Cluster
 from shardgate.shells.documents import Document, Unreadable
 
-AMPLE = 10**15
 HTTP_NOT_FOUND = 404
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
@@ -95,6 +94,9 @@ def _node(number: int, item: str) -> Node:
         except QuantityError as error:
             problem = f"{item!r}: {error}"
             raise GpusError(problem) from error
+        if seen <= 0:
+            problem = f"{item!r}: memory must be more than 0"
+            raise GpusError(problem)
         gpu = Gpu(
             product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus"
         )

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -12,6 +12,7 @@ from shardgate.adapters.nodes import NodeObject
 from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.quantities import QuantityError
+from shardgate.api import API_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -140,3 +141,54 @@ class Policies:
         """Listed."""
         for name in [name for name in self._book.policies if name not in keys]:
             self._book.drop_policy(name)
+
+
+class DeclarationObject(msgspec.Struct):
+    """An InferenceDeployment: known by its uid, kept as it stands."""
+
+    metadata: dict[str, Any]
+    spec: Any = None
+    status: Any = None
+
+    def body(self) -> dict[str, Any]:
+        """As a plain object."""
+        body = {"apiVersion": API_VERSION, "kind": "InferenceDeployment", "metadata": self.metadata, "spec": self.spec}
+        return body if self.status is None else {**body, "status": self.status}
+
+
+class Standing(Protocol):
+    """Who is told of standing declarations."""
+
+    def put(self, body: dict[str, Any]) -> None:
+        """Added or changed."""
+
+    def drop(self, uid: str) -> None:
+        """Deleted."""
+
+    def uids(self) -> list[str]:
+        """All that it knows."""
+
+
+class Declarations:
+    """Standing declarations to the reconciler."""
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+
+    def key(self, item: DeclarationObject) -> str:
+        """By uid."""
+        return str(item.metadata.get("uid", ""))
+
+    def put(self, item: DeclarationObject) -> None:
+        """Added or changed."""
+        self._standing.put(item.body())
+
+    def drop(self, item: DeclarationObject) -> None:
+        """Deleted."""
+        self._standing.drop(self.key(item))
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed: what went while we were away is gone here too."""
+        for uid in self._standing.uids():
+            if uid not in keys:
+                self._standing.drop(uid)
