@@ -123,6 +123,16 @@ def test_a_placement_is_one_that_the_nodes_can_hold(objects: Objects, declaratio
 
 
 @given(clusters(), declarations())
+def test_sound_rests_on_gpus_that_surely_do(objects: Objects, declaration: Declaration) -> None:
+    """Nothing better than Waiting stands on GPUs whose memory is not known, or too small."""
+    inventory = an_inventory(*objects)
+    verdict = verify(declaration, inventory, OWN_KIND)
+    if verdict.outcome < Outcome.WAITING and declaration.replicas and verdict.weights is not None and verdict.placement:
+        memory = {node.name: node.shape.gpu.memory for node in inventory.nodes}
+        assert all((memory[pod.node] or 0) > verdict.weights.fullest.per_rank for pod in verdict.placement.pods)
+
+
+@given(clusters(), declarations())
 def test_what_has_no_place_now_is_never_sound(objects: Objects, declaration: Declaration) -> None:
     """A verdict better than Waiting has a placement of every pod."""
     verdict = verify(declaration, an_inventory(*objects), OWN_KIND)

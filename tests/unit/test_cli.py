@@ -158,3 +158,22 @@ def test_the_table_says_what_a_person_needs(tmp_path: Path) -> None:
     shown = run("verify", "-f", write(tmp_path / "w.yaml", a_body()), "--cluster", nodes).stdout
     for text in ("Sound", "PASSED", "141.1 GB of weights", "[0,1]", "[6,7]", "60-79", "fits now on node-a"):
         assert text in shown
+
+
+def test_pods_that_run_already_are_not_counted_twice(tmp_path: Path) -> None:
+    nodes = write(tmp_path / "n.yaml", a_node(gpus=16), a_pod("p", node="node-a", gpus=8, declaration="a"))
+    result = run("verify", "-f", write(tmp_path / "w.yaml", a_body("a"), a_body("b")), "--cluster", nodes, "-o", "jsonl")
+    assert [json.loads(line)["outcome"] for line in result.stdout.splitlines()] == ["Sound", "Sound"]
+
+
+def test_a_name_that_is_no_text_is_a_named_mistake(tmp_path: Path, cluster: str) -> None:
+    body = a_body()
+    body["metadata"]["name"] = 123
+    result = run("verify", "-f", write(tmp_path / "w.yaml", body), "--cluster", cluster)
+    assert result.returncode == 65
+    assert "metadata.name: needs text, not 123" in result.stderr
+
+
+@pytest.mark.parametrize("memory", ["0Gi", "-5Gi", "1e400", "lots"])
+def test_memory_that_makes_no_sense_is_a_usage_error(tmp_path: Path, memory: str) -> None:
+    assert run("verify", "-f", write(tmp_path / "w.yaml", a_body()), "--gpus", f"8xFoo@{memory}").returncode == 64

@@ -83,6 +83,43 @@ def test_a_restarting_device_plugin_keeps_the_last_known_count_for_a_while(capac
     assert only(book, 2000).state is NodeState.USABLE
 
 
+def test_a_restart_is_noticed_beside_other_devices() -> None:
+    """The GPUs are gone, the network devices of another plugin are not."""
+    whole, down = a_node(), a_node().allocatable(0)
+    for each in (whole, down):
+        for amounts in ("allocatable", "capacity"):
+            each.body["status"][amounts]["rdma/hca"] = "8"
+    down.body["status"]["capacity"][GPU] = "0"
+    book = a_book(whole)
+    put(book, down, 10)
+    assert only(book, 11).state is NodeState.IN_TRANSITION
+    assert only(book, 11).allocatable[GPU] == 8
+
+
+def test_another_mig_geometry_is_no_restart() -> None:
+    book = a_book(a_node())
+    put(book, a_node().allocatable(0).allocatable(14, "nvidia.com/mig-1g.10gb"), 10)
+    node = only(book, 11)
+    assert (node.state, node.allocatable["nvidia.com/mig-1g.10gb"]) == (NodeState.USABLE, 14)
+
+
+def test_a_node_that_says_it_is_being_worked_on_is_believed_however_long() -> None:
+    book = a_book(a_node())
+    down = a_node().allocatable(0).label("nvidia.com/gpu-driver-upgrade-state", "validation-required")
+    down.body["status"]["capacity"][GPU] = "0"
+    put(book, down, 10)
+    node = only(book, 10 + 2 * TRANSITION_SECONDS)
+    assert (node.state, node.allocatable[GPU]) == (NodeState.IN_TRANSITION, 8)
+
+
+def test_feature_labels_that_vanish_as_a_whole_are_remembered_too() -> None:
+    feature = "feature.node.kubernetes.io/pci-10de.present"
+    book = a_book(a_node().label(feature, "true"))
+    put(book, a_node(), 10)
+    assert only(book, 11).shape.labels[feature] == "true"
+    assert feature not in only(book, 11 + LABELS_KEPT_SECONDS).shape.labels
+
+
 def test_one_failed_gpu_is_real_at_once() -> None:
     book = a_book(a_node())
     put(book, a_node().allocatable(7), 1)

@@ -110,5 +110,29 @@ def test_ready_pods_outrank_every_estimate() -> None:
     assert not answer(*starting).allowed
 
 
+def test_pods_of_the_old_declaration_say_nothing_for_a_new_one() -> None:
+    """A small model runs Ready; the update to one that does not fit is refused all the same."""
+    small = {"model": {"name": "meta-llama/Llama-3.2-1B-Instruct"}, "strategy": {"tensor": 1, "pipeline": 1}, "gpus": {"perPod": 1}}
+    large = {**small, "model": {"name": "meta-llama/Meta-Llama-3-70B-Instruct"}}
+    running = (a_node(gpus=1, labels=T4), a_pod("p", node="node-a", gpus=1, declaration="llama", ready=True))
+    assert not answer(*running, stored=small, **large).allowed
+
+
+def test_other_pods_of_the_same_gpus_are_no_more() -> None:
+    halves = (a_node(gpus=4), a_node("b", gpus=4))
+    assert answer(*halves, stored={"gpus": {"perPod": 4}}, gpus={"perPod": 8}).allowed
+
+
+def test_a_change_of_flags_is_a_change() -> None:
+    changed = answer(a_node(gpus=4), stored={}, engine={"args": ["--x"]}, replicas=2)
+    assert "DeclarationOpaque" not in [each.code for each in changed.refusing]
+    assert a_declaration(engine={"args": ["--x"]}) != a_declaration()
+    assert a_declaration(engine={"maxModelLen": 4096}) != a_declaration()
+
+
+def test_undecided_is_admitted_in_silence() -> None:
+    assert answer(a_node(), model={"name": "acme/x"}) == Answer(refusing=(), warned=())
+
+
 def test_warnings_are_at_most_five() -> None:
     assert len(answer(a_node(), policy=replace(OWN_KIND, mode=Mode.WARN), engine=None, model={"name": "x"}).warned) <= 5

@@ -62,6 +62,18 @@ def test_the_strictest_of_several_field_by_field() -> None:
     assert merged.codes == {"GpusBusy": CodeAnswer.REFUSE, "GpuShared": CodeAnswer.WARN}
 
 
+def test_a_label_that_a_tenant_may_set_weakens_no_code_and_brings_no_pool() -> None:
+    pool = {"name": "x", "product": "NVIDIA-L4", "gpusPerNode": 1, "maxNodes": 2}
+    callable_in = stated(
+        namespaceSelector={"matchLabels": {"tier": "dev"}},
+        codes={"GpuCountTooLow": "Ignore", "GpusBusy": "Refuse"},
+        provisionable=[pool],
+    )
+    merged = effective(callable_in, tier="dev")
+    assert merged.codes == {"GpusBusy": CodeAnswer.REFUSE}
+    assert merged.provisionable == ()
+
+
 def test_pools_are_united() -> None:
     def pool(name: str) -> dict[str, Any]:
         return {"name": name, "product": "NVIDIA-L4", "gpusPerNode": 1, "maxNodes": 2}

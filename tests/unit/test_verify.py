@@ -1,5 +1,6 @@
 """The rules, one situation each."""
 
+import time
 from typing import Any
 
 import pytest
@@ -289,6 +290,100 @@ def test_a_product_that_is_not_accepted() -> None:
 def test_another_resource_is_another_gpu() -> None:
     verdict = judged(a_node(), gpus={"perPod": 8, "resource": "amd.com/gpu"})
     assert "GpuCountTooLow" in verdict.codes
+
+
+# ---- doubtful GPUs beside sure ones
+
+
+def test_doubtful_gpus_that_happen_to_be_free_make_nothing_sound() -> None:
+    """The sure ones are busy or cordoned: that is waiting, whatever stands free beside them."""
+    busy = judged(a_node(), a_pod("p", node="node-a", gpus=8, namespace="o"), a_node("b").without_gpu_labels())
+    assert outcomes(busy) == {"GpusBusy": Outcome.WAITING}
+    cordoned = judged(a_node().cordoned(), a_node("b").label("nvidia.com/gpu.replicas", "4"))
+    assert outcomes(cordoned) == {"NodesUnavailable": Outcome.WAITING}
+
+
+def test_gpus_that_are_too_small_are_never_counted_beside_doubtful_ones() -> None:
+    verdict = judged(a_node("u").without_gpu_labels(), a_node("b", labels=T4), replicas=2)
+    assert outcomes(verdict)["GpuCountTooLow"] is Outcome.WAITING
+    assert outcomes(verdict)["GpuFactsMissing"] is Outcome.UNDECIDED
+    one = judged(a_node("u").without_gpu_labels(), a_node("b", labels=T4))
+    assert one.placement is not None
+    assert [pod.node for pod in one.placement.pods] == ["u"]
+
+
+def test_an_unlabelled_gpu_may_be_an_accepted_one() -> None:
+    verdict = judged(a_node().without_gpu_labels(), gpus={"perPod": 8, "products": ["H100*"]})
+    assert outcomes(verdict) == {"GpuFactsMissing": Outcome.UNDECIDED}
+
+
+# ---- what is not read
+
+
+@pytest.mark.parametrize("unread", [{"args": ["--cpu-offload-gb=10"]}, {"environment": {"VLLM_PP_LAYER_PARTITION": "40,40"}}])
+def test_flags_that_are_not_read_refuse_nothing_and_are_not_passed_over(unread: dict[str, Any]) -> None:
+    on_t4 = judged(a_node(labels=T4), engine=unread)
+    assert outcomes(on_t4) == {"WeightsDoNotFit": Outcome.UNDECIDED, "DeclarationOpaque": Outcome.UNDECIDED}
+    assert outcomes(judged(a_node(), engine=unread)) == {"DeclarationOpaque": Outcome.UNDECIDED}
+
+
+def test_an_unknown_engine_might_keep_weights_elsewhere() -> None:
+    assert outcomes(judged(a_node(labels=T4), engine={"name": "other"}))["WeightsDoNotFit"] is Outcome.UNDECIDED
+
+
+def test_what_a_referenced_workload_may_say_is_not_refused() -> None:
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}
+    verdict = judged(a_node(), workloadRef=reference, strategy=None, engine=None, gpus=None)
+    assert verdict.outcome is Outcome.UNDECIDED
+
+
+@pytest.mark.parametrize(("dtype", "fits"), [("fp16", True), ("fp32", False)])
+def test_engines_convert_unquantised_weights_as_they_load(dtype: str, fits: bool) -> None:
+    small = {"model": {"name": "meta-llama/Meta-Llama-3-8B", "dtype": dtype}, "strategy": {"tensor": 1, "pipeline": 1}}
+    l4 = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034"}
+    verdict = judged(a_node(gpus=1, labels=l4), **small, gpus={"perPod": 1})
+    assert (verdict.outcome is Outcome.SOUND) is fits
+
+
+def test_attention_data_ranks_are_not_modelled_in_memory() -> None:
+    verdict = judged(a_node(), engine={"name": "sglang"}, strategy={"tensor": 8, "pipeline": 1, "data": 8, "attentionData": True})
+    assert outcomes(verdict) == {"MemoryNotModelled": Outcome.UNDECIDED}
+
+
+# ---- nodes
+
+
+def test_a_host_is_selected_by_its_label_not_by_the_nodes_name() -> None:
+    node = a_node("ip-10-0-0-1.ec2.internal").label("kubernetes.io/hostname", "ip-10-0-0-1")
+    chosen = {"placement": {"nodeSelector": {"kubernetes.io/hostname": "ip-10-0-0-1"}}}
+    assert judged(node, **chosen).outcome is Outcome.SOUND
+    assert judged(a_node("other"), **chosen).outcome is Outcome.UNSOUND
+
+
+def test_amounts_that_a_node_does_not_state_are_not_zero() -> None:
+    node = a_node()
+    for name in ("pods", "cpu", "memory"):
+        del node.body["status"]["allocatable"][name]
+    assert judged(node, placement={"requests": {"cpu": "8", "memory": "64Gi"}}).outcome is Outcome.SOUND
+
+
+def test_labelled_gpus_without_a_plugin_yet_are_waited_for() -> None:
+    node = a_node().label("nvidia.com/gpu.count", "8")
+    for amounts in (node.body["status"]["allocatable"], node.body["status"]["capacity"]):
+        del amounts[GPU]
+    assert outcomes(judged(node)) == {"NodesUnavailable": Outcome.WAITING}
+
+
+def test_no_replicas_need_no_memory_either() -> None:
+    assert judged(a_node(gpus=1, labels=T4), replicas=0).outcome is Outcome.SOUND
+
+
+def test_an_absurd_strategy_is_judged_in_no_time() -> None:
+    """Bounded by the schema to 65,536 ranks; a prime number of them is the worst to cut into pods."""
+    started = time.perf_counter()
+    verdict = judged(a_node(), model={"config": {"num_hidden_layers": 4096}}, strategy={"tensor": 16, "pipeline": 4093}, gpus=None)
+    assert verdict.outcome is Outcome.UNSOUND
+    assert time.perf_counter() - started < 5, "hours, if it were quadratic in the ranks"
 
 
 # ---- quality

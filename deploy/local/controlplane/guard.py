@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 GRACE_SECONDS = 15
 
@@ -17,7 +18,7 @@ GRACE_SECONDS = 15
 def main() -> int:
     """Start it, print its process id, watch."""
     output, *command = sys.argv[1:]
-    with open(output, "wb") if output != "-" else contextlib.nullcontext(sys.stderr) as stdout:
+    with Path(output).open("wb") if output != "-" else contextlib.nullcontext(sys.stderr) as stdout:
         program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # after the start: the program has them as usual
         signal.signal(number, signal.SIG_IGN)

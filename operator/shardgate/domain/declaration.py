@@ -111,3 +111,8 @@ class Declaration:
     """Facts are stated elsewhere that was not read: nothing that rests on what stands here can be refused."""
     assumptions: tuple[tuple[str, str, str], ...] = ()
     """(field, value, why) of what was filled in while reading."""
+
+    @property
+    def may_keep_weights_elsewhere(self) -> bool:
+        """A flag that is not read, or an engine that is not known, might offload weights."""
+        return bool(self.opaque) or not self.engine.known

@@ -233,7 +233,7 @@ def fit_of(gpu: Gpu, declaration: Declaration, weights: WeightsEstimate) -> Fit:
 def best_budget(situation: Situation) -> RankBudget | None:
     """The budget on the candidate GPU that offers most."""
     budgets = [
-        RankBudget(product=gpu.product or "GPU", visible=gpu.memory or visible.high, budget=budget[1])
+        RankBudget(product=gpu.product or "GPU", reported=gpu.memory or visible.high, budget=budget[1])
         for gpu in {id(group.shape): group.shape.gpu for group in situation.candidates}.values()
         if (budget := budget_of(gpu, situation.declaration)) and (visible := visible_memory(gpu))
     ]

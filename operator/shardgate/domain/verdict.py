@@ -105,7 +105,8 @@ class RankBudget:
     """What the engine may use on the GPU that offers most, and what the fullest rank would take of it."""
 
     product: str
-    visible: Bytes
+    reported: Bytes
+    """The GPU's memory as its label says it; what the engine sees where no label does."""
     budget: Bytes
 
 

@@ -147,6 +147,8 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
 def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     """The model's weights against all accepted GPUs together; says something only beside a finding that it worsens."""
     weights, pod = situation.weights, situation.pod
+    if situation.declaration.may_keep_weights_elsewhere:
+        return
     if weights is None or situation.stale or situation.nothing_seen or not situation.accepted or pod.replicas == 0:
         return
     memory, gpus = 0, 0

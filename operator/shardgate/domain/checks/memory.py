@@ -26,7 +26,7 @@ def weights_fit(situation: Situation) -> Iterator[Finding]:
             where="spec.model",
             outcome=_outcome_of_no_fit(situation),
             message=f"the fullest rank holds {gib(weights.fullest.per_rank)} of weights, "
-            f"a {best.product} offers {gib(best.budget)} of {gib(best.visible)}",
+            f"a {best.product} offers {gib(best.budget)} of {gib(best.reported)}",
             remedy=_remedy(situation),
             source=f"{declaration.weights_name} weights of {declaration.model_name}; budget: "
             f"{declaration.engine.utilization_high:g} of the memory that {declaration.engine.name} sees",
@@ -52,7 +52,7 @@ def _outcome_of_no_fit(situation: Situation) -> Outcome:
 
     An engine or a flag that is not modelled might keep weights elsewhere.
     """
-    if situation.declaration.opaque or not situation.declaration.engine.known:
+    if situation.declaration.may_keep_weights_elsewhere:
         return Outcome.UNDECIDED
     if situation.policy.capacity is Capacity.CLOSED:
         return Outcome.UNSOUND
