@@ -2,25 +2,20 @@
 
 import copy
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 from live import create, status, until
 
 from case_files import Case, cases
+from command_line import run
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 def test_command_line(case: Case) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "shardgate", "verify", "-o", "json",
-         "-f", str(case.folder / "workload.yaml"), "--cluster", str(case.folder / "nodes.yaml")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = run("verify", "-o", "json", "-f", str(case.folder / "workload.yaml"), "--cluster", str(case.folder / "nodes.yaml"))
     shown = json.loads(result.stdout)
     assert (shown["outcome"], [each["code"] for each in shown["findings"]]) == (case.outcome, case.codes)
     assert result.returncode == (1 if case.answer == "refused" else 2 if case.outcome == "Undecided" else 0)

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from builders import T4, NodeBuilder, a_body, a_node, a_pod
-
-SHARDGATE = [sys.executable, "-m", "shardgate"]
+from command_line import run
 
 
 def write(path: Path, *bodies: dict[str, Any] | NodeBuilder) -> str:
@@ -19,19 +18,16 @@ def write(path: Path, *bodies: dict[str, Any] | NodeBuilder) -> str:
     return str(path)
 
 
-def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [*SHARDGATE, *arguments],
-        input=stdin, capture_output=True, text=True, check=False, timeout=60,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment},
-    )  # fmt: skip
-    assert "Traceback" not in result.stdout + result.stderr
-    return result
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> str:
     return write(tmp_path / "cluster.yaml", a_node())
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "shardgate"], [str(Path(sys.executable).with_name("shardgate"))]])
+def test_the_installed_command(tmp_path: Path, cluster: str, command: list[str]) -> None:
+    arguments = ["verify", "-f", write(tmp_path / "one.yaml", a_body()), "--cluster", cluster, "-o", "json"]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr, json.loads(result.stdout)["outcome"]) == (0, "", "Sound")
 
 
 def test_one_declaration_is_one_document_several_are_an_array(tmp_path: Path, cluster: str) -> None:
@@ -117,7 +113,8 @@ def test_an_unreachable_cluster_is_69(tmp_path: Path) -> None:
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u", "user": {}}],
         })
     )  # fmt: skip
-    assert run("verify", "-f", files, KUBECONFIG=str(kubeconfig)).returncode == 69
+    result = run("verify", "-f", files, KUBECONFIG=str(kubeconfig))
+    assert (result.returncode, "127.0.0.1:9" in result.stderr) == (69, True)
 
 
 @pytest.mark.parametrize(

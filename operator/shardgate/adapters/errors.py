@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)  # not frozen: Python itself sets an exception's traceback
 class DeclarationError(Exception):
     """One mistake in a declaration: the field as the user spelled it, and the problem."""
 

@@ -23,7 +23,7 @@ class ClusterUnreachable(Exception):
     """No answer from the API server, or no way to it is configured."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)  # not frozen: Python itself sets an exception's traceback
 class ApiError(Exception):
     """The API server answered with an error."""
 
@@ -50,7 +50,7 @@ class Cluster:
             if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
                 kubernetes_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the package has no types
             else:
-                kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # same
+                kubernetes_config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)  # type: ignore[no-untyped-call]  # same
         except (kubernetes_config.ConfigException, OSError, TypeError, ValueError, AttributeError) as error:
             problem = f"no cluster is configured: {error}"
             raise ClusterUnreachable(problem) from error

@@ -67,9 +67,11 @@ class WebhookServer:
             await self._reload_for_ever(context)
         finally:
             self.is_draining = True  # readiness turns first, the socket stays open while endpoints forget us
-            await asyncio.sleep(self._drain_seconds)
-            self.is_serving = False
-            await runner.cleanup()
+            try:
+                await asyncio.sleep(self._drain_seconds)
+            finally:  # told to stop a second time: at once, and still in order
+                self.is_serving = False
+                await runner.cleanup()
 
     async def _reload_for_ever(self, context: ssl.SSLContext) -> None:
         stamp = self._stamp()

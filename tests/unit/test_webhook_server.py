@@ -1,0 +1,158 @@
+"""The webhook server around a handler that fails, dawdles, or is being told to stop."""
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from controlplane.plane import Authority
+from controlplane.processes import free_ports
+from shardgate.shells import webhook_server as module
+from shardgate.shells.webhook_server import WebhookServer
+
+Answer = Callable[..., Awaitable[Any]]
+
+REVIEW = {
+    "apiVersion": "admission.k8s.io/v1",
+    "kind": "AdmissionReview",
+    "request": {
+        "uid": "u", "operation": "CREATE", "userInfo": {}, "object": {"metadata": {}},
+        "resource": {"group": "shardgate.io", "version": "v1alpha1", "resource": "inferencedeployments"},
+    },
+}  # fmt: skip
+ALLOWED = {"response": {"uid": "u", "allowed": True}}
+
+
+async def allow(*_: Any, **__: Any) -> Any:
+    return ALLOWED
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, answer: Answer, drain: float = 0
+) -> AsyncIterator[tuple[WebhookServer, str, Authority, asyncio.Task[None]]]:
+    authority = Authority(folder)
+    certificate, key = authority.issue("webhook")
+    (port,) = free_ports(1)
+    server = WebhookServer(
+        ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
+    )  # fmt: skip
+
+    async def run() -> None:
+        async for _ in server(answer):  # type: ignore[arg-type]
+            pass
+
+    task = asyncio.create_task(run())
+    try:
+        while not server.is_serving:
+            await asyncio.sleep(0.01)
+        yield server, f"https://127.0.0.1:{port}", authority, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def post(base: str, authority: Authority, path: str = "/validate?timeout=1s") -> tuple[int, str, dict[str, str]]:
+    context = ssl.create_default_context(cafile=str(authority.path))
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+        session.post(base + path, json=REVIEW) as response,
+    ):
+        return response.status, await response.text(), dict(response.headers)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 20))  # type: ignore[arg-type]
+
+
+def test_an_exception_that_kopf_took_for_a_refusal_is_http_500(tmp_path: Path) -> None:
+    async def denies(*_: Any, **__: Any) -> Any:
+        return {"response": {"uid": "u", "allowed": False, "status": {"code": 500, "message": "KeyError('secret')"}}}
+
+    async def test() -> None:
+        async with serving(tmp_path, denies) as (_, base, authority, _):
+            code, text, _ = await post(base, authority)
+            assert code == 500
+            assert "secret" not in text
+
+    run(test)
+
+
+def test_a_refusal_of_ours_stays_one(tmp_path: Path) -> None:
+    async def denies(*_: Any, **__: Any) -> Any:
+        return {"response": {"uid": "u", "allowed": False, "status": {"code": 422, "message": "no"}}}
+
+    async def test() -> None:
+        async with serving(tmp_path, denies) as (_, base, authority, _):
+            assert (await post(base, authority))[0] == 200
+
+    run(test)
+
+
+def test_an_answer_that_takes_too_long_is_cut_before_the_api_server_gives_up(tmp_path: Path) -> None:
+    async def dawdles(*_: Any, **__: Any) -> Any:
+        await asyncio.sleep(10)
+
+    async def test() -> None:
+        async with serving(tmp_path, dawdles) as (_, base, authority, _):
+            started = asyncio.get_running_loop().time()
+            assert (await post(base, authority))[0] == 504
+            assert asyncio.get_running_loop().time() - started < 1
+
+    run(test)
+
+
+def test_a_new_certificate_is_served_on_the_open_socket_and_a_broken_one_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CERTIFICATE_POLL_SECONDS", 0.05)
+
+    async def serial(base: str, authority: Authority) -> str:
+        context = ssl.create_default_context(cafile=str(authority.path))
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(base.rsplit(":", 1)[1]), ssl=context)
+        found = str(writer.get_extra_info("peercert")["serialNumber"])
+        writer.close()
+        await writer.wait_closed()
+        del reader
+        return found
+
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (_, base, authority, _):
+            first = await serial(base, authority)
+            (tmp_path / "webhook.crt").write_text("half a certif")
+            await asyncio.sleep(0.3)
+            assert await serial(base, authority) == first
+            authority.issue("webhook")
+            while await serial(base, authority) == first:
+                await asyncio.sleep(0.05)
+            assert (await post(base, authority))[0] == 200
+
+    run(test)
+
+
+def test_it_answers_while_it_drains_and_asks_clients_to_go(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path, allow, drain=1.5) as (server, base, authority, task):
+            assert (await post(base, authority))[2].get("Connection") != "close"
+            task.cancel()
+            while not server.is_draining:
+                await asyncio.sleep(0.01)
+            code, _, headers = await post(base, authority)
+            assert (code, headers.get("Connection")) == (200, "close")
+
+    run(test)
+
+
+def test_it_knows_when_its_certificate_expires(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (server, *_):
+            assert server.not_after is not None
+            assert server.not_after > datetime.datetime.now(datetime.UTC).timestamp()
+
+    run(test)
