@@ -30,9 +30,9 @@ $(UV):
 demo: venv ## both reference deployments on a real control plane, step by step (ARGS=--keep leaves it running)
 	@$(PYTHON) deploy/local/demo.py $(ARGS)
 
-test: venv ## all tests, on a real control plane (ARGS are pytest's)
+test: venv ## all tests, on real control planes, two at a time (ARGS are pytest's)
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv ## style, types, layers, generated files
 	@.venv/bin/ruff check .
