@@ -111,7 +111,9 @@ def test_the_status_of_a_sound_declaration() -> None:
     ("disclosure", "node"), [(Disclosure.NODES, "node-a"), (Disclosure.POOLS, "H100-80GB-HBM3"), (Disclosure.NONE, "")]
 )
 def test_what_a_tenant_may_see_of_nodes(disclosure: Disclosure, node: str) -> None:
-    assert status(a_node(), policy=Policy(disclosure=disclosure))["placement"][0]["node"] == node
+    shown = status(a_node(), policy=Policy(disclosure=disclosure))
+    assert shown["placement"][0]["node"] == node
+    assert ("H100" in shown["summary"]) is (disclosure is not Disclosure.NONE)
 
 
 def test_nothing_new_is_not_written() -> None:

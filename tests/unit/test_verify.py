@@ -190,6 +190,12 @@ def test_what_may_come_back_is_waiting_even_when_closed(node: NodeBuilder, why: 
     assert why in message(verdict, "NodesUnavailable")
 
 
+def test_a_cordoned_node_is_left_out_as_cordoned_not_as_tainted() -> None:
+    verdict = judged(a_node().cordoned(), a_node("b", gpus=4))
+    assert verdict.placement is not None
+    assert verdict.placement.excluded_summary() == "2 nodes: 1 cordoned, 1 too few free GPUs"
+
+
 def test_a_pod_that_tolerates_a_cordon_goes_there() -> None:
     toleration = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}
     assert judged(a_node().cordoned(), placement={"tolerations": [toleration]}).outcome is Outcome.SOUND

@@ -5,7 +5,7 @@ from typing import Any
 
 from shardgate.adapters.report import aspect_labels, digest_of, disclosed_node
 from shardgate.domain.declaration import Declaration
-from shardgate.domain.policy import Policy
+from shardgate.domain.policy import Disclosure, Policy
 from shardgate.domain.units import gib
 from shardgate.domain.verdict import Finding, Outcome, Verdict
 
@@ -27,14 +27,14 @@ def annotations(verdict: Verdict) -> dict[str, str | None]:
     }
 
 
-def summary(declaration: Declaration, verdict: Verdict) -> str:
+def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure = Disclosure.POOLS) -> str:
     """The verdict in one line."""
     label = declaration.strategy.label
     if verdict.findings:
         worst = verdict.findings[0].message
         return _cut(worst if worst.startswith(label) else f"{label}: {worst}")
     where = ""
-    if verdict.placement and verdict.placement.pods:
+    if verdict.placement and verdict.placement.pods and disclosure is not Disclosure.NONE:
         pools = sorted({pod.pool for pod in verdict.placement.pods if pod.pool})
         where = f" on {verdict.required.gpus} x {', '.join(pools)}"
     weights = ""
@@ -54,7 +54,7 @@ def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdic
         "aspects": aspect_labels(verdict.aspects),
         "score": verdict.score,
         "strategy": declaration.strategy.label,
-        "summary": summary(declaration, verdict),
+        "summary": summary(declaration, verdict, policy.disclosure),
         "required": {
             "gpus": required.gpus,
             "gpusPerReplica": required.gpus_per_replica,
@@ -88,14 +88,14 @@ def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdic
         "alternatives": [],
         "conditions": [
             _condition(stored.get(kind), kind, value, reason, message, generation, now)
-            for kind, value, reason, message in _conditions(declaration, verdict)
+            for kind, value, reason, message in _conditions(declaration, verdict, policy.disclosure)
         ],
         "digest": digest_of(body.get("spec") or {}, verdict, policy),
     }
 
 
-def _conditions(declaration: Declaration, verdict: Verdict) -> list[tuple[str, str, str, str]]:
-    line = summary(declaration, verdict)
+def _conditions(declaration: Declaration, verdict: Verdict, disclosure: Disclosure) -> list[tuple[str, str, str, str]]:
+    line = summary(declaration, verdict, disclosure)
     match verdict.outcome:
         case Outcome.WAITING | Outcome.UNSOUND:
             feasible = "False"

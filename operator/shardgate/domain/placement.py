@@ -197,7 +197,9 @@ def place(
     idle_room = 0
     excluded: dict[Reason, list[str]] = defaultdict(list)
     for group in groups:
-        reason = node_filter.reason_against(group) or node_filter.state_reason(group)
+        reason = node_filter.reason_against(group)
+        if reason in (None, Reason.TAINT):  # the taint that comes with a cordon or a failure says less than the state
+            reason = node_filter.state_reason(group) or reason
         if reason is None and id(group.shape) in left_out:
             reason = Reason.MEMORY
         if reason is not None:
