@@ -171,7 +171,7 @@ class Operator:
 def _operator() -> Operator:
     try:
         return Operator(read_config(os.environ))
-    except (ConfigError, ClusterUnreachable) as error:
+    except (ConfigError, ClusterUnreachable, OSError) as error:  # OSError: a port that is taken
         sys.exit(f"shardgate: {error}")
 
 
@@ -213,4 +213,4 @@ async def validate(*, body: kopf.Body, warnings: list[str], **more: Any) -> None
 async def mutate(*, body: kopf.Body, patch: kopf.Patch, **more: Any) -> None:
     """Our annotations."""
     if more["operation"] in ("CREATE", "UPDATE"):
-        operator.admission.mutate(body, patch)
+        operator.admission.mutate(body, more["old"], patch)

@@ -103,7 +103,6 @@ def test_defaults_are_set_for_widths_replicas_resource_and_scheduler_and_for_not
     spec = _applied(installed, body)
     assert spec["strategy"] == {
         "tensor": 1, "pipeline": 1, "data": 1, "prefillContext": 1, "decodeContext": 1,
-        "expertParallel": False, "attentionData": False, "loadBalancing": "internal",
     }  # fmt: skip
     assert spec["replicas"] == 1
     assert spec["gpus"] == {"resource": "nvidia.com/gpu"}

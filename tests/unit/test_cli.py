@@ -171,6 +171,35 @@ def test_a_name_that_is_no_text_is_a_named_mistake(tmp_path: Path, cluster: str)
     assert "metadata.name: needs text, not 123" in result.stderr
 
 
-@pytest.mark.parametrize("memory", ["0Gi", "-5Gi", "1e400", "lots"])
+@pytest.mark.parametrize("memory", ["0Gi", "-5Gi", "1e400", "NaN", "lots"])
 def test_memory_that_makes_no_sense_is_a_usage_error(tmp_path: Path, memory: str) -> None:
     assert run("verify", "-f", write(tmp_path / "w.yaml", a_body()), "--gpus", f"8xFoo@{memory}").returncode == 64
+
+
+def test_a_made_up_node_is_labelled_as_feature_discovery_would(tmp_path: Path) -> None:
+    small = {"model": {"name": "meta-llama/Llama-3.2-1B-Instruct"}, "strategy": {"tensor": 1, "pipeline": 1}, "gpus": {"perPod": 1}}
+    body = a_body(**small, placement={"nodeSelector": {"nvidia.com/gpu.product": "Tesla-T4"}})
+    assert run("verify", "-f", write(tmp_path / "w.yaml", body), "--gpus", "1xTesla-T4").returncode == 0
+
+
+def test_a_node_list_as_the_api_serves_it(tmp_path: Path) -> None:
+    item = {key: value for key, value in a_node().body.items() if key not in ("kind", "apiVersion")}
+    nodes = write(tmp_path / "n.yaml", {"apiVersion": "v1", "kind": "NodeList", "items": [item]})
+    assert run("verify", "-f", write(tmp_path / "w.yaml", a_body()), "--cluster", nodes).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": ["a"]}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": "none"}},
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "x"}, "status": {"allocatable": {"nvidia.com/gpu": "NaN"}}},
+        {"apiVersion": "shardgate.io/v1alpha1", "kind": "VerificationPolicy", "metadata": {"name": "x"}, "spec": {"mode": 1}},
+    ],
+    ids=lambda bad: bad["kind"],
+)
+def test_bad_objects_of_every_kind_are_named(tmp_path: Path, bad: dict[str, Any]) -> None:
+    nodes = write(tmp_path / "n.yaml", bad, a_node())
+    result = run("verify", "-f", write(tmp_path / "w.yaml", a_body()), "--cluster", nodes)
+    assert result.returncode == 65
+    assert f"n.yaml, document 1: {bad['kind']} x: " in result.stderr

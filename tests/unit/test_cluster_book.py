@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders import GPU, NodeBuilder, a_book, a_node, a_pod
+from builders import GPU, H100, NodeBuilder, a_book, a_node, a_pod
 from shardgate.adapters.cluster_book import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS, ClusterBook
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
@@ -110,6 +110,23 @@ def test_a_node_that_says_it_is_being_worked_on_is_believed_however_long() -> No
     put(book, down, 10)
     node = only(book, 10 + 2 * TRANSITION_SECONDS)
     assert (node.state, node.allocatable[GPU]) == (NodeState.IN_TRANSITION, 8)
+
+
+def test_labels_of_the_gpu_operator_do_not_pass_for_feature_discoverys() -> None:
+    """The operator's own labels stay while GPU Feature Discovery restarts."""
+    own = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.deploy.driver": "true"}
+    book = a_book(a_node(labels={**H100, **own}))
+    put(book, a_node(labels=own), 10)
+    assert only(book, 11).shape.gpu.product == "H100-80GB-HBM3"
+
+
+def test_another_plugins_restart_is_no_business_of_the_gpus() -> None:
+    nodes = [a_node(), a_node()]
+    for node, count in zip(nodes, ("1", "0"), strict=True):
+        node.body["status"]["allocatable"]["rdma/hca"] = count
+    book = a_book(nodes[0])
+    put(book, nodes[1].allocatable(7), 10)
+    assert (only(book, 11).state, only(book, 11).allocatable[GPU]) == (NodeState.USABLE, 7)
 
 
 def test_feature_labels_that_vanish_as_a_whole_are_remembered_too() -> None:

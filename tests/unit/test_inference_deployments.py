@@ -97,3 +97,28 @@ def test_aliases_are_the_same_model() -> None:
         model = read_inference_deployment(a_body(model={"name": name})).model
         assert isinstance(model, ModelArchitecture)
         assert model.parameters == 70_553_706_496
+
+
+@pytest.mark.parametrize("status", ["x", [], {"required": [1]}, {"required": {"pods": 1}}, {"required": {"gpus": "8", "pods": 0}}])
+def test_a_status_that_makes_no_sense_is_none(status: object) -> None:
+    body = a_body(gpus=None)
+    body["status"] = status
+    assert read_inference_deployment(body).gpus.per_pod is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"strategy": {"tensor": "2"}}, "spec.strategy.tensor"),
+        ({"strategy": {"pipeline": True}}, "spec.strategy.pipeline"),
+        ({"strategy": {"expertParallel": "no"}}, "spec.strategy.expertParallel"),
+        ({"engine": {"memoryUtilization": "0.9"}}, "spec.engine.memoryUtilization"),
+        ({"placement": {"requests": {"cpu": 1.5}}}, "spec.placement.requests.cpu"),
+    ],
+)
+def test_values_of_another_type_are_mistakes_as_on_the_api_server(changes: dict[str, Any], path: str) -> None:
+    assert set(mistakes(**changes)) == {path}
+
+
+def test_null_is_not_there() -> None:
+    assert read_inference_deployment(a_body(strategy={"tensor": None, "expert": None})).strategy.tensor == 1

@@ -179,6 +179,14 @@ def test_a_stream_that_is_accepted_and_silent_is_nothing_heard(monkeypatch: pyte
     assert reflector.health.broken_seconds() > 0.1
 
 
+def test_watches_that_end_at_once_are_not_opened_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PAUSE_SECONDS", 0.2)
+    server = Server(lists=[page(10)], watches=[[]])
+    _, reflector = follow(server, lambda _, reflector: reflector.health.restarts.get("short", 0) >= 4)
+    assert len(server.versions()) <= 6
+    assert reflector.health.broken_since is not None
+
+
 def test_bookmarks_are_heard_and_move_the_place_to_resume() -> None:
     server = Server(lists=[page(10)], watches=[[event("BOOKMARK", node("", 50))], QUIET])
     follow(server, lambda _, __: len(server.versions()) >= 2)

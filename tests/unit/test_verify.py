@@ -380,6 +380,28 @@ def test_labelled_gpus_without_a_plugin_yet_are_waited_for() -> None:
     assert outcomes(judged(node)) == {"NodesUnavailable": Outcome.WAITING}
 
 
+def test_labelled_gpus_that_a_plugin_counts_as_none_are_waited_for() -> None:
+    node = a_node().allocatable(0).label("nvidia.com/gpu.count", "8")
+    node.body["status"]["capacity"][GPU] = "0"
+    verdict = judged(node)
+    assert outcomes(verdict) == {"NodesUnavailable": Outcome.WAITING}
+    assert "8 GPUs on nodes in transition" in message(verdict, "NodesUnavailable")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["ebs.csi.aws.com/agent-not-ready", "node.cilium.io/agent-not-ready", "cloud.google.com/impending-node-termination",
+     "aws-node-termination-handler/spot-itn", "karpenter.sh/unregistered", "node.kubernetes.io/disk-pressure"],
+)  # fmt: skip
+def test_taints_that_pass_are_waited_out(key: str) -> None:
+    assert outcomes(judged(a_node().tainted(key))) == {"NodesUnavailable": Outcome.WAITING}
+
+
+def test_a_size_that_no_node_could_choose_is_not_chosen() -> None:
+    empty = verify(a_declaration(gpus=None), Inventory(groups=(), nodes_seen=0), OWN_KIND)
+    assert (empty.required.gpus, empty.required.gpus_per_pod, empty.required.pods_per_replica) == (8, None, None)
+
+
 def test_no_replicas_need_no_memory_either() -> None:
     assert judged(a_node(gpus=1, labels=T4), replicas=0).outcome is Outcome.SOUND
 

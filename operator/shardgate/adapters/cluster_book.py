@@ -11,7 +11,7 @@ its last known labels.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from shardgate.adapters.gpus import known_gpus
+from shardgate.adapters.gpus import is_gpu, known_gpus
 from shardgate.adapters.nodes import NodeObject, Shapes, read_node
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
@@ -33,6 +33,19 @@ TRANSITION_SECONDS = 15 * 60
 LABELS_KEPT_SECONDS = 24 * 3600
 LABELLERS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "feature.node.kubernetes.io/")
 """Prefixes of labels that a labeller writes, and takes away as a whole while it is replaced."""
+
+
+OPERATORS_LABELS = (
+    "nvidia.com/gpu.present",
+    "nvidia.com/gpu.deploy.",
+    "nvidia.com/gpu.workload.",
+    "nvidia.com/gpu-driver-upgrade",
+    "nvidia.com/mig.config",
+    "nvidia.com/device-plugin.config",
+    "nvidia.com/vgpu.config",
+    "nvidia.com/dra-kubelet-plugin",
+)
+"""Written by the GPU Operator itself: they stay while GPU Feature Discovery's are away."""
 
 
 @dataclass(slots=True)
@@ -139,9 +152,9 @@ class ClusterBook:
         vanished = {
             key: value
             for prefix in LABELLERS
-            if not any(key.startswith(prefix) for key in shape.labels)
+            if not any(_is_labellers(key, prefix) for key in shape.labels)
             for key, value in before.labels.items()
-            if key.startswith(prefix)
+            if _is_labellers(key, prefix)
         }
         if not vanished:
             known.labels_missing_since = None
@@ -303,7 +316,7 @@ class ClusterBook:
             still = now - known.gone_since < GONE_COUNTS_SECONDS
             return replace(known.good, state=NodeState.GONE, unavailable_gpus={}) if still else None
         if known.gpus_missing_since is not None:
-            says_so = stated is not None and stated.state is NodeState.IN_TRANSITION
+            says_so = stated is not None and stated.state is NodeState.IN_TRANSITION and not stated.unavailable_gpus
             if says_so or now - known.gpus_missing_since < TRANSITION_SECONDS:
                 return replace(known.good, state=NodeState.IN_TRANSITION, unavailable_gpus={})
             return stated
@@ -312,14 +325,18 @@ class ClusterBook:
         return known.good
 
 
+def _is_labellers(key: str, prefix: str) -> bool:
+    return key.startswith(prefix) and not key.startswith(OPERATORS_LABELS)
+
+
 def _devices(node: Node) -> dict[str, int]:
     """Devices that a pod could get there."""
     return {name: amount for name, amount in node.allocatable.items() if amount > 0 and is_device(name)}
 
 
 def _lost_devices(before: Node, now: Node) -> bool:
-    """A kind of device went to zero, and its vendor registered no other: a plugin is away, nothing was rebuilt."""
-    had, has = _devices(before), _devices(now)
+    """A kind of GPU went to zero, and its vendor registered no other: a plugin is away, nothing was rebuilt."""
+    had, has = ({name for name in _devices(node) if is_gpu(name)} for node in (before, now))
     lost = {name.partition("/")[0] for name in had if name not in has}
     new = {name.partition("/")[0] for name in has if name not in had}
     return bool(lost - new)

@@ -21,6 +21,13 @@ def _by_product() -> dict[str, dict[str, object]]:
     return {normalised(product).lower(): row for row in table("gpus")["gpus"] for product in row["products"]}
 
 
+def label_of(product: str) -> str:
+    """How ``nvidia.com/gpu.product`` spells it: as in the table, or with the vendor's prefix."""
+    row = _by_product().get(normalised(product).lower())
+    spellings = row["products"] if row else []
+    return next((each for each in spellings if normalised(each).lower() == normalised(product).lower()), f"NVIDIA-{product}")  # type: ignore[attr-defined]  # names
+
+
 def gpu_of(product: str | None, memory: Bytes | None) -> Gpu:
     """A whole GPU of this product; memory from the table where nothing nearer tells it."""
     if product is None:

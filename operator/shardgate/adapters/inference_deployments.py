@@ -17,6 +17,7 @@ from shardgate.api.inference_deployment import (
     Gpus,
     InferenceDeployment,
     InferenceDeploymentSpec,
+    LoadBalancing,
     PodPlacement,
     Strategy,
 )
@@ -40,7 +41,7 @@ def read_inference_deployment(body: Mapping[str, Any]) -> Declaration:
     Raises an ``ExceptionGroup`` of ``DeclarationError``, all mistakes at once.
     """
     try:
-        stated = InferenceDeployment.model_validate({"spec": body.get("spec")})
+        stated = InferenceDeployment.read(body.get("spec"))
     except ValidationError as error:
         raise problems_of(error) from None
     spec = stated.spec
@@ -150,12 +151,12 @@ def _strategy(stated: Strategy) -> ParallelStrategy:
         pipeline=stated.pipeline,
         data=stated.data,
         data_local=stated.data_local,
-        expert_parallel=stated.expert_parallel,
+        expert_parallel=bool(stated.expert_parallel),
         expert=stated.expert,
         prefill_context=stated.prefill_context,
         decode_context=stated.decode_context,
-        attention_data=stated.attention_data,
-        load_balancing=stated.load_balancing.value,
+        attention_data=bool(stated.attention_data),
+        load_balancing=(stated.load_balancing or LoadBalancing.INTERNAL).value,
         layers_per_stage=tuple(stated.layers_per_stage) if stated.layers_per_stage else None,
     )
 
@@ -170,11 +171,16 @@ def _gpus(stated: Gpus, body: Mapping[str, Any]) -> GpuWish:
 
 def _kept_per_pod(body: Mapping[str, Any]) -> int | None:
     """An unset ``perPod`` keeps the value that was chosen first, until the spec changes."""
-    status, metadata = body.get("status") or {}, body.get("metadata") or {}
-    required = status.get("required") or {}
-    if status.get("observedGeneration") != metadata.get("generation") or not required.get("pods"):
+    status, metadata = body.get("status"), body.get("metadata") or {}
+    if not isinstance(status, Mapping):
         return None
-    return int(required["gpus"]) // int(required["pods"]) or None
+    required = status.get("required")
+    if not isinstance(required, Mapping) or status.get("observedGeneration") != metadata.get("generation"):
+        return None
+    gpus, pods = required.get("gpus"), required.get("pods")
+    if not isinstance(gpus, int) or not isinstance(pods, int) or pods < 1:
+        return None
+    return gpus // pods or None
 
 
 def _placement(stated: PodPlacement) -> PlacementWish:

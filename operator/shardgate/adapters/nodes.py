@@ -112,10 +112,11 @@ def read_node(node: NodeObject, shapes: Shapes) -> Node | None:
         return None
     unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in devices}
     state = _state(node)
-    if GPU_PRODUCT in labels and not any(name.startswith(NVIDIA) for name in devices):
+    labelled = _labelled_count(labels) if GPU_PRODUCT in labels else 0
+    if labelled and not any(name.startswith(NVIDIA) and capacity.get(name, 0) > 0 for name in devices):
         # Labelled by GPU Feature Discovery, and no device plugin has registered (yet, or since a restart).
         state = NodeState.IN_TRANSITION if state is NodeState.USABLE else state
-        unavailable["nvidia.com/gpu"] = _labelled_count(labels)
+        unavailable["nvidia.com/gpu"] = labelled
     kept = {key: value for key, value in labels.items() if key not in _OWN_LABELS}
     taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
     return Node(

@@ -30,7 +30,7 @@ def is_policy(body: Mapping[str, Any]) -> bool:
 def read_policy(body: Mapping[str, Any]) -> StatedPolicy:
     """The fields that the policy states. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
     try:
-        spec = VerificationPolicy.model_validate({"spec": body.get("spec")}).spec
+        spec = VerificationPolicy.read(body.get("spec")).spec
     except ValidationError as error:
         raise problems_of(error) from None
     selector = spec.namespace_selector or NamespaceSelector()

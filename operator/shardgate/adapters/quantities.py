@@ -28,7 +28,7 @@ def _exact(text: str) -> Decimal:
 def whole(resource: str, value: str | float, *, up: bool = False) -> int:
     """A quantity as a whole number; rounded down for what a node has, up for what a pod asks."""
     exact = _exact(str(value))
-    if not abs(exact) <= _LARGEST:
+    if not exact.is_finite() or abs(exact) > _LARGEST:
         problem = f"{value!r} is out of range"
         raise QuantityError(problem)
     exact *= 1000 if resource == "cpu" else 1

@@ -58,7 +58,7 @@ def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdic
         "required": {
             "gpus": required.gpus,
             "gpusPerReplica": required.gpus_per_replica,
-            "pods": required.pods_per_replica * declaration.replicas,
+            "pods": None if required.pods_per_replica is None else required.pods_per_replica * declaration.replicas,
         },
         "available": {
             "gpus": hardware.gpus_installed if hardware else None,
@@ -155,13 +155,18 @@ def is_worth_writing(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
     """
     if not stored or stored.get("observedGeneration") != fresh["observedGeneration"]:
         return True
-    if any(stored.get(key) != fresh[key] for key in ("outcome", "strategy", "required", "aspects")):
+    if any(stored.get(key) != _without_nulls(fresh[key]) for key in ("outcome", "strategy", "required", "aspects")):
         return True
     before, after = stored.get("score"), fresh["score"]
     if (before is None) != (after is None) or (before is not None and abs(before - after) >= SCORE_STEP):
         return True
     codes = [[each["code"] for each in findings or ()] for findings in (stored.get("findings"), fresh["findings"])]
     return codes[0] != codes[1] or bool(stored.get("placement")) != bool(fresh["placement"])
+
+
+def _without_nulls(value: Any) -> Any:
+    """As the API server keeps it."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
 
 def _cut(text: str) -> str:

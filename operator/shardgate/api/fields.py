@@ -1,10 +1,11 @@
 """What our resources' fields have in common: strict models, and rules kept twice (CEL and Python)."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
@@ -16,10 +17,10 @@ MAX_RANKS = 65536
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Quantity = Annotated[
     str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
     Field(
         pattern=r"^[0-9]+(\.[0-9]+)?(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][-+]?[0-9]{1,3})?$",
         max_length=32,
-        coerce_numbers_to_str=True,
         json_schema_extra={"x-kubernetes-int-or-string": True},
     ),
 ]
@@ -40,12 +41,24 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
+UNREAD = frozenset({"config", "affinity"})
+"""Fields that keep whatever stands in them."""
+
+
 class ApiModel(BaseModel):
     """camelCase on the wire, unknown fields refused, rules checked."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
     rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def read(cls, spec: Any) -> Self:
+        """From a manifest's ``spec``, as strict as the API server: text is no number, and null is not there.
+
+        Raises pydantic's ``ValidationError``.
+        """
+        return cls.model_validate_json(json.dumps({"spec": _present(spec)}, default=dict), strict=True)
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
@@ -63,3 +76,10 @@ class ApiModel(BaseModel):
                 ],
             )
         return self
+
+
+def _present(value: Any) -> Any:
+    """Without nulls, which the API server drops."""
+    if isinstance(value, Mapping):
+        return {key: each if key in UNREAD else _present(each) for key, each in value.items() if each is not None}
+    return [_present(each) for each in value] if isinstance(value, list | tuple) else value

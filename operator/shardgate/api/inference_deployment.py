@@ -185,13 +185,13 @@ class Strategy(ApiModel):
             holds=lambda s: s.tensor % s.decode_context == 0,
         ),
         Rule(
-            cel="!self.attentionData || self.tensor % self.data == 0",
+            cel="!has(self.attentionData) || !self.attentionData || self.tensor % self.data == 0",
             message="with attentionData the data ranks split the tensor group, so data must divide tensor",
             field=".data",
             holds=lambda s: not s.attention_data or s.tensor % s.data == 0,
         ),
         Rule(
-            cel="!self.expertParallel || !has(self.expert)",
+            cel="!has(self.expertParallel) || !self.expertParallel || !has(self.expert)",
             message="state expertParallel (vLLM) or a width in expert (SGLang, TensorRT-LLM), not both",
             field=".expert",
             holds=lambda s: not s.expert_parallel or s.expert is None,
@@ -204,9 +204,10 @@ class Strategy(ApiModel):
         Width, Field(description="Data-parallel ranks: each holds attention of its own for its share of the requests.")
     ] = 1
     data_local: Annotated[Width | None, Field(description="Data ranks per pod. Unset: as many as the pod's GPUs hold.")] = None
-    expert_parallel: Annotated[bool, Field(description="Experts are spread over tensor x data x prefillContext ranks (vLLM).")] = (
-        False
-    )
+    expert_parallel: Annotated[
+        bool | None,
+        Field(description="Experts are spread over tensor x data x prefillContext ranks (vLLM). Unset: no."),
+    ] = None
     expert: Annotated[
         Width | None,
         Field(
@@ -217,12 +218,13 @@ class Strategy(ApiModel):
     prefill_context: Annotated[Width, Field(description="Context-parallel ranks of prefill; they multiply the tensor ranks.")] = 1
     decode_context: Annotated[Width, Field(description="Context-parallel ranks of decode; they re-use the tensor ranks.")] = 1
     attention_data: Annotated[
-        bool, Field(description="Data ranks split the tensor group instead of multiplying it (SGLang, TensorRT-LLM).")
-    ] = False
+        bool | None,
+        Field(description="Data ranks split the tensor group instead of multiplying it (SGLang, TensorRT-LLM). Unset: no."),
+    ] = None
     load_balancing: Annotated[
-        LoadBalancing,
-        Field(description="Who spreads requests over data ranks; external: this object is one data rank."),
-    ] = LoadBalancing.INTERNAL
+        LoadBalancing | None,
+        Field(description="Who spreads requests over data ranks; external: this object is one data rank. Unset: internal."),
+    ] = None
     layers_per_stage: Annotated[
         list[Annotated[int, Field(ge=1, le=MAX_LAYERS)]] | None,
         Field(min_length=1, max_length=256, description="Layers of each pipeline stage. Unset: as the engine splits them."),

@@ -17,13 +17,15 @@ UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
 PASSING_TAINT_PREFIXES = (
     "node.kubernetes.io/",
     "node.cloudprovider.kubernetes.io/",
-    "node.cilium.io/",
     "karpenter.sh/",
+    "aws-node-termination-handler/",
     "ToBeDeletedByClusterAutoscaler",
     "DeletionCandidateOfClusterAutoscaler",
 )
-"""Taints that controllers set and lift by themselves as a node starts, fails, drains or goes (Kubernetes
-well-known taints; Cilium, Karpenter and Cluster Autoscaler start-up and scale-down taints)."""
+PASSING_TAINT_WORDS = ("not-ready", "notready", "startup", "start-up", "initializ", "impending", "termination")
+"""Taints that controllers set and lift by themselves as a node starts, fails, drains or goes: Kubernetes' well-known
+ones, Karpenter's and Cluster Autoscaler's, and those that say so in their key, as ``node.cilium.io/agent-not-ready``,
+``ebs.csi.aws.com/agent-not-ready`` and ``cloud.google.com/impending-node-termination`` do."""
 
 
 class NodeState(StrEnum):
@@ -62,7 +64,8 @@ class Taint:
     @property
     def is_passing(self) -> bool:
         """Set and lifted by controllers, not a decision of the node's owner."""
-        return self.key.startswith(PASSING_TAINT_PREFIXES)
+        key = self.key.lower()
+        return self.key.startswith(PASSING_TAINT_PREFIXES) or any(word in key for word in PASSING_TAINT_WORDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,11 +183,12 @@ def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> tuple[PodSh
         ranks_per_pod=-(-group_ranks // pods_per_group),
         ranks_per_replica=ranks,
     )
+    is_chosen = wish.per_pod is not None or bool(nodes)
     required = Requirement(
         gpus_per_replica=per_pod * pods,
         gpus=per_pod * pods * declaration.replicas,
-        pods_per_replica=pods,
-        gpus_per_pod=per_pod,
+        pods_per_replica=pods if is_chosen else None,
+        gpus_per_pod=per_pod if is_chosen else None,
     )
     return shape, required
 

@@ -116,8 +116,9 @@ class Requirement:
 
     gpus_per_replica: int
     gpus: int
-    pods_per_replica: int
+    pods_per_replica: int | None
     gpus_per_pod: int | None
+    """Both unknown where the size is left to us and no node is there to choose it by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ def _assumptions(situation: Situation) -> list[Assumption]:
                 why="KV cache, activations and the engine's own overheads are not modelled yet",
             )
         )
-    if declaration.gpus.per_pod is None:
+    if declaration.gpus.per_pod is None and situation.required.gpus_per_pod is not None:
         assumed.append(
             Assumption(
                 field="spec.gpus.perPod",

@@ -123,8 +123,9 @@ def _objects(where: str, value: object) -> Iterator[Document | Unreadable]:
         return
     kind = value.get("kind")
     if isinstance(kind, str) and kind.endswith("List") and isinstance(value.get("items"), list):
-        for index, item in enumerate(value["items"]):
-            yield from _objects(f"{where}, item {index + 1}", item)
+        inherited = {} if kind == "List" else {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")}
+        for index, item in enumerate(value["items"]):  # a NodeList's items need not say that they are Nodes
+            yield from _objects(f"{where}, item {index + 1}", {**inherited, **item} if isinstance(item, dict) else item)
         return
     if not isinstance(kind, str) or not isinstance(value.get("apiVersion"), str):
         missing = " and ".join(key for key in ("apiVersion", "kind") if not isinstance(value.get(key), str))

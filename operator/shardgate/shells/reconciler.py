@@ -58,8 +58,8 @@ class Reconciler:
         self._due: dict[str, float] = {}
         """uid -> when to judge it, by the monotonic clock."""
         self._failures: dict[str, int] = {}
-        self._mismatched: set[str] = set()
-        """uids seen to become worse; conditions tell it after a restart, but only to the second."""
+        self._mismatched: dict[str, bool] = {}
+        """uid -> whether it was seen to become worse; conditions tell it after a restart, but only to the second."""
         self._examples: dict[str, set[str]] = {}
         """uid -> nodes of the example that stands in its status."""
         self._wake = asyncio.Event()
@@ -76,7 +76,7 @@ class Reconciler:
         """A declaration was deleted."""
         for known in (self._bodies, self._declarations, self._due, self._failures):
             known.pop(uid, None)
-        self._mismatched.discard(uid)
+        self._mismatched.pop(uid, None)
         self._examples.pop(uid, None)
         self._wake.set()
 
@@ -184,16 +184,31 @@ class Reconciler:
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{metadata['namespace']}/inferencedeployments/{metadata['name']}"
         present = metadata.get("annotations") or {}
         wanted = {name: value for name, value in marks.items() if present.get(name) != value}
-        if wanted and self._lease.is_held():
+        says_new = is_worth_writing(before, status) or self._example_broke(uid, placement)
+        if (wanted or says_new) and not self._lease.is_held():
+            self._due[uid] = time.monotonic()  # whoever leads next has this to write
+            return
+        if wanted:
             patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": wanted}}
-            body = self._bodies[uid] = await self._write("PATCH", path, "inferencedeployments", patch)
-        if (is_worth_writing(before, status) or self._example_broke(uid, placement)) and self._lease.is_held():
+            answer = await self._write("PATCH", path, "inferencedeployments", patch)
+            if not self._take(uid, body, answer):
+                return
+            body = answer
+        if says_new:
             patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
-            self._bodies[uid] = await self._write("PATCH", f"{path}/status", "inferencedeployments/status", patch)
+            answer = await self._write("PATCH", f"{path}/status", "inferencedeployments/status", patch)
+            self._take(uid, body, answer)
             self._examples[uid] = {pod.node for pod in placement.pods} if placement else set()
             self._note_mismatch(uid, before.get("outcome"), status["outcome"])
             if before.get("outcome") != status["outcome"]:
-                await self._tell(body, status)
+                await self._tell(answer, status)
+
+    def _take(self, uid: str, started_from: Json, answer: Json) -> bool:
+        """Keep what our write made of the object, unless the watch brought something newer, or its end, meanwhile."""
+        if self._bodies.get(uid) is not started_from:
+            return False
+        self._bodies[uid] = answer
+        return True
 
     def _example_broke(self, uid: str, placement: Placement | None) -> bool:
         """A node of the example that stands in the status takes the pods no more."""
@@ -205,9 +220,13 @@ class Reconciler:
     def _note_mismatch(self, uid: str, before: str | None, now: str) -> None:
         """A declaration that was better once and is Waiting or Unsound now."""
         if now not in _BAD:
-            self._mismatched.discard(uid)
+            self._mismatched[uid] = False
         elif before is not None and Outcome[before.upper()] < Outcome[now.upper()]:
-            self._mismatched.add(uid)
+            self._mismatched[uid] = True
+
+    def _is_mismatch(self, uid: str, status: Json) -> bool:
+        """As seen by this process; where it saw no change, as the conditions tell."""
+        return self._mismatched.get(uid, is_mismatch(status))
 
     def _declaration(self, uid: str, body: Json) -> Declaration:
         version = body["metadata"]["resourceVersion"]
@@ -250,7 +269,7 @@ class Reconciler:
         self._metrics.leader.set(leading)
         standing = {uid: body.get("status") or {} for uid, body in self._bodies.items()} if leading else {}
         self._metrics.observe_declarations(
-            (status["outcome"], _codes(status) if uid in self._mismatched or is_mismatch(status) else ())
+            (status["outcome"], _codes(status) if self._is_mismatch(uid, status) else ())
             for uid, status in standing.items()
             if status.get("outcome")
         )

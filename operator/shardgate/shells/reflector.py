@@ -29,6 +29,7 @@ HOLDS_AFTER_SECONDS = 5.0
 """A watch that has lasted this long is not about to fail for the reason that its forerunner did."""
 MAX_PAUSE_SECONDS = 15.0
 MAX_DOUBLINGS = 6
+SHORT_WATCH_SECONDS = 1.0
 HTTP_GONE = 410
 
 T = TypeVar("T")
@@ -165,8 +166,10 @@ class Reflector(Generic[T]):
             try:
                 if not self._version:
                     self._version = await self._relist()
-                await self._watch()
-                failures = 0
+                if await self._watch():
+                    failures = 0
+                    continue
+                self.health.broke(f"{self.name}: the watch ended at once", "short")
             except _ListAgain as doubt:
                 self._version = ""
                 self.health.broke(f"{self.name}: {doubt}, listing again", "relist")
@@ -184,8 +187,6 @@ class Reflector(Generic[T]):
                 log.exception("%s: unexpected, listing again", self.name)
                 self._version = ""
                 self.health.broke(f"{self.name}: internal error, see the log", "internal")
-            else:
-                continue
             failures = min(failures + 1, MAX_DOUBLINGS)
             await asyncio.sleep(min(MAX_PAUSE_SECONDS, 0.25 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
 
@@ -211,8 +212,12 @@ class Reflector(Generic[T]):
         self._on_change()
         return page.metadata.resourceVersion
 
-    async def _watch(self) -> None:
-        """Follow changes from ``_version`` until the server ends the stream; what was applied is not asked for again."""
+    async def _watch(self) -> bool:
+        """Follow changes from ``_version`` until the server ends the stream; what was applied is not asked for again.
+
+        False for a stream that ended at once with nothing said: to open the next without a pause would be a loop.
+        """
+        started, said = time.monotonic(), False
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311  # spread
         parameters = {
             "watch": "true", "resourceVersion": self._version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds),
@@ -225,9 +230,11 @@ class Reflector(Generic[T]):
                 *lines, rest = (rest + chunk).split(b"\n")
                 changed = [self._apply(line) for line in lines if line.strip()]
                 if changed:
+                    said = True
                     self.health.heard()
                 if any(changed):
                     self._on_change()
+        return said or time.monotonic() - started >= SHORT_WATCH_SECONDS
 
     def _apply(self, line: bytes) -> bool:
         """One event: whether it changed the copy. Raises ``_ListAgain`` and ``ApiError``."""

@@ -11,7 +11,7 @@ import msgspec
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
-from shardgate.adapters.gpus import gpu_of, known_gpus, normalised
+from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
@@ -21,6 +21,7 @@ from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeStat
 from shardgate.domain.units import Bytes
 from shardgate.shells.cluster import ApiError, Cluster
 from shardgate.shells.documents import Document, Unreadable
+from shardgate.shells.stores import NamespaceObject
 
 HTTP_NOT_FOUND = 404
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
@@ -62,8 +63,8 @@ class Snapshot:
                     if record is not None:
                         self.book.put_pod(record)
                 case "Namespace":
-                    metadata = body.get("metadata") or {}
-                    self.book.put_namespace(metadata.get("name", ""), metadata.get("labels") or {})
+                    namespace = msgspec.convert(body, NamespaceObject).metadata
+                    self.book.put_namespace(namespace.name, namespace.labels or {})
                 case _ if is_policy(body):
                     self.book.put_policy(read_policy(body))
         except (msgspec.ValidationError, QuantityError) as error:
@@ -110,7 +111,7 @@ def _node(number: int, item: str) -> Node:
     resource = {"amd": "amd.com/gpu"}.get(parts["product"].split("_")[0].lower(), "nvidia.com/gpu")
     return Node(
         name=f"node-{number}",
-        shape=NodeShape(labels={"nvidia.com/gpu.product": f"NVIDIA-{product}"}, taints=(), gpu=gpu),
+        shape=NodeShape(labels={"nvidia.com/gpu.product": label_of(product)}, taints=(), gpu=gpu),
         state=NodeState.USABLE,
         allocatable={"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE, resource: int(parts["count"])},
     )

@@ -26,7 +26,8 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
     )
     strategy = declared["strategy"]
     widths = f"TP{strategy['tensor']} x PP{strategy['pipeline']} x DP{strategy['data']}"
-    pods = f"{declared['podsPerReplica']} pod(s) of {declared['gpusPerPod']['server']} GPU(s)"
+    per_pod = declared["gpusPerPod"]["server"]
+    pods = f"{declared['podsPerReplica']} pod(s) of {per_pod} GPU(s)" if per_pod else f"{declared['gpusPerReplica']} GPU(s)"
     _line(console, "Model", f"{declared['model']}, {declared['weights'] or 'weights unknown'}{_weights(report['memory'])}")
     _line(
         console, "Strategy", f"{widths} on {declared['engine'] or 'an unnamed engine'} {declared['engineVersion'] or ''}".rstrip()

@@ -43,7 +43,7 @@ class Admission:
         if not self._is_judged(body) or (old is not None and old.get("spec") == body.get("spec")):
             return []
         try:
-            judgement = self._judge.judge(body)
+            judgement = self._judge.judge(_declared(body, old))
         except ExceptionGroup as problems:
             self._refuse_unreadable(body, old, operation, mistakes_in(problems))
             return []
@@ -79,12 +79,12 @@ class Admission:
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
         raise kopf.AdmissionError(mistakes(name, problems), code=UNPROCESSABLE)
 
-    def mutate(self, body: Mapping[str, Any], patch: kopf.Patch) -> None:
+    def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, patch: kopf.Patch) -> None:
         """Set our annotations by the verdict; whatever stood under their names before is not the user's to set."""
         if not self._is_judged(body):
             return
         try:
-            wanted = annotations(self._judge.judge(body).verdict)
+            wanted = annotations(self._judge.judge(_declared(body, old)).verdict)
         except ExceptionGroup:
             wanted = dict.fromkeys(OUR_ANNOTATIONS)  # validate says what is wrong
         except Exception:
@@ -116,3 +116,11 @@ class Admission:
             operation, judgement.declaration.subject.label, word,
             verdict.outcome.label, ",".join(verdict.codes), judgement.reference,
         )  # fmt: skip
+
+
+def _declared(body: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The object with the status that stands, not with one that its author wrote; none for a spec that is new."""
+    seen = {key: value for key, value in body.items() if key != "status"}
+    if old is not None and old.get("spec") == body.get("spec"):
+        seen["status"] = old.get("status")
+    return seen

@@ -82,11 +82,12 @@ def _busy(situation: Situation) -> Finding:
 def _unavailable(situation: Situation) -> Finding:
     resource = situation.pod.resource
     here = [group for group in situation.candidates if is_here(group)]
-    unhealthy = _gpus(here, lambda node: node.unavailable_gpus.get(resource, 0))
-    by_state = {
-        state: _gpus((group for group in here if group.like.state is state), lambda node: node.allocatable.get(resource, 0))
-        for state in NodeState
-    }
+    usable = [group for group in here if group.like.state is NodeState.USABLE]
+    unhealthy = _gpus(usable, lambda node: node.unavailable_gpus.get(resource, 0))
+    by_state = {NodeState.USABLE: _gpus(usable, lambda node: node.allocatable.get(resource, 0))}
+    for state in NodeState:
+        if state is not NodeState.USABLE:
+            by_state[state] = sum(group.installed(resource) * group.count for group in here if group.like.state is state)
     total = sum(by_state.values()) + unhealthy
     reasons = [f"{count(unhealthy, 'GPU')} not healthy"] if unhealthy else []
     reasons += [

@@ -1,0 +1,165 @@
+"""The reconciler when the object changes, goes, or the lease lapses in the middle of a write."""
+
+import asyncio
+import copy
+from pathlib import Path
+from typing import Any
+
+from builders import a_body, a_book, a_node
+from shardgate.shells.cluster import ApiError
+from shardgate.shells.config import OperatorConfig
+from shardgate.shells.judge import Judge
+from shardgate.shells.metrics import Metrics
+from shardgate.shells.reconciler import Reconciler
+
+Json = dict[str, Any]
+
+
+class OneObject:
+    """Stands in for the API server: one object, resourceVersions, and something that happens during a write."""
+
+    def __init__(self, body: Json) -> None:
+        self.body: Json | None = body
+        self.during: Any = None
+        self.writes: list[tuple[str, str]] = []
+
+    async def request(self, method: str, path: str, *, body: Json | None = None, **_: Any) -> Json:
+        self.writes.append((method, path.rsplit("/", 1)[1]))
+        assert body is not None
+        if method == "POST":
+            return {}
+        if self.body is None:
+            raise ApiError(404, "NotFound", path)
+        if body["metadata"]["resourceVersion"] != self.body["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", path)
+        changed = copy.deepcopy(self.body)
+        if "status" in body:
+            changed["status"] = {key: value for key, value in body["status"].items() if value is not None}
+        for name, value in body["metadata"].get("annotations", {}).items():
+            changed["metadata"].setdefault("annotations", {})[name] = value
+        self.body = self.changed(changed)
+        answer = copy.deepcopy(self.body)
+        if self.during is not None:
+            happens, self.during = self.during, None
+            happens()
+        return answer
+
+    @staticmethod
+    def changed(body: Json) -> Json:
+        body["metadata"]["resourceVersion"] = str(int(body["metadata"]["resourceVersion"]) + 1)
+        return body
+
+
+class Holding:
+    """A lease that is held or not, as told."""
+
+    def __init__(self) -> None:
+        self.held = True
+        self.gained = asyncio.Event()
+
+    def is_held(self) -> bool:
+        return self.held
+
+
+def standing() -> Json:
+    body = a_body()
+    body["metadata"] |= {"uid": "u", "resourceVersion": "1", "generation": 1}
+    return body
+
+
+def reconciler(api: OneObject, lease: Holding) -> Reconciler:
+    judge = Judge(a_book(a_node()), lambda: (0.0, 0.0))
+    config = OperatorConfig(tls_cert=Path("c"), tls_key=Path("k"))
+    return Reconciler(api, judge, lease, config, Metrics(), "test")  # type: ignore[arg-type]
+
+
+def test_it_writes_once_and_then_nothing() -> None:
+    async def test() -> None:
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+        subject.put(standing())
+        for _ in range(3):
+            await subject._pass()
+        assert api.writes == [("PATCH", "llama"), ("PATCH", "status"), ("POST", "events")]
+
+    asyncio.run(test())
+
+
+def test_a_spec_that_changes_during_a_write_is_judged_and_not_lost() -> None:
+    async def test() -> None:
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+
+        def update() -> None:
+            assert api.body is not None
+            api.body = api.changed(copy.deepcopy(api.body))
+            api.body["spec"]["strategy"]["tensor"] = 4
+            api.body["spec"]["strategy"]["pipeline"] = 2
+            api.body["metadata"]["generation"] = 2
+            subject.put(copy.deepcopy(api.body))
+
+        api.during = update
+        subject.put(standing())
+        for _ in range(3):
+            await subject._pass()
+        assert api.body is not None
+        assert api.body["status"]["observedGeneration"] == 2
+        assert api.body["status"]["strategy"] == "TP4 x PP2 x DP1"
+
+    asyncio.run(test())
+
+
+def test_an_object_that_goes_during_a_write_is_gone() -> None:
+    async def test() -> None:
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+        api.during = lambda: subject.drop("u")
+        subject.put(standing())
+        await subject._pass()
+        assert subject.uids() == []
+
+    asyncio.run(test())
+
+
+def test_what_could_not_be_written_without_the_lease_is_written_with_it() -> None:
+    async def test() -> None:
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+        answers = iter([True, False])
+        lease.is_held = lambda: next(answers, lease.held)  # type: ignore[method-assign]
+        lease.held = False
+        subject.put(standing())
+        await subject._pass()
+        assert api.writes == []
+        lease.held = True
+        await subject._pass()
+        assert ("PATCH", "status") in api.writes
+
+    asyncio.run(test())
+
+
+def test_an_object_that_is_gone_on_the_server_is_forgotten() -> None:
+    async def test() -> None:
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+        subject.put(standing())
+        api.body = None
+        await subject._pass()
+        assert subject.uids() == []
+
+    asyncio.run(test())
+
+
+def test_a_declaration_that_cannot_be_read_says_so_in_its_status() -> None:
+    async def test() -> None:
+        body = standing()
+        body["spec"]["model"]["config"] = {"num_hidden_layers": "80"}
+        api, lease = OneObject(copy.deepcopy(body)), Holding()
+        subject = reconciler(api, lease)
+        subject.put(body)
+        await subject._pass()
+        assert api.body is not None
+        assert api.body["status"]["outcome"] == "Undecided"
+        assert "num_hidden_layers" in api.body["status"]["summary"]
+
+    asyncio.run(test())
