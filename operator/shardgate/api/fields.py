@@ -17,12 +17,12 @@ MAX_RANKS = 65536
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 Quantity = Annotated[
     str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
     Field(
         pattern=r"^[0-9]+(\.[0-9]+)?(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][-+]?[0-9]{1,3})?$",
         max_length=32,
         json_schema_extra={"x-kubernetes-int-or-string": True},
     ),
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
 ]
 """A Kubernetes quantity, not negative."""
 
