@@ -9,6 +9,7 @@ from builders import GPU, T4, NodeBuilder, a_body, a_book, a_declaration, a_node
 from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.policies import read_policy
 from shardgate.domain.inventory import Inventory
+from shardgate.domain.placement import summary_of
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Capacity, Policy, effective_policy
 from shardgate.domain.verdict import FindingClass, Outcome, Verdict
 from shardgate.domain.verify import verify
@@ -193,7 +194,7 @@ def test_what_may_come_back_is_waiting_even_when_closed(node: NodeBuilder, why: 
 def test_a_cordoned_node_is_left_out_as_cordoned_not_as_tainted() -> None:
     verdict = judged(a_node().cordoned(), a_node("b", gpus=4))
     assert verdict.placement is not None
-    assert verdict.placement.excluded_summary() == "2 nodes: 1 cordoned, 1 too few free GPUs"
+    assert summary_of(verdict.placement.excluded) == "2 nodes: 1 cordoned, 1 too few free GPUs"
 
 
 def test_a_pod_that_tolerates_a_cordon_goes_there() -> None:

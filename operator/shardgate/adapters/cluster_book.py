@@ -262,11 +262,6 @@ class ClusterBook:
             broken_seconds=broken_seconds,
         )
 
-    @property
-    def expires_at(self) -> float:
-        """When something remembered stops counting: the inventory changes then by itself."""
-        return self._expires
-
     def counts(self) -> tuple[int, int]:
         """(nodes, pods) known."""
         return len(self._stated), len(self._pods)

@@ -200,9 +200,9 @@ def digest_of(spec: Mapping[str, Any], verdict: Verdict, policy: Policy) -> str:
     return f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()}"
 
 
-def reference_of(spec: Mapping[str, Any], verdict: Verdict, policy: Policy, salt: str = "") -> str:
+def reference_of(spec: Mapping[str, Any], verdict: Verdict, policy: Policy) -> str:
     """A short reference to one decision."""
-    return hashlib.sha256(f"{digest_of(spec, verdict, policy)}{salt}".encode()).hexdigest()[:4]
+    return digest_of(spec, verdict, policy).removeprefix("sha256:")[:4]
 
 
 def aspect_labels(aspects: Mapping[FindingClass, Outcome]) -> dict[str, str]:

@@ -82,13 +82,9 @@ class Placement:
     pods: tuple[PlacedPod, ...]
     excluded: tuple[Exclusion, ...]
 
-    def excluded_summary(self) -> str:
-        """``12 nodes: 3 tainted, 9 with too few free GPUs``; empty when none was left out."""
-        return summary_of(self.excluded)
-
 
 def summary_of(excluded: Iterable[Exclusion]) -> str:
-    """Counts by reason, in the filters' order."""
+    """``12 nodes: 3 tainted, 9 too few free GPUs``; empty when none was left out."""
     parts = [f"{len(each.nodes)} {each.reason.value}" for each in excluded]
     total = sum(len(each.nodes) for each in excluded)
     return f"{count(total, 'node')}: {', '.join(parts)}" if parts else ""
