@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from builders import T4, NodeBuilder, a_body, a_declaration, a_node, an_inventory
+from shardgate.adapters.disclosure import told
 from shardgate.adapters.messages import rejection, warning
 from shardgate.adapters.report import report
 from shardgate.adapters.status import annotations, is_mismatch, is_worth_writing, status_of, summary
@@ -158,3 +159,12 @@ def test_annotations_hold_nothing_that_moves_with_the_cluster_alone() -> None:
 def test_a_summary_says_the_worst_once() -> None:
     text = summary(a_declaration(), judged(a_node().allocatable(7)))
     assert text.count("TP2 x PP4 x DP1") == 1
+
+
+def test_a_policy_that_discloses_nothing_has_products_taken_out_of_messages() -> None:
+    inventory = an_inventory(a_node(gpus=1, labels=T4))
+    verdict = verify(a_declaration(), inventory, OWN_KIND)
+    assert told(verdict, inventory, Disclosure.POOLS) is verdict
+    messages = [each.message for each in told(verdict, inventory, Disclosure.NONE).findings]
+    assert messages[0] == "TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 1 (GPU)"
+    assert not any("T4" in message for message in messages)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.disclosure import told
 from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.report import reference_of
 from shardgate.api import GROUP
@@ -27,6 +28,11 @@ class Judgement:
     inventory: Inventory
     verdict: Verdict
     reference: str
+
+    @property
+    def told(self) -> Verdict:
+        """The verdict as its users may read it."""
+        return told(self.verdict, self.inventory, self.policy.disclosure)
 
     @property
     def own_pods(self) -> tuple[HeldPod, ...]:

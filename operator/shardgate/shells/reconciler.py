@@ -174,7 +174,7 @@ class Reconciler:
             # Nothing new is known; the inventory's own metrics and readiness say so.
             self._due[uid] = time.monotonic() + STALE_RETRY_SECONDS
         else:
-            status = status_of(body, judgement.declaration, judgement.verdict, judgement.policy, now)
+            status = status_of(body, judgement.declaration, judgement.told, judgement.policy, now)
             await self._write_what_is_new(uid, body, annotations(judgement.verdict), status, judgement.verdict.placement)
 
     async def _write_what_is_new(

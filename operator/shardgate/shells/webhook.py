@@ -48,7 +48,7 @@ class Admission:
             self._refuse_unreadable(body, old, operation, mistakes_in(problems))
             return []
         stored = self._stored(old)
-        answer = enforce(judgement.declaration, judgement.verdict, judgement.policy, stored, judgement.own_pods)
+        answer = enforce(judgement.declaration, judgement.told, judgement.policy, stored, judgement.own_pods)
         self._record(judgement, answer, operation)
         subject = judgement.declaration.subject
         if not answer.allowed:
