@@ -117,6 +117,22 @@ def test_an_object_that_goes_during_a_write_is_gone() -> None:
         subject.put(standing())
         await subject._pass()
         assert subject.uids() == []
+        assert api.writes == [("PATCH", "llama")], "no status for what is gone"
+
+    asyncio.run(test())
+
+
+def test_nothing_is_remembered_of_an_object_that_goes_during_the_last_write() -> None:
+    async def test() -> None:
+        body = standing()
+        body["metadata"]["annotations"] = {"shardgate.io/verdict": "Sound"}
+        api, lease = OneObject(copy.deepcopy(body)), Holding()
+        subject = reconciler(api, lease)
+        api.during = lambda: subject.drop("u")
+        subject.put(body)
+        await subject._pass()
+        assert api.writes == [("PATCH", "status")]
+        assert (subject.uids(), subject._examples, subject._mismatched) == ([], {}, {})
 
     asyncio.run(test())
 

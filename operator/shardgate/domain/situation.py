@@ -57,6 +57,11 @@ class Situation:
         """Whether the group's GPUs hold the fullest rank; taken to fit when weights are not known."""
         return self.fit_of_shape.get(id(group.shape), Fit.FITS)
 
+    @property
+    def counted(self) -> tuple[NodeGroup, ...]:
+        """Candidates that pods are counted on: what figures in messages are taken over."""
+        return tuple(group for group in self.candidates if id(group.shape) not in self.left_out)
+
     def room(self, up_to: Fit) -> int:
         """Pods that all that is here or may come could take, were it idle, on GPUs that fit no worse than this."""
         return room_in_total(self.accepted, self.node_filter, self.pod, _worse_than(up_to, self.fit_of_shape))

@@ -198,6 +198,8 @@ class Reconciler:
             patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
             answer = await self._write("PATCH", f"{path}/status", "inferencedeployments/status", patch)
             self._take(uid, body, answer)
+            if uid not in self._bodies:
+                return  # it went meanwhile: nothing is to be remembered, nobody to be told
             self._examples[uid] = {pod.node for pod in placement.pods} if placement else set()
             self._note_mismatch(uid, before.get("outcome"), status["outcome"])
             if before.get("outcome") != status["outcome"]:

@@ -66,7 +66,7 @@ def _gpus(groups: Iterable[NodeGroup], count_one: Callable[[Node], int]) -> int:
 
 def _busy(situation: Situation) -> Finding:
     resource, placement = situation.pod.resource, situation.placement
-    usable = [group for group in situation.candidates if group.like.state is NodeState.USABLE]
+    usable = [group for group in situation.counted if group.like.state is NodeState.USABLE]
     free = _gpus(usable, lambda node: max(0, node.free(resource)))
     have = _gpus(usable, lambda node: node.allocatable.get(resource, 0))
     return finding(
@@ -81,7 +81,7 @@ def _busy(situation: Situation) -> Finding:
 
 def _unavailable(situation: Situation) -> Finding:
     resource = situation.pod.resource
-    here = [group for group in situation.candidates if is_here(group)]
+    here = [group for group in situation.counted if is_here(group)]
     usable = [group for group in here if group.like.state is NodeState.USABLE]
     unhealthy = _gpus(usable, lambda node: node.unavailable_gpus.get(resource, 0))
     by_state = {NodeState.USABLE: _gpus(usable, lambda node: node.allocatable.get(resource, 0))}
