@@ -46,7 +46,7 @@ def enforce(
     unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
     are Ready already when the declaration comes outrank every finding.
     """
-    if stored is not None and same_declaration(stored.declaration, declaration):
+    if stored is not None and stored.declaration == declaration:
         return Answer(refusing=(), warned=())
     had = {each.code: each.outcome for each in reversed(stored.verdict.findings)} if stored else {}
     forgiven: frozenset[FindingClass] = frozenset()
@@ -67,11 +67,6 @@ def enforce(
         and (each.outcome in _WARNED or policy.codes.get(each.code) is CodeAnswer.WARN)
     )
     return Answer(refusing=refusing, warned=warned[:MAX_WARNINGS])
-
-
-def same_declaration(stored: Declaration, declared: Declaration) -> bool:
-    """Whether nothing that is judged has changed."""
-    return stored == declared
 
 
 def _refuses(found: Finding, policy: Policy) -> bool:
