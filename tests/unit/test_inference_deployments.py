@@ -58,9 +58,10 @@ def test_config_wins_over_the_catalogue() -> None:
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"architectures": ["MixtralForCausalLM"]}, "not modelled"),
+        ({"architectures": ["MixtralForCausalLM"]}, "lacks hidden_size"),
         ({"architectures": ["LlamaForCausalLM"], "hidden_size": 64}, "lacks num_hidden_layers"),
-        ({"architectures": "LlamaForCausalLM"}, "not modelled"),
+        ({"architectures": "LlamaForCausalLM"}, "lacks hidden_size"),
+        ({"architectures": ["JambaForCausalLM"]}, "not modelled"),
     ],
 )
 def test_an_architecture_that_cannot_be_read_is_unknown(config: dict[str, Any], problem: str) -> None:
@@ -79,7 +80,7 @@ def test_weights_default_to_the_configs_dtype_and_say_so() -> None:
 
 def test_a_quantization_config_that_is_not_read_yet_is_opaque_not_16_bits() -> None:
     declaration = read_inference_deployment(a_body(model={"config": {"quantization_config": {"quant_method": "aqlm"}}}))
-    assert declaration.weights is None
+    assert not declaration.weights_name
     assert declaration.opaque
 
 

@@ -8,12 +8,29 @@ MEANINGS: dict[str, str] = {
     "vLLM refuses with its own launcher and leaves GPUs over with Ray.",
     "HeadsUneven": "The attention heads do not divide by the tensor width, and the engine demands it.",
     "KvHeadsUneven": "The KV heads neither divide by the tensor width nor divide it, and the engine demands one of the two.",
+    "VocabularyUneven": "The vocabulary, padded to a multiple of 64, does not divide by the tensor width. Powers of two up to 64 "
+    "always do.",
+    "WidthUnsupported": "The engine does not have this width, or this combination of widths: powers of two only, decode context "
+    "against KV heads, prefill context with data ranks, external load balancing of a dense model.",
+    "ExpertsUneven": "The experts cannot be dealt out evenly to their ranks, and the engine demands it. vLLM tolerates a remainder "
+    "unless it balances experts (EPLB).",
+    "QuantizationBlockUneven": "The split over ranks cuts a block or group of quantised weights that share a scale.",
+    "PipelineUnsupported": "The engine's version cannot cut this class of model into pipeline stages.",
+    "ContextTooLong": "More tokens are declared than the model has positions for.",
     "LayersTooFew": "The pipeline has more stages than the model has layers.",
     "DeclarationContradicts": "Two parts of the declaration cannot both hold.",
     "WeightsDoNotFit": "The weights of the fullest rank are larger than what the engine may use on any GPU that the pods may land "
     "on. Risky when some of those GPUs would do and others not: name the ones that do.",
-    "MemoryTight": "The need lies inside the uncertainty of what the engine sees of the GPU's memory.",
-    "MemoryNotModelled": "The strategy splits weights in a way that is not modelled yet.",
+    "NoRoomForKvCache": "Weights, activations and the engine's own overheads leave no block for the KV cache: the engine would "
+    "download and load everything, and then refuse.",
+    "ContextDoesNotFit": "The KV cache has room for some tokens, and not for one sequence of the declared (or the model's full) "
+    "length. The remedy says how many tokens fit.",
+    "UtilizationTooHigh": "The memory fraction asks for more than is free once CUDA and communicators have started, or leaves too "
+    "little for CUDA graphs outside of it.",
+    "PrecisionUnsupported": "The GPUs' generation lacks an element type or a quantisation method's kernels: bf16 needs compute "
+    "capability 8.0.",
+    "MemoryTight": "The need lies inside the estimate's uncertainty; both sides are shown.",
+    "MemoryNotModelled": "What the engine needs besides weights is not modelled; the weights alone would fit.",
     "GpuCountTooLow": "The accepted GPUs, unavailable ones included, are fewer than all replicas need.",
     "NodesDoNotFit": "There are GPUs enough, and no way to place the pods on the nodes: selector, taints, pod size "
     "or other resources.",

@@ -40,7 +40,22 @@ def gpu_of(product: str | None, memory: Bytes | None) -> Gpu:
     source = "label" if memory is not None else "product table"
     if memory is None and reported:
         memory = min(reported)
-    return Gpu(product=name, memory=memory, visible=_visible(row, memory), source=source)
+    return Gpu(
+        product=name,
+        memory=memory,
+        visible=_visible(row, memory),
+        source=source,
+        compute_capability=_capability(row.get("computeCapability")),
+        has_nvlink=row.get("nvlink"),  # type: ignore[arg-type]  # true, false or null
+    )
+
+
+def _capability(stated: object) -> tuple[int, int] | None:
+    """``9.0`` -> (9, 0); other vendors' names of architectures are none."""
+    if not isinstance(stated, str) or not stated.replace(".", "").isdigit():
+        return None
+    major, _, minor = stated.partition(".")
+    return int(major), int(minor or 0)
 
 
 def _visible(row: dict[str, object], memory: Bytes | None) -> Visible | None:

@@ -1,19 +1,22 @@
 """``InferenceDeployment`` objects -> declarations."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from shardgate.adapters.engines import engine_of
+from shardgate.adapters.engines.arguments import Arguments, generation_of, read_arguments
+from shardgate.adapters.engines.table import engine_of
 from shardgate.adapters.errors import DeclarationError, group, mistakes_in, problems_of
 from shardgate.adapters.gpus import normalised
-from shardgate.adapters.models import layout_of, model_of
+from shardgate.adapters.models.catalogue import Found, Profile, Question, find_model
+from shardgate.adapters.models.quantization import UNQUANTISED
 from shardgate.adapters.quantities import QuantityError, resources
 from shardgate.api import API_VERSION
 from shardgate.api.inference_deployment import (
+    Dtype,
     Gpus,
     InferenceDeployment,
     InferenceDeploymentSpec,
@@ -21,9 +24,9 @@ from shardgate.api.inference_deployment import (
     PodPlacement,
     Strategy,
 )
-from shardgate.domain.declaration import Declaration, Engine, GpuWish, ModelUnknown, PlacementWish, Subject
+from shardgate.domain.declaration import Declaration, GpuWish, ModelUnknown, PlacementWish, Subject
+from shardgate.domain.engine import Engine, Settings
 from shardgate.domain.inventory import Toleration
-from shardgate.domain.model import ModelArchitecture, WeightLayout
 from shardgate.domain.strategy import ParallelStrategy
 
 KIND = "InferenceDeployment"
@@ -35,7 +38,7 @@ def is_inference_deployment(body: Mapping[str, Any]) -> bool:
     return body.get("kind") == KIND and body.get("apiVersion") == API_VERSION
 
 
-def read_inference_deployment(body: Mapping[str, Any]) -> Declaration:
+def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profile] = ()) -> Declaration:
     """The declaration that the object makes.
 
     Raises an ``ExceptionGroup`` of ``DeclarationError``, all mistakes at once.
@@ -44,29 +47,30 @@ def read_inference_deployment(body: Mapping[str, Any]) -> Declaration:
         stated = InferenceDeployment.read(body.get("spec"))
     except ValidationError as error:
         raise problems_of(error) from None
-    spec = stated.spec
     reading = _Reading()
+    spec, arguments = _with_arguments(stated.spec, reading)
     subject = _subject(body, reading)
-    model_name, model, layout, weights_name = _read_model(spec, reading)
-    engine = _read_engine(spec, reading)
+    found = _read_model(spec, profiles, reading)
+    engine = _read_engine(spec, arguments, reading)
     placement = _read_placement(spec.placement or PodPlacement(), reading)
-    if spec.engine is not None and (spec.engine.args or spec.engine.environment):
-        unread = " and ".join(name for name in ("args", "environment") if getattr(spec.engine, name))
-        reading.opaque.append(f"spec.engine.{unread} is not read by this version, and may bear on shape and memory")
     if spec.workload_ref is not None:
         ref = spec.workload_ref
         reading.opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
     if reading.errors:
         raise group(reading.errors)
+    kv_cache = spec.model.kv_cache.value if spec.model and spec.model.kv_cache else "auto"
     return Declaration(
         subject=subject,
-        model_name=model_name,
-        model=model,
-        weights=layout,
-        weights_name=weights_name,
-        kv_cache=spec.model.kv_cache.value if spec.model and spec.model.kv_cache else "auto",
+        model_name=spec.model.name if spec.model else "(from workloadRef)",
+        model=found.model,
+        weights_name=found.weights_name,
+        dtype=found.dtype,
+        is_dtype_declared=bool(spec.model and spec.model.dtype and spec.model.dtype is not Dtype.AUTO),
+        kv_cache=kv_cache,
+        kv_cache_bits=_cache_bits(kv_cache, found),
         engine=engine,
         strategy=_strategy(spec.strategy or Strategy()),
+        contradictions=tuple(reading.contradictions),
         replicas=spec.replicas,
         gpus=_gpus(spec.gpus or Gpus(), body),
         placement=placement,
@@ -83,6 +87,29 @@ class _Reading:
     errors: list[DeclarationError] = field(default_factory=list)
     assumptions: list[tuple[str, str, str]] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
+    contradictions: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _with_arguments(spec: InferenceDeploymentSpec, reading: _Reading) -> tuple[InferenceDeploymentSpec, Arguments]:
+    """The spec with what the engine's flags and variables say where it says nothing; both and different contradict."""
+    engine = spec.engine
+    if engine is None or not (engine.args or engine.environment):
+        return spec, Arguments()
+    arguments = read_arguments(engine.name.value, engine.args or [], engine.environment or {})
+    reading.opaque += arguments.opaque
+    told = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for path, value in arguments.fields.items():
+        part, name = path.split(".", 1)
+        at = told.setdefault(part, {}) or {}
+        told[part] = at
+        if at.get(name) is None:
+            at[name] = value
+        elif at[name] != value and value != "auto":
+            reading.contradictions.append((f"spec.{path}", f"{at[name]} here, {value} by {arguments.spelled[path]} in spec.engine"))
+    try:
+        return InferenceDeployment.read({**told}).spec, arguments
+    except ValidationError as error:
+        raise problems_of(error) from None
 
 
 def _subject(body: Mapping[str, Any], reading: _Reading) -> Subject:
@@ -95,42 +122,65 @@ def _subject(body: Mapping[str, Any], reading: _Reading) -> Subject:
     )
 
 
-def _read_model(
-    spec: InferenceDeploymentSpec, reading: _Reading
-) -> tuple[str, ModelArchitecture | ModelUnknown, WeightLayout | None, str]:
-    """(name, architecture, layout of the weights, its name)."""
+def _read_model(spec: InferenceDeploymentSpec, profiles: Sequence[Profile], reading: _Reading) -> Found:
     stated = spec.model
     if stated is None:
-        unknown = ModelUnknown(problem="no model is declared here", remedy="name it in spec.model")
-        return "(from workloadRef)", unknown, None, ""
+        return Found(model=ModelUnknown(problem="no model is declared here", remedy="name it in spec.model"))
+    asked = Question(
+        name=stated.name,
+        config=stated.config,
+        weights=stated.weights.value if stated.weights else None,
+        dtype=stated.dtype.value if stated.dtype else None,
+    )
     try:
-        model, fields = model_of(stated.name, stated.config)
+        found = find_model(asked, profiles)
     except ExceptionGroup as problems:
         reading.errors += mistakes_in(problems)
-        return stated.name, ModelUnknown(problem="", remedy=""), None, ""
-    layout, name, why = layout_of(
-        stated.weights.value if stated.weights else None, stated.dtype.value if stated.dtype else None, fields
-    )
-    if layout is None and not isinstance(model, ModelUnknown):
-        reading.opaque.append(why)
-    elif layout is not None and stated.weights is None:
-        reading.assumptions.append(("spec.model.weights", name, f"unset: {why}"))
-    return stated.name, model, layout, name
+        return Found(model=ModelUnknown(problem="", remedy=""))
+    reading.assumptions += found.assumptions
+    reading.opaque += found.opaque
+    return found
 
 
-def _read_engine(spec: InferenceDeploymentSpec, reading: _Reading) -> Engine:
+def _cache_bits(declared: str, found: Found) -> int:
+    """Bits of one element of the KV cache: as declared, as the checkpoint says, or the model's own."""
+    if declared == "fp8":
+        return 8
+    if declared in ("fp16", "bf16"):
+        return 16
+    return found.kv_cache_bits or UNQUANTISED[found.dtype]
+
+
+def _read_engine(spec: InferenceDeploymentSpec, arguments: Arguments, reading: _Reading) -> Engine:
     stated = spec.engine
     if stated is None:
-        return engine_of(None, None, None)
-    engine = engine_of(stated.name.value, stated.version, stated.memory_utilization)
-    settings = stated.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"name", "version", "memory_utilization"})
-    engine = replace(engine, settings=tuple((name, json.dumps(value, sort_keys=True)) for name, value in sorted(settings.items())))
-    if engine.known and engine.version is None:
-        reading.assumptions.append(("spec.engine.version", "any", "unset: a rule refuses only if every version has it"))
-    if engine.known and not engine.utilization_declared:
-        shown = f"{engine.utilization_low:g} to {engine.utilization_high:g}"
-        why = f"unset: {engine.name}'s default over its versions"
-        reading.assumptions.append(("spec.engine.memoryUtilization", shown, why))
+        return engine_of(None, None)[0]
+    environment = stated.environment or {}
+    engine, understood = engine_of(stated.name.value, stated.version, generation_of(environment))
+    told = stated.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"name", "version"})
+    settings = Settings(
+        max_model_len=stated.max_model_len,
+        max_sequences=stated.max_sequences,
+        max_batched_tokens=stated.max_batched_tokens,
+        utilization=stated.memory_utilization,
+        enforce_eager=bool(stated.enforce_eager),
+    )
+    engine = replace(
+        engine,
+        settings=arguments.over(settings),
+        stated=tuple((name, json.dumps(value, sort_keys=True)) for name, value in sorted(told.items())),
+    )
+    if not understood:
+        why = f"{stated.version} is no version that was understood: it could be any"
+        reading.assumptions.append(("spec.engine.version", "any", why))
+    elif engine.known and engine.version is None:
+        newest = f", figures are those of {engine.memory[0].versions}" if engine.memory else ""
+        reading.assumptions.append(("spec.engine.version", "any", f"unset: a rule refuses only if every version has it{newest}"))
+    if engine.memory and settings.utilization is None:
+        rules = engine.memory[0]
+        low, high = rules.utilization_low, rules.utilization_high
+        shown = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        reading.assumptions.append(("spec.engine.memoryUtilization", shown, f"unset: the default of {rules.versions}"))
     return engine
 
 

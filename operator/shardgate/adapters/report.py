@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardgate.domain.declaration import Declaration
+from shardgate.domain.fitting import Fit
+from shardgate.domain.memory import MemoryEstimate, RankMemory
 from shardgate.domain.placement import Placement
 from shardgate.domain.policy import Disclosure, Policy
 from shardgate.domain.strategy import ParallelStrategy
@@ -120,8 +122,11 @@ def _hardware(verdict: Verdict) -> Json:
     }
 
 
+_MEMORY_OUTCOMES = {Fit.FITS: "fits", Fit.TIGHT: "tight", Fit.UNFIT: "doesNotFit"}
+
+
 def _memory(declaration: Declaration, verdict: Verdict) -> Json:
-    weights, budget = verdict.weights, verdict.rank_budget
+    weights, best = verdict.weights, verdict.best_gpu
     keys = (
         "outcome", "parameters", "weightsBytes", "perStage", "perRank", "kvBytesPerToken", "kvTokens",
         "maxModelLenThatFits", "deficitBytes", "uncertaintyBytes",
@@ -129,27 +134,44 @@ def _memory(declaration: Declaration, verdict: Verdict) -> Json:
     memory: Json = dict.fromkeys(keys)
     if weights is None:
         return memory
+    estimate = best.estimate if best is not None else None
     memory["parameters"] = weights.parameters
     memory["weightsBytes"] = weights.total
     memory["perStage"] = [
         {"stage": each.stage, "firstLayer": each.layers.start, "lastLayer": each.layers.stop - 1, "weightsBytes": each.total}
         for each in weights.stages
     ]
+    ranks = {rank.stage: rank for rank in estimate.stages} if estimate is not None else {}
     memory["perRank"] = [
-        {
-            "stage": each.stage, "tensor": tensor, "weightsBytes": each.per_rank, "activationBytes": None,
-            "overheadBytes": None, "kvCacheBytes": None, "budgetBytes": budget.budget if budget else None,
-            "headroomBytes": None,
-        }
+        {"stage": each.stage, "tensor": tensor, **_rank(each.per_rank, ranks.get(each.stage), estimate)}
         for each in weights.stages
         for tensor in range(declaration.strategy.tensor)
-    ]  # fmt: skip
-    if budget is not None and weights.fullest.per_rank > budget.budget:
-        memory["outcome"] = "doesNotFit"
-        memory["deficitBytes"] = weights.fullest.per_rank - budget.budget
-    elif "MemoryTight" in verdict.codes:
-        memory["outcome"] = "tight"
+    ]
+    if best is not None and (estimate is not None or best.fit is Fit.UNFIT):
+        memory["outcome"] = _MEMORY_OUTCOMES.get(best.fit)
+    if estimate is not None:
+        fullest = estimate.fullest
+        memory["kvBytesPerToken"] = round(fullest.layout.bytes_per_token)
+        memory["kvTokens"] = int(estimate.kv_tokens.value)
+        memory["maxModelLenThatFits"] = int(estimate.longest.value)
+        memory["deficitBytes"] = max(0, -int(estimate.margin.value))
+        memory["uncertaintyBytes"] = int(
+            max(fullest.kv_cache.high - fullest.kv_cache.value, fullest.kv_cache.value - fullest.kv_cache.low)
+        )
     return memory
+
+
+def _rank(weights_bytes: int, rank: RankMemory | None, estimate: MemoryEstimate | None) -> Json:
+    """One rank's figures; what is not modelled is null."""
+    keys = ("activationBytes", "overheadBytes", "kvCacheBytes", "budgetBytes", "headroomBytes")
+    if rank is None or estimate is None:
+        return {"weightsBytes": weights_bytes, **dict.fromkeys(keys)}
+    headroom = None if estimate.length is None else int(rank.kv_cache.value) - rank.layout.bytes_for(estimate.length)
+    return {
+        "weightsBytes": int(rank.weights.value), "activationBytes": int(rank.activation.value),
+        "overheadBytes": int(rank.overhead.value), "kvCacheBytes": int(rank.kv_cache.value),
+        "budgetBytes": int(rank.budget.value), "headroomBytes": headroom,
+    }  # fmt: skip
 
 
 def _placement(placement: Placement | None) -> Json:

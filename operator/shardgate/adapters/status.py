@@ -38,8 +38,9 @@ def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure =
         pools = sorted({pod.pool for pod in verdict.placement.pods if pod.pool})
         where = f" on {verdict.required.gpus} x {', '.join(pools)}"
     weights = ""
-    if verdict.weights and verdict.rank_budget:
-        weights = f", {gib(verdict.weights.fullest.per_rank)} of {gib(verdict.rank_budget.budget)} per rank for weights"
+    if verdict.weights and verdict.best_gpu and verdict.best_gpu.estimate:
+        budget = verdict.best_gpu.estimate.fullest.budget
+        weights = f", {gib(verdict.weights.fullest.per_rank)} of {gib(int(budget.value))} per rank for weights"
     return _cut(f"{label}{where}{weights}")
 
 

@@ -10,9 +10,15 @@ from shardgate.domain.verdict import Finding, FindingClass, Outcome
 _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
     FindingClass.SHAPE: (
         Outcome.UNSOUND,
-        "WorldSizeMismatch HeadsUneven KvHeadsUneven LayersTooFew DeclarationContradicts",
+        (
+            "WorldSizeMismatch HeadsUneven KvHeadsUneven VocabularyUneven WidthUnsupported ExpertsUneven LayersTooFew "
+            "QuantizationBlockUneven PipelineUnsupported ContextTooLong DeclarationContradicts"
+        ),
     ),
-    FindingClass.MEMORY: (Outcome.UNSOUND, "WeightsDoNotFit"),
+    FindingClass.MEMORY: (
+        Outcome.UNSOUND,
+        "WeightsDoNotFit NoRoomForKvCache ContextDoesNotFit UtilizationTooHigh PrecisionUnsupported",
+    ),
     FindingClass.CAPACITY: (
         Outcome.UNSOUND,
         "GpuCountTooLow NodesDoNotFit GpuProductNotAccepted ModelExceedsCluster",

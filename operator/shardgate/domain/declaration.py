@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from shardgate.domain.engine import Engine
 from shardgate.domain.inventory import Resources, Toleration
-from shardgate.domain.model import ModelArchitecture, WeightLayout
+from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.strategy import ParallelStrategy
 
 
@@ -22,40 +22,6 @@ class Subject:
     def label(self) -> str:
         """``InferenceDeployment serving/llama3-70b``."""
         return f"{self.kind} {self.namespace}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRule:
-    """A start-up rule that an engine has: the message a user would meet, and where it was read."""
-
-    message: str
-    source: str
-
-
-class BudgetBasis(StrEnum):
-    """What an engine's memory fraction is a fraction of."""
-
-    TOTAL = "total"
-    FREE_AFTER_LOAD = "freeAfterLoad"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """An inference engine, as far as its rules are known here."""
-
-    name: str
-    version: str | None
-    known: bool
-    rules: Mapping[str, EngineRule]
-    """Finding code -> the rule behind it. A code that is not here is not a rule of this engine."""
-    budget_basis: BudgetBasis
-    utilization_low: float
-    utilization_high: float
-    """The declared memory fraction, or the range of the engine's defaults where none is declared."""
-    utilization_declared: bool
-    settings: tuple[tuple[str, str], ...] = ()
-    """What else is declared of it, as written: a change of it is a change of the declaration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +63,15 @@ class Declaration:
     subject: Subject
     model_name: str
     model: ModelArchitecture | ModelUnknown
-    weights: WeightLayout | None
     weights_name: str
+    """Empty where how the weights are stored is not known."""
+    dtype: str
+    """fp16, bf16 or fp32: what stays unquantised, and activations."""
+    is_dtype_declared: bool
     kv_cache: str
+    """auto, fp16, bf16 or fp8, as declared."""
+    kv_cache_bits: int
+    """Of one element of the KV cache."""
     engine: Engine
     strategy: ParallelStrategy
     replicas: int
@@ -107,12 +79,15 @@ class Declaration:
     placement: PlacementWish
     opaque: tuple[str, ...] = ()
     """What could not be read, and why."""
+    contradictions: tuple[tuple[str, str], ...] = ()
+    """(field, what contradicts what) of things that are stated twice and differently."""
     is_partial: bool = False
     """Facts are stated elsewhere that was not read: nothing that rests on what stands here can be refused."""
     assumptions: tuple[tuple[str, str, str], ...] = ()
     """(field, value, why) of what was filled in while reading."""
 
     @property
-    def may_keep_weights_elsewhere(self) -> bool:
-        """A flag that is not read, or an engine that is not known, might offload weights."""
-        return bool(self.opaque) or not self.engine.known
+    def is_memory_uncertain(self) -> bool:
+        """A flag that is not read or modelled, an engine that is not known or a class that was not read may need less."""
+        unread = isinstance(self.model, ModelArchitecture) and not self.model.is_exact
+        return bool(self.opaque) or bool(self.engine.settings.unmodelled) or not self.engine.known or unread

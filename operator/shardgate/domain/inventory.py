@@ -120,6 +120,10 @@ class Gpu:
     visible: Visible | None
     sharing: Sharing = Sharing.NONE
     source: str = ""
+    compute_capability: tuple[int, int] | None = None
+    """CUDA's (major, minor): compared as numbers."""
+    has_nvlink: bool | None = None
+    """Whether the product is joined by NVLink (or its vendor's like) inside a node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,33 @@
-"""What the fullest rank needs: weights. Never pooled over GPUs.
+"""What each rank needs, never pooled over GPUs: weights, activations, overheads; and what that leaves for the KV cache."""
 
-The KV cache, activations and the engines' own overheads belong here too, and come with the engines' rules;
-until then a verdict says in its assumptions that it rests on weights alone.
-"""
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from math import ceil, inf
 
-from dataclasses import dataclass
-from math import ceil
+from shardgate.domain.engine import BudgetBasis, Engine, MemoryRules
+from shardgate.domain.estimate import ZERO, Estimate, difference, total
+from shardgate.domain.inventory import Gpu, Visible
+from shardgate.domain.kv_cache import CacheLayout, CacheOptions, layout_of
+from shardgate.domain.model import Cache, Layer, Matrix, ModelArchitecture, Packing, Part, Split
+from shardgate.domain.strategy import ParallelStrategy, Remainder, layers_of_stages
+from shardgate.domain.units import GIBI, MEBI, Bytes
 
-from shardgate.domain.model import ModelArchitecture, WeightLayout
-from shardgate.domain.strategy import ParallelStrategy, layers_of_stages
-from shardgate.domain.units import Bytes
+UNMEASURED_DRIVER_SHARE = 3 * GIBI // 4
+"""What CUDA's total may be below the memory that NVML reports, where a product has no measurement of its own: 0.26
+(T4) to 0.73 GiB (B200) over the products that have one (``data/gpus.json``), nothing on an MI300X."""
 
-VOCABULARY_PADDING = 64
-"""vLLM pads the vocabulary to a multiple of 64 before splitting it (``DEFAULT_VOCAB_PADDING_SIZE``)."""
+TOWER_ACTIVATION = Estimate(0.0, 0.25 * GIBI, 1.5 * GIBI)
+"""Trial run of a vision tower: 0.04 to 0.27 GiB beyond the text model's peak were measured with images of ordinary
+size (vLLM 0.19, granite-vision, Gemma 3, Llama 4 Scout), 0.8 GiB with a 16k-token image (Qwen2.5-VL, vLLM 0.10)."""
+
+STEP_COPIES = Estimate(0.8, 2.2, 3.2)
+"""Peak of one step, in copies of the widest projection's output: gate and up, and what the activation makes of them
+(3 for Qwen2.5-VL with 16k tokens on vLLM 0.10; at most 2.2 for Llama 405B with 128k tokens on vLLM 0.5.3, issue 6746)."""
+
+BYTES_OF_DTYPE = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +38,8 @@ class StageWeights:
     layers: range
     total: Bytes
     per_rank: Bytes
+    built: Bytes
+    """Of ``per_rank``: what the engine builds besides the checkpoint's weights (rotary tables, absorbed matrices)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +49,8 @@ class WeightsEstimate:
     parameters: int
     total: Bytes
     stages: tuple[StageWeights, ...]
+    error: float
+    """Relative uncertainty."""
 
     @property
     def fullest(self) -> StageWeights:
@@ -39,48 +58,466 @@ class WeightsEstimate:
         return max(self.stages, key=lambda stage: stage.per_rank)
 
 
-def weights_of(model: ModelArchitecture, layout: WeightLayout, strategy: ParallelStrategy) -> WeightsEstimate:
-    """Weights of every stage, as tensor and pipeline parallelism split them.
+class Shortage(StrEnum):
+    """What a GPU is too small for, if it is."""
 
-    Attention, MLP, embedding and head are divided by the tensor width; KV heads are replicated when there are
-    fewer than ranks; norms are on every rank. The embedding is on the first stage, the head and the final norm
-    on the last; tied, both ends hold a copy when there are several stages. Data ranks each hold all of it.
+    NONE = "none"
+    WEIGHTS = "weights"
+    CACHE = "KV cache"
+    CONTEXT = "context"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """One rank of a stage on one GPU, in bytes."""
+
+    stage: int
+    weights: Estimate
+    """With adapter slots and draft layers."""
+    activation: Estimate
+    overhead: Estimate
+    """CUDA libraries and communicators, graphs where they are budgeted."""
+    budget: Estimate
+    """What the engine allows itself of the memory that it sees."""
+    kv_cache: Estimate
+    """What is left; may be negative, never clamped."""
+    needed: Bytes
+    """Pool bytes without which the engine would not start: one sequence of the full length, or one block."""
+    layout: CacheLayout
+
+    @property
+    def margin(self) -> Estimate:
+        """What is left beyond what is needed; the least side first."""
+        return Estimate(self.kv_cache.low - self.needed, self.kv_cache.value - self.needed, self.kv_cache.high - self.needed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """One replica's ranks on one kind of GPU, under one span of an engine's versions."""
+
+    rules: MemoryRules
+    visible: Estimate
+    stages: tuple[RankMemory, ...]
+    length: int | None
+    """Tokens of the longest sequence that the engine is to serve; ``None`` where nothing tells."""
+    kv_tokens: Estimate
+    """Tokens that the fullest rank's pool holds: what the engine prints; per data rank."""
+    longest: Estimate
+    """The longest sequence that fits, up to what the model can."""
+    start: Estimate
+    """In use before the engine reads how much is free."""
+    non_torch: Estimate
+    graphs: Estimate
+    """CUDA graphs, inside the budget or not."""
+
+    @property
+    def fullest(self) -> RankMemory:
+        """The rank with the least to spare."""
+        return min(self.stages, key=lambda rank: rank.margin.value)
+
+    @property
+    def margin(self) -> Estimate:
+        """Of the fullest rank: what it may have to spare at least, and at most."""
+        margins = [rank.margin for rank in self.stages]
+        return Estimate(min(m.low for m in margins), min(m.value for m in margins), min(m.high for m in margins))
+
+    @property
+    def shortage(self) -> Shortage:
+        """What the fullest rank surely lacks, at the best that its uncertainty allows."""
+        short = [rank for rank in self.stages if rank.margin.high < 0]
+        if not short:
+            return Shortage.NONE
+        if any(rank.weights.low > rank.budget.high for rank in short):
+            return Shortage.WEIGHTS
+        one_block = min(rank.layout.block_bytes * len(rank.layout.groups) for rank in short)
+        return Shortage.CACHE if any(rank.kv_cache.high < one_block for rank in short) else Shortage.CONTEXT
+
+    @property
+    def graphs_short_by(self) -> Estimate:
+        """By how much the least that graphs outside the budget take exceeds what it leaves; negative where they fit."""
+        rules = self.rules
+        if rules.basis is not BudgetBasis.TOTAL or rules.are_graphs_budgeted or self.graphs.high == 0:
+            return Estimate(-inf, -inf, -inf)
+        used = [self.stages[0].budget, self.start] if rules.checks_free_at_start else [self.stages[0].budget]
+        return difference(Estimate.exactly(self.graphs.low), [difference(self.visible, used)])
+
+    @property
+    def cannot_start_by(self) -> Estimate:
+        """By how much the fraction asks for more than is free at start; negative where it does not."""
+        if not self.rules.checks_free_at_start:
+            return Estimate(-inf, -inf, -inf)
+        budget = self.stages[0].budget
+        return difference(budget, [difference(self.visible, [self.start])])
+
+
+def visible_memory(gpu: Gpu) -> Visible | None:
+    """What an engine would see of this GPU; ``None`` when its memory is not known."""
+    if gpu.visible is not None or gpu.memory is None:
+        return gpu.visible
+    low = Bytes(max(gpu.memory - UNMEASURED_DRIVER_SHARE, gpu.memory * 9 // 10))
+    return Visible(low=low, high=gpu.memory, source="reported memory less 0 to 0.75 GiB, as measured on other products")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is to be loaded: a model split by a strategy under an engine's rules."""
+
+    model: ModelArchitecture
+    strategy: ParallelStrategy
+    engine: Engine
+    dtype: str
+    kv_cache_bits: int
+
+    @property
+    def plain_bytes(self) -> int:
+        """Bytes of an element that is not quantised."""
+        return BYTES_OF_DTYPE[self.dtype]
+
+
+def weights_of(load: Load, rules: MemoryRules | None) -> WeightsEstimate:
+    """Weights of every stage, as tensor, pipeline, data and expert parallelism split them.
+
+    Matrices are cut along their own side, by whole heads or columns; KV heads are replicated when there are fewer
+    than ranks; norms, routers and a latent's down-projections are on every rank. The embedding (and a tower) is on
+    the first stage, the head and the final norm on the last; tied, both ends hold a copy when there are several
+    stages. Data ranks each hold all of it, save experts.
     """
-    ranks = strategy.tensor
-    stages = layers_of_stages(model.layers, strategy)
-    padded_vocabulary = ceil(model.vocabulary_size / VOCABULARY_PADDING) * VOCABULARY_PADDING
-    vocabulary_rank = ceil(padded_vocabulary / ranks) * model.hidden_size
-    linear_rank = _linear_parameters_of_a_rank(model, ranks)
-    last = len(stages) - 1
+    model, plain = load.model, Fraction(load.plain_bytes)
+    widths = _Widths.of(load, rules)
+    ranges = layers_of_stages(model.layers, load.strategy, rules.remainder if rules is not None else Remainder.BEFORE_LAST)
+    per_kind = {id(layer): (_layer_bytes(layer, _WHOLE, plain), _layer_bytes(layer, widths, plain)) for layer in model.kinds}
+    absorbs = rules is not None and rules.absorbs_latents
+    absorbed = {
+        id(layer): sum((widths.bytes_of(each, plain) for each in layer.absorbed), Fraction(0)) if absorbs else Fraction(0)
+        for layer in model.kinds
+    }
+    rotary = model.rotary_elements * plain if rules is not None else Fraction(0)
+    last, scale = len(ranges) - 1, Fraction(model.weight_scale).limit_denominator(10**6)
+
+    def ends(stage: int, at: "_Widths") -> Fraction:
+        held = Fraction(0)
+        if stage == 0:
+            held += at.bytes_of(model.embedding, plain) + sum((at.bytes_of(each, plain) for each in model.tower), Fraction(0))
+        if stage == last:
+            held += model.plain_elements * plain
+            if model.head is not None:
+                held += at.bytes_of(model.head, plain)
+            elif stage > 0:
+                held += at.bytes_of(model.embedding, plain)
+        return held
 
     def of_stage(stage: int, layers: range) -> StageWeights:
-        holds_embedding = stage == 0
-        holds_head = stage == last and not (model.tied_embeddings and holds_embedding)
-        matrices, final_norm = holds_embedding + holds_head, model.hidden_size * (stage == last)
-        norms = len(layers) * model.norm_parameters_per_layer + final_norm
-        whole = (
-            len(layers) * model.linear_parameters_per_layer * layout.linear_bytes
-            + (matrices * model.embedding_parameters + norms) * layout.other_bytes
+        kinds = list(model.kinds_in(layers))
+        whole = ends(stage, _WHOLE) + sum(per_kind[id(layer)][0] * number for layer, number in kinds)
+        part = ends(stage, widths) + sum(per_kind[id(layer)][1] * number for layer, number in kinds)
+        built = rotary + sum(absorbed[id(layer)] * number for layer, number in kinds)
+        return StageWeights(
+            stage=stage,
+            layers=layers,
+            total=Bytes(ceil(whole * scale)),
+            per_rank=Bytes(ceil(part * scale + built)),
+            built=Bytes(ceil(built)),
         )
-        part = len(layers) * linear_rank * layout.linear_bytes
-        part += (matrices * vocabulary_rank + norms) * layout.other_bytes
-        return StageWeights(stage=stage, layers=layers, total=Bytes(ceil(whole)), per_rank=Bytes(ceil(part)))
 
-    per_layer = model.layers * model.linear_parameters_per_layer
-    total = per_layer * layout.linear_bytes + (model.parameters - per_layer) * layout.other_bytes
+    stages = tuple(of_stage(stage, layers) for stage, layers in enumerate(ranges))
+    twice = _WHOLE.bytes_of(model.embedding, plain) * scale if model.head is None and last > 0 else Fraction(0)
     return WeightsEstimate(
         parameters=model.parameters,
-        total=Bytes(ceil(total)),
-        stages=tuple(of_stage(stage, layers) for stage, layers in enumerate(stages)),
+        total=Bytes(sum(stage.total for stage in stages) - ceil(twice)),
+        stages=stages,
+        error=model.weight_error,
     )
 
 
-def _linear_parameters_of_a_rank(model: ModelArchitecture, ranks: int) -> int:
-    """One layer's linear weights on one tensor rank; rounded up where a width does not divide."""
-    query = ceil(model.attention_heads / ranks) * model.head_dimension
-    kv = max(1, ceil(model.kv_heads / ranks)) * model.head_dimension
-    intermediate = ceil(model.intermediate_size / ranks)
-    attention = model.hidden_size * (2 * query + 2 * kv)
-    biases = (query + 2 * kv + model.hidden_size) * model.attention_bias
-    mlp = 3 * model.hidden_size * intermediate
-    return attention + biases + mlp + (2 * intermediate + model.hidden_size) * model.mlp_bias
+def unquantised_weights_of(load: Load, rules: MemoryRules) -> float:
+    """Bytes of the fullest rank's weights before they are quantised."""
+    plain = Packing(name=load.dtype, element_bits=8 * load.plain_bytes)
+
+    def unpacked(layer: Layer) -> Layer:
+        return replace(layer, matrices=tuple(replace(each, packing=plain) for each in layer.matrices))
+
+    model = replace(load.model, kinds=tuple(unpacked(layer) for layer in load.model.kinds))
+    return weights_of(replace(load, model=model), rules).fullest.per_rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Widths:
+    """Over how many ranks each part is cut."""
+
+    tensor: int = 1
+    attention: int = 1
+    embedding: int = 1
+    expert_groups: int = 1
+    expert_tensor: int = 1
+
+    @classmethod
+    def of(cls, load: Load, rules: MemoryRules | None) -> "_Widths":
+        strategy = load.strategy
+        groups, tensor = strategy.expert_widths(over_data=rules is not None and rules.shards_experts_over_data)
+        return cls(
+            tensor=strategy.tensor,
+            attention=max(1, strategy.attention_ranks),
+            embedding=1 if strategy.attention_data else strategy.tensor,
+            expert_groups=groups,
+            expert_tensor=tensor,
+        )
+
+    def bytes_of(self, matrix: Matrix, plain_bytes: Fraction) -> Fraction:
+        """Bytes of a matrix on the rank that holds most of it."""
+        if matrix.part is Part.EXPERTS:
+            return matrix.bytes_on(self.expert_tensor, ceil(matrix.copies / self.expert_groups), plain_bytes)
+        by_part = {Part.ATTENTION: self.attention, Part.STATE: self.attention, Part.EMBEDDING: self.embedding}
+        return matrix.bytes_on(by_part.get(matrix.part, self.tensor), matrix.copies, plain_bytes)
+
+
+_WHOLE = _Widths(tensor=0, attention=0, embedding=0, expert_tensor=0)
+"""The checkpoint's own matrices, on no ranks."""
+
+
+def _layer_bytes(layer: Layer, widths: _Widths, plain_bytes: Fraction) -> Fraction:
+    return sum((widths.bytes_of(each, plain_bytes) for each in layer.matrices), layer.plain_elements * plain_bytes)
+
+
+def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu, seen: Visible) -> MemoryEstimate:
+    """What every stage's fullest rank needs on this GPU, of which an engine sees so much."""
+    visible = Estimate(seen.low, (seen.low + seen.high) / 2, seen.high)
+    batch = _Batch.of(load, rules, visible, gpu.product or "")
+    many = load.strategy.tensor * load.strategy.pipeline > 1
+    start = _by_link(gpu, rules.start_linked, rules.start_unlinked) if many else rules.start_single
+    low, high = _fraction(load, rules, gpu, visible)
+    budget = _budget(rules, visible, start, low, high)
+    non_torch = _by_link(gpu, rules.non_torch_linked, rules.non_torch_unlinked) if many else rules.non_torch_single
+    graphs = ZERO if load.engine.settings.enforce_eager else rules.graphs
+    layouts = [_cache_layout(load, rules, batch, stage.layers) for stage in weights.stages]
+    counts_all = rules.counts_all_stages and len(layouts) > 1
+    whole = _cache_layout(load, rules, batch, range(load.model.layers)) if counts_all else None
+    stages = []
+    for stage, layout in zip(weights.stages, layouts, strict=True):
+        held = total([_held_weights(load, stage, weights.error), _adapters(load, stage)])
+        activation = _activation(load, rules, batch, is_last=stage.stage == len(weights.stages) - 1)
+        overhead = total([non_torch, graphs]) if rules.are_graphs_budgeted else non_torch
+        pool = _pool(load.engine, rules, layout, budget, [held, activation, overhead], (low, high))
+        stages.append(
+            RankMemory(
+                stage=stage.stage, weights=held, activation=activation, overhead=overhead, budget=budget, kv_cache=pool,
+                needed=Bytes(_needed(batch, rules, whole or layout)), layout=layout,
+            )
+        )  # fmt: skip
+    limit = load.model.max_context_tokens or batch.length or _NO_LIMIT
+    counted = batch.length or 0 if rules.counts_tokens_by_concurrency else 0
+    return MemoryEstimate(
+        rules=rules,
+        visible=visible,
+        stages=tuple(stages),
+        length=batch.length,
+        kv_tokens=_least(stages, lambda rank, pool: rank.layout.tokens(pool, counted)),
+        longest=_least(stages, lambda rank, pool: (whole or rank.layout).longest(pool, limit)),
+        start=start,
+        non_torch=non_torch,
+        graphs=graphs,
+    )
+
+
+def _least(stages: list[RankMemory], measure: Callable[[RankMemory, float], int]) -> Estimate:
+    """A measure of the pools, of the rank that has least, at the low end, the middle and the high end."""
+    return Estimate(*(min(measure(rank, rank.kv_cache[side]) for rank in stages) for side in range(3)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Sequences and tokens of one step, and the longest sequence."""
+
+    length: int | None
+    is_length_free: bool
+    sequences: int
+    tokens: int
+
+    @classmethod
+    def of(cls, load: Load, rules: MemoryRules, visible: Estimate, product: str) -> "_Batch":
+        settings = load.engine.settings
+        stated = settings.max_model_len
+        is_free = stated == -1
+        length = load.model.max_context_tokens if stated is None or is_free else stated
+        sequences = settings.max_sequences or rules.sequences.for_gpu(visible.value, product)
+        if settings.max_batched_tokens is not None:
+            tokens = settings.max_batched_tokens
+        elif rules.batched_tokens is not None:
+            tokens = rules.batched_tokens.for_gpu(visible.value, product)
+        elif rules.long_prompt_batched_tokens is not None and _is_cut(load, rules, length):
+            tokens = rules.long_prompt_batched_tokens
+        else:
+            tokens = max(length or 0, _LEAST_WHOLE_PROMPT)
+        return cls(length=length, is_length_free=is_free, sequences=min(sequences, tokens), tokens=tokens)
+
+
+def _is_cut(load: Load, rules: MemoryRules, length: int | None) -> bool:
+    """Whether vLLM's first engine cuts prompts into chunks by itself: long ones, and those of latent caches."""
+    return (length or 0) > _LONG_PROMPT or (load.model.is_latent and rules.caches_latents)
+
+
+_NO_LIMIT = 2**31
+
+_LEAST_WHOLE_PROMPT = 2048
+"""vLLM without chunked prefill: max_num_batched_tokens is at least this, else the longest sequence."""
+
+_LONG_PROMPT = 32_768
+"""vLLM's first engine cut prompts into chunks by itself where the longest sequence has more tokens."""
+
+
+def _fraction(load: Load, rules: MemoryRules, gpu: Gpu, visible: Estimate) -> tuple[float, float]:
+    """The declared memory fraction, or the range of these versions' default."""
+    stated, strategy = load.engine.settings.utilization, load.strategy
+    if stated is not None:
+        return stated, stated
+    if rules.reserve is None:
+        return rules.utilization_low, rules.utilization_high
+    reported = (gpu.memory or visible.value) / MEBI
+    attention_data = strategy.data if strategy.attention_data else 0
+    fraction = rules.reserve.fraction(reported, strategy.tensor, strategy.pipeline, attention_data)
+    return fraction * 0.98, fraction  # prefill graphs and drafts take up to 2 % more than the formula in newer versions
+
+
+def _budget(rules: MemoryRules, visible: Estimate, start: Estimate, low: float, high: float) -> Estimate:
+    """What the engine allows itself: a share of the total, of what is free before loading, or all of that."""
+    if rules.basis is BudgetBasis.TOTAL:
+        whole = visible
+    else:
+        whole = difference(visible, [start])
+        if rules.basis is not BudgetBasis.STATIC:
+            return whole
+    return Estimate(whole.low * low, whole.value * (low + high) / 2, whole.high * high)
+
+
+def _by_link(gpu: Gpu, linked: Estimate, unlinked: Estimate) -> Estimate:
+    """What communication takes, by how the GPUs of a node are joined; either where that is not known."""
+    if gpu.has_nvlink is None:
+        low, high = min(linked.low, unlinked.low), max(linked.high, unlinked.high)
+        return Estimate(low, (linked.value + unlinked.value) / 2, high)
+    return linked if gpu.has_nvlink else unlinked
+
+
+def _held_weights(load: Load, stage: StageWeights, error: float) -> Estimate:
+    """Weights that stay on the GPU: what is offloaded to the host is not there."""
+    held = max(0, stage.per_rank - load.engine.settings.offload)
+    spread = (stage.per_rank - stage.built) * error
+    return Estimate(max(0.0, held - spread), held, held + spread)
+
+
+def _cache_layout(load: Load, rules: MemoryRules, batch: _Batch, layers: range) -> CacheLayout:
+    model, settings, strategy = load.model, load.engine.settings, load.strategy
+    caches: Counter[Cache] = Counter()
+    if model.has_cache:
+        for layer, number in model.kinds_in(layers):
+            for cache in layer.caches:
+                caches[cache] += number
+        if settings.draft_tokens and layers.stop == model.layers:
+            for draft in model.draft_layers:
+                for cache in draft.caches:
+                    caches[cache] += 1
+    grouped = rules.groups_hybrid_layers if settings.groups_hybrid_layers is None else settings.groups_hybrid_layers
+    return layout_of(
+        caches,
+        CacheOptions(
+            ranks=max(1, strategy.attention_ranks),
+            element_bits=load.kv_cache_bits,
+            state_bits=load.plain_bytes * 8,
+            block_tokens=settings.block_tokens or rules.block_tokens,
+            caches_latents=rules.caches_latents,
+            groups_hybrid_layers=grouped,
+            group_tolerance=rules.group_tolerance,
+            batched_tokens=batch.tokens,
+            window_full_ratio=rules.window_full_ratio if grouped else 0.0,
+            widths=strategy.decode_context,
+        ),
+    )
+
+
+def _activation(load: Load, rules: MemoryRules, batch: _Batch, *, is_last: bool) -> Estimate:
+    """The peak of the engine's trial run: a full step of tokens, then the sampler's work on a full set of sequences.
+
+    The step's widest moment is a dense MLP's or the projections' output; buffers of mixtures stay allocated beside
+    the sampler's.
+    """
+    model, plain = load.model, load.plain_bytes
+    tokens, tensor = batch.tokens, load.strategy.tensor
+    hidden = tokens * model.hidden_size * plain
+    widest, mixture, expanded = 0, 0, 0
+    for layer in model.kinds:
+        if rules.absorbs_latents:
+            for each in layer.absorbed:
+                outputs, _ = each.shape_on(max(1, load.strategy.attention_ranks))
+                expanded = max(expanded, rules.latent_workspace_tokens * outputs * plain)
+        dense = max(
+            (each.shape_on(tensor)[0] for each in layer.matrices if each.part is not Part.EXPERTS and each.split is Split.OUTPUTS),
+            default=0,
+        )
+        widest = max(widest, dense)
+        for each in layer.matrices:
+            if each.part is Part.EXPERTS and each.split is Split.OUTPUTS:
+                _, cut = load.strategy.expert_widths(over_data=rules.shards_experts_over_data)
+                inner = each.shape_on(cut)[0]
+                rows = tokens * max(1, model.active_experts)
+                mixture = max(mixture, rows * (max(2 * inner, model.hidden_size) + inner) * plain)
+    step = STEP_COPIES.value * tokens * widest * plain + expanded
+    sampler = ZERO
+    if is_last and model.has_cache:
+        logits = batch.sequences * model.vocabulary_size * 4
+        sampler = rules.sampler_copies.times(logits)
+        if rules.only_driver_samples and load.strategy.tensor > 1:
+            sampler = Estimate(0.0, sampler.value, sampler.high)
+    low, high = STEP_COPIES.low / STEP_COPIES.value, STEP_COPIES.high / STEP_COPIES.value
+    peak = Estimate(max(step * low, sampler.low), max(step, sampler.value), max(step * high, sampler.high))
+    if mixture:
+        peak = total([peak, rules.mixture_copies.times(mixture)])
+    tower = TOWER_ACTIVATION if model.tower and not load.engine.settings.is_text_only else ZERO
+    return total([Estimate.exactly(hidden), peak, rules.activation_base, tower])
+
+
+def _adapters(load: Load, stage: StageWeights) -> Estimate:
+    """LoRA slots of the stage's layers (embedding and head on the last), and draft layers on the last stage."""
+    settings, extra = load.engine.settings, 0.0
+    lora = settings.lora
+    if lora is not None:
+        per_side = lora.slots * lora.rank * load.plain_bytes
+        for layer, number in load.model.kinds_in(stage.layers):
+            for each in layer.matrices:
+                if each.part in (Part.ATTENTION, Part.MLP, Part.SHARED_EXPERTS):
+                    extra += number * per_side * sum(each.shape_on(load.strategy.tensor))
+        if stage.layers.stop == load.model.layers:
+            extra += 2 * per_side * sum(load.model.embedding.shape_on(load.strategy.tensor))
+    spread = extra * _LORA_ERROR
+    if settings.draft_tokens and stage.layers.stop == load.model.layers:
+        widths, plain = _Widths.of(load, None), Fraction(load.plain_bytes)
+        extra += float(sum(_layer_bytes(layer, widths, plain) for layer in load.model.draft_layers))
+    return Estimate(extra - spread, extra, extra + spread)
+
+
+_LORA_ERROR = 0.3
+"""Which side of a pair is cut, and which matrices get slots, differs by model class."""
+
+
+def _pool(
+    engine: Engine, rules: MemoryRules, layout: CacheLayout, budget: Estimate, used: list[Estimate], fraction: tuple[float, float]
+) -> Estimate:
+    """Bytes for the KV cache."""
+    settings = engine.settings
+    if settings.kv_blocks is not None:
+        return Estimate.exactly(settings.kv_blocks * layout.block_bytes)
+    if settings.kv_cache is not None:
+        return Estimate.exactly(settings.kv_cache)
+    if rules.basis is BudgetBasis.STATIC:  # activations, graphs and libraries live in what the fraction leaves
+        return difference(budget, used[:1])
+    left = difference(budget, used)
+    if rules.basis is BudgetBasis.FREE_AFTER_LOAD:
+        low, high = fraction
+        return Estimate(
+            left.low * (low if left.low > 0 else 1), left.value * (low + high) / 2, left.high * (high if left.high > 0 else 1)
+        )
+    return left
+
+
+def _needed(batch: _Batch, rules: MemoryRules, layout: CacheLayout) -> int:
+    one_block = layout.block_bytes * len(layout.groups)
+    if batch.length is None or batch.is_length_free or not rules.needs_full_length:
+        return one_block
+    return max(one_block, layout.bytes_for(batch.length))

@@ -1,34 +1,19 @@
 """One declaration in one cluster: the figures that all checks look at, worked out once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from itertools import islice
 
-from shardgate.domain.declaration import BudgetBasis, Declaration
-from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, Sharing, Visible, grouped
-from shardgate.domain.memory import WeightsEstimate, weights_of
-from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
+from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, grouped
+from shardgate.domain.memory import WeightsEstimate
 from shardgate.domain.placement import NodeFilter, Placement, PodShape, accepts_product, place, room_in_total
 from shardgate.domain.policy import Capacity, Policy
-from shardgate.domain.units import Bytes
-from shardgate.domain.verdict import RankBudget, Requirement
+from shardgate.domain.verdict import Requirement
 
 BROKEN_WATCH_STALE_AFTER_SECONDS = 30
 """A watch that is known to be broken makes the inventory stale sooner than silence does."""
-
-UNMEASURED_VISIBLE_SHARE = (0.971, 1.0)
-"""CUDA total over the memory that NVML reports, where a product has no measurement of its own: 0 to 2.9 %
-less was seen over the products that have one (``data/gpus.json``)."""
-
-
-class Fit(IntEnum):
-    """Whether the fullest rank's weights fit a GPU, best first."""
-
-    FITS = 0
-    TIGHT = 1
-    SHARED = 2
-    UNKNOWN = 3
-    TOO_SMALL = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +30,28 @@ class Situation:
     """Nodes (those that may come included) with the asked resource and an accepted product."""
     candidates: tuple[NodeGroup, ...]
     """Those of them that selector and lasting taints let the pods on, usable now or not."""
-    weights: WeightsEstimate | None
-    fit_of_shape: Mapping[int, Fit]
-    """id of a candidate's shape -> whether its GPU holds the fullest rank; empty when weights are not known."""
+    weighed: Weighed | None
+    found_of_shape: Mapping[int, GpuFit]
+    """id of a candidate's shape -> whether its GPU will do for the fullest rank; empty when weights are not known."""
     left_out: frozenset[int]
     """ids of shapes that no pod is counted on: too small (unless all are), or doubtful where enough others surely do."""
     placement: Placement
     stale: bool
 
+    @property
+    def weights(self) -> WeightsEstimate | None:
+        """``None`` where a fact is missing."""
+        return self.weighed.weights if self.weighed is not None else None
+
     def fit(self, group: NodeGroup) -> Fit:
-        """Whether the group's GPUs hold the fullest rank; taken to fit when weights are not known."""
-        return self.fit_of_shape.get(id(group.shape), Fit.FITS)
+        """Whether the group's GPUs will do for the fullest rank; taken to fit when weights are not known."""
+        found = self.found_of_shape.get(id(group.shape))
+        return Fit.FITS if found is None else found.fit
+
+    @property
+    def best_found(self) -> GpuFit | None:
+        """Of the candidates' GPUs, the one that does best, and among those the one with most to spare."""
+        return max(self.found_of_shape.values(), key=_goodness, default=None)
 
     @property
     def counted(self) -> tuple[NodeGroup, ...]:
@@ -64,14 +60,14 @@ class Situation:
 
     def room(self, up_to: Fit) -> int:
         """Pods that all that is here or may come could take, were it idle, on GPUs that fit no worse than this."""
-        return room_in_total(self.accepted, self.node_filter, self.pod, _worse_than(up_to, self.fit_of_shape))
+        return room_in_total(self.accepted, self.node_filter, self.pod, _worse_than(up_to, self.found_of_shape))
 
     def rests_on(self, fit: Fit) -> bool:
         """Whether the outcome hangs on GPUs of which no more than this is known.
 
         What hangs is whether all pods fit; or, where they cannot, whether one whole replica does.
         """
-        if fit not in self.fit_of_shape.values() or self.pod.replicas == 0:
+        if all(found.fit is not fit for found in self.found_of_shape.values()) or self.pod.replicas == 0:
             return False
         needed = self.pod.pods if self.room(Fit.UNKNOWN) >= self.pod.pods else self.pod.pods_per_replica
         return self.room(Fit(fit - 1)) < needed <= self.room(fit)
@@ -88,8 +84,13 @@ class Situation:
         return self.inventory.nodes_seen == 0 or self.policy.capacity is Capacity.OPEN
 
 
-def _worse_than(fit: Fit, fit_of_shape: Mapping[int, Fit]) -> frozenset[int]:
-    return frozenset(shape for shape, its in fit_of_shape.items() if its > fit)
+def _worse_than(fit: Fit, found_of_shape: Mapping[int, GpuFit]) -> frozenset[int]:
+    return frozenset(shape for shape, found in found_of_shape.items() if found.fit > fit)
+
+
+def _goodness(found: GpuFit) -> tuple[int, float]:
+    margin = found.estimate.margin.value if found.estimate is not None else float(found.gpu.memory or 0)
+    return -found.fit, margin
 
 
 def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> Situation:
@@ -103,19 +104,32 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     )
     node_filter = NodeFilter(declaration)
     candidates = tuple(group for group in accepted if node_filter.reason_against(group, passing=False) is None)
-    weights = _weights(declaration)
-    fit_of_shape: dict[int, Fit] = {}
-    if weights is not None:
-        fit_of_shape = {id(group.shape): fit_of(group.shape.gpu, declaration, weights) for group in candidates}
-    holding = tuple(group for group in candidates if fit_of_shape.get(id(group.shape), Fit.FITS) is not Fit.TOO_SMALL)
-    pod, required = _pods(declaration, holding or candidates or accepted)
+    weighed = Weighed.of(declaration)
+    found_of_shape = _found(candidates, declaration, weighed) if weighed is not None else {}
+    unfit = _worse_than(Fit.UNKNOWN, found_of_shape)
+    holding = tuple(group for group in candidates if id(group.shape) not in unfit)
+    nodes = holding or candidates or accepted
     own = _own(inventory.held.get((declaration.subject.namespace, declaration.subject.name), ()))
-    sure, small = (_worse_than(fit, fit_of_shape) for fit in (Fit.FITS, Fit.UNKNOWN))
-    if room_in_total(accepted, node_filter, pod, sure) >= pod.pods:
-        left_out = sure  # GPUs that surely do are enough, once they are free: the others decide nothing
-    else:
-        left_out = small if len(small) < len(fit_of_shape) else frozenset()
-    placement = place(groups, node_filter, pod, own, left_out)
+    sure = _worse_than(Fit.FITS, found_of_shape)
+
+    def tried(pod: PodShape) -> _Cut:
+        room = room_in_total(accepted, node_filter, pod, sure)
+        if room >= pod.pods:
+            left_out = sure  # GPUs that surely do are enough, once they are free: the others decide nothing
+        else:
+            left_out = unfit if len(unfit) < len(found_of_shape) else frozenset()
+            room = room_in_total(accepted, node_filter, pod, left_out)
+        return _Cut(pod=pod, left_out=left_out, placement=place(groups, node_filter, pod, own, left_out), room=room)
+
+    cut = _best_cut(tried(pod) for pod in _pods(declaration, nodes))
+    pod, left_out, placement = cut.pod, cut.left_out, cut.placement
+    is_chosen = declaration.gpus.per_pod is not None or bool(nodes)
+    required = Requirement(
+        gpus_per_replica=pod.gpus * pod.pods_per_replica,
+        gpus=pod.gpus * pod.pods_per_replica * declaration.replicas,
+        pods_per_replica=pod.pods_per_replica if is_chosen else None,
+        gpus_per_pod=pod.gpus if is_chosen else None,
+    )
     return Situation(
         declaration=declaration,
         inventory=inventory,
@@ -125,8 +139,8 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         node_filter=node_filter,
         accepted=accepted,
         candidates=candidates,
-        weights=weights,
-        fit_of_shape=fit_of_shape,
+        weighed=weighed,
+        found_of_shape=found_of_shape,
         left_out=left_out,
         placement=placement,
         stale=is_stale(inventory, policy),
@@ -148,21 +162,52 @@ def is_stale(inventory: Inventory, policy: Policy) -> bool:
     return inventory.age_seconds > policy.stale_after_seconds or inventory.broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS
 
 
-def _weights(declaration: Declaration) -> WeightsEstimate | None:
-    """``None`` where a fact is missing, or the stages do not add up (a finding of its own)."""
-    model, layout, strategy = declaration.model, declaration.weights, declaration.strategy
-    if not isinstance(model, ModelArchitecture) or layout is None or strategy.attention_data:
-        return None
-    if strategy.pipeline > model.layers or sum(strategy.layers_per_stage or [model.layers]) != model.layers:
-        return None
-    return weights_of(model, layout, strategy)
+def _found(candidates: tuple[NodeGroup, ...], declaration: Declaration, weighed: Weighed) -> dict[int, GpuFit]:
+    """Each kind of GPU is asked once, however many shapes of nodes have it."""
+    of_gpu: dict[Gpu, GpuFit] = {}
+    found: dict[int, GpuFit] = {}
+    for group in candidates:
+        if id(group.shape) not in found:
+            gpu = group.shape.gpu
+            if gpu not in of_gpu:
+                of_gpu[gpu] = fit_of(gpu, declaration, weighed)
+            found[id(group.shape)] = of_gpu[gpu]
+    return found
 
 
-def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> tuple[PodShape, Requirement]:
-    """How a replica's ranks are cut into pods.
+MOST_CUTS = 12
+"""Ways to cut a replica into equal pods that are tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """One way to cut a replica into pods, and how it fares."""
+
+    pod: PodShape
+    left_out: frozenset[int]
+    placement: Placement
+    room: int
+
+
+def _best_cut(cuts: Iterator[_Cut]) -> _Cut:
+    """The first that fits now, else the first that fits when idle, else the one with room for most replicas.
+
+    Lazily: where the first fits, no other is tried.
+    """
+    tried: list[_Cut] = []
+    for cut in cuts:
+        if cut.placement.feasible:
+            return cut
+        tried.append(cut)
+    idle = next((cut for cut in tried if cut.placement.feasible_when_idle), None)
+    return idle or max(tried, key=lambda cut: min(cut.room // cut.pod.pods_per_replica, cut.pod.replicas))
+
+
+def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> Iterator[PodShape]:
+    """How a replica's ranks may be cut into pods, the fewest pods first.
 
     A declared ``dataLocal`` cuts the replica into groups of that many data ranks first. Without ``perPod``, a
-    group becomes the fewest equal pods of which one fits the installed GPUs of the largest node that they may use.
+    group becomes equal pods, of which one fits the installed GPUs of the largest node that they may use.
     """
     strategy, wish = declaration.strategy, declaration.gpus
     ranks = strategy.ranks_per_replica
@@ -171,79 +216,22 @@ def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> tuple[PodSh
         groups = -(-strategy.data_ranks_per_replica // strategy.data_local)
     group_ranks = -(-ranks // groups)
     if wish.per_pod is not None:
-        per_pod = wish.per_pod
-        pods_per_group = -(-group_ranks // per_pod)
+        numbers = iter([-(-group_ranks // wish.per_pod)])
     else:
         largest = max((group.installed(wish.resource) for group in nodes), default=group_ranks)
         fewest = -(-group_ranks // max(largest, 1))
-        pods_per_group = next(k for k in range(fewest, group_ranks + 1) if group_ranks % k == 0)
-        per_pod = group_ranks // pods_per_group
-    pods = groups * pods_per_group
-    shape = PodShape(
-        resource=wish.resource,
-        gpus=per_pod,
-        requests={**declaration.placement.requests, wish.resource: per_pod, "pods": 1},
-        pods_per_replica=pods,
-        replicas=declaration.replicas,
-        ranks_per_pod=-(-group_ranks // pods_per_group),
-        ranks_per_replica=ranks,
-    )
-    is_chosen = wish.per_pod is not None or bool(nodes)
-    required = Requirement(
-        gpus_per_replica=per_pod * pods,
-        gpus=per_pod * pods * declaration.replicas,
-        pods_per_replica=pods if is_chosen else None,
-        gpus_per_pod=per_pod if is_chosen else None,
-    )
-    return shape, required
-
-
-def visible_memory(gpu: Gpu) -> Visible | None:
-    """What an engine would see of this GPU; ``None`` when its memory is not known."""
-    if gpu.visible is not None or gpu.memory is None:
-        return gpu.visible
-    low, high = (Bytes(int(gpu.memory * share)) for share in UNMEASURED_VISIBLE_SHARE)
-    return Visible(low=low, high=high, source="reported memory less 0 to 2.9 %, as measured on other products")
-
-
-def budget_of(gpu: Gpu, declaration: Declaration) -> tuple[Bytes, Bytes] | None:
-    """The least and the most that the engine may use of this GPU.
-
-    A fraction of what is free after loading does not bound the weights themselves; nor is anything known to bound
-    them in an engine that is not known.
-    """
-    visible = visible_memory(gpu)
-    if visible is None:
-        return None
-    if declaration.engine.budget_basis is not BudgetBasis.TOTAL:
-        return visible.low, visible.high
-    low, high = declaration.engine.utilization_low, declaration.engine.utilization_high
-    return Bytes(int(visible.low * low)), Bytes(int(visible.high * high))
-
-
-def fit_of(gpu: Gpu, declaration: Declaration, weights: WeightsEstimate) -> Fit:
-    """Whether the fullest rank's weights fit this GPU. What one shared unit may use is not known here."""
-    budget = budget_of(gpu, declaration)
-    if budget is None:
-        return Fit.UNKNOWN
-    low, high = budget
-    if weights.fullest.per_rank > high:
-        return Fit.TOO_SMALL
-    if gpu.product is None and declaration.gpus.products:
-        return Fit.UNKNOWN  # whether it is an accepted one is not known
-    if gpu.sharing is not Sharing.NONE:
-        return Fit.SHARED
-    return Fit.FITS if weights.fullest.per_rank <= low else Fit.TIGHT
-
-
-def best_budget(situation: Situation) -> RankBudget | None:
-    """The budget on the candidate GPU that offers most."""
-    budgets = [
-        RankBudget(product=gpu.product or "GPU", reported=gpu.memory or visible.high, budget=budget[1])
-        for gpu in {id(group.shape): group.shape.gpu for group in situation.candidates}.values()
-        if (budget := budget_of(gpu, situation.declaration)) and (visible := visible_memory(gpu))
-    ]
-    return max(budgets, key=lambda each: each.budget, default=None)
+        numbers = islice((k for k in range(fewest, group_ranks + 1) if group_ranks % k == 0), MOST_CUTS)
+    for pods_per_group in numbers:
+        per_pod = wish.per_pod or group_ranks // pods_per_group
+        yield PodShape(
+            resource=wish.resource,
+            gpus=per_pod,
+            requests={**declaration.placement.requests, wish.resource: per_pod, "pods": 1},
+            pods_per_replica=groups * pods_per_group,
+            replicas=declaration.replicas,
+            ranks_per_pod=-(-group_ranks // pods_per_group),
+            ranks_per_replica=ranks,
+        )
 
 
 def is_here(group: NodeGroup) -> bool:

@@ -1,6 +1,7 @@
 """The parallel strategy, and the grid of ranks that it makes."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -12,6 +13,17 @@ class Rank(NamedTuple):
     data: int
     stage: int
     tensor: int
+
+
+class Remainder(StrEnum):
+    """Which pipeline stages take the layers that do not divide over them."""
+
+    BEFORE_LAST = "before last"
+    """One each, from the stage before the last backwards: the last also holds the output head."""
+    LAST = "last"
+    """All of them the last stage."""
+    FIRST = "first"
+    """One each, from the first stage on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +57,20 @@ class ParallelStrategy:
         """Tensor ranks that share one copy of attention: attention data ranks split the tensor group."""
         return self.tensor // self.data if self.attention_data else self.tensor
 
+    def expert_widths(self, *, over_data: bool) -> tuple[int, int]:
+        """(ranks that experts are dealt out to, ranks that each expert is cut over).
+
+        ``expert_parallel`` deals them out to all ranks of a stage; a declared ``expert`` width to as many, and cuts
+        them over the rest of the tensor group. Otherwise every expert is cut over the tensor group, and over data
+        ranks too where the engine does so (``over_data``).
+        """
+        if self.expert is not None:
+            return self.expert, max(1, self.tensor // self.expert)
+        data = 1 if self.attention_data else self.data
+        if self.expert_parallel:
+            return self.tensor * self.prefill_context * data, 1
+        return 1, self.tensor * (self.prefill_context * data if over_data else 1)
+
     @property
     def ranks_per_replica(self) -> int:
         """GPUs that one replica takes; decode context and expert parallelism re-use the same ranks."""
@@ -75,18 +101,19 @@ class ParallelStrategy:
         )
 
 
-def layers_of_stages(layers: int, strategy: ParallelStrategy) -> tuple[range, ...]:
-    """Which layers each pipeline stage holds.
-
-    Declared splits are taken as they are. Otherwise layers are spread evenly, and a remainder goes one by
-    one to the stages before the last, from the back, since the last also holds the output head
-    (vLLM ``get_pp_indices``, 0.6.4 and newer).
-    """
+def layers_of_stages(layers: int, strategy: ParallelStrategy, remainder: Remainder = Remainder.BEFORE_LAST) -> tuple[range, ...]:
+    """Which layers each pipeline stage holds: a declared split as it is, else an even one with the engine's remainder."""
     stages = strategy.pipeline
     if strategy.layers_per_stage is not None:
         sizes = list(strategy.layers_per_stage)
     else:
-        sizes = [layers // stages] * stages
-        for step in range(layers % stages):
-            sizes[-2 - step] += 1
+        sizes, over = [layers // stages] * stages, layers % stages
+        match remainder:
+            case Remainder.LAST:
+                sizes[-1] += over
+            case Remainder.FIRST:
+                sizes[:over] = [size + 1 for size in sizes[:over]]
+            case Remainder.BEFORE_LAST:
+                for step in range(over):
+                    sizes[-2 - step] += 1
     return tuple(range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from shardgate.domain.fitting import GpuFit
 from shardgate.domain.memory import WeightsEstimate
 from shardgate.domain.placement import Placement
 from shardgate.domain.units import Bytes
@@ -101,16 +102,6 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RankBudget:
-    """What the engine may use on the GPU that offers most, and what the fullest rank would take of it."""
-
-    product: str
-    reported: Bytes
-    """The GPU's memory as its label says it; what the engine sees where no label does."""
-    budget: Bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
     """GPUs and pods that the declaration needs."""
 
@@ -129,7 +120,8 @@ class Verdict:
     required: Requirement
     hardware: Hardware | None = None
     weights: WeightsEstimate | None = None
-    rank_budget: RankBudget | None = None
+    best_gpu: GpuFit | None = None
+    """Of the GPUs that the pods may land on, the one that does best, with what a rank needs there."""
     placement: Placement | None = None
     assumptions: tuple[Assumption, ...] = ()
     aspects: Mapping[FindingClass, Outcome] = field(default_factory=dict)

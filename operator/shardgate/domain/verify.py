@@ -5,9 +5,8 @@ from dataclasses import replace
 from shardgate.domain.checks import CHECKS
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Inventory, NodeState
-from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.policy import Policy
-from shardgate.domain.situation import Situation, best_budget, look_at
+from shardgate.domain.situation import Situation, look_at
 from shardgate.domain.units import Bytes
 from shardgate.domain.verdict import Assumption, Hardware, Outcome, ProductCount, Verdict, aspects_of, worst_first
 
@@ -27,7 +26,7 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
         required=situation.required,
         hardware=None if situation.nothing_seen else _hardware(situation),
         weights=situation.weights,
-        rank_budget=best_budget(situation),
+        best_gpu=situation.best_found,
         placement=None if situation.stale else situation.placement,
         assumptions=tuple(_assumptions(situation)),
         aspects=aspects_of(findings),
@@ -68,13 +67,17 @@ def _hardware(situation: Situation) -> Hardware:
 def _assumptions(situation: Situation) -> list[Assumption]:
     declaration = situation.declaration
     assumed = [Assumption(field=field, value=value, why=why) for field, value, why in declaration.assumptions]
-    if isinstance(declaration.model, ModelArchitecture) and situation.weights is not None:
+    best = situation.best_found
+    if best is not None and best.estimate is not None:
+        rules = best.estimate.rules
+        assumed.append(Assumption(field="memory", value=rules.versions, why=rules.source))
+    if declaration.engine.settings.unmodelled:
+        what = ", ".join(declaration.engine.settings.unmodelled)
+        assumed.append(Assumption(field="spec.engine", value=what, why="bears on memory in a way that is not modelled"))
+    if declaration.engine.is_newer_than_known:
+        value = f"{declaration.engine.name} {declaration.engine.version}"
         assumed.append(
-            Assumption(
-                field="memory",
-                value="weights alone",
-                why="KV cache, activations and the engine's own overheads are not modelled yet",
-            )
+            Assumption(field="spec.engine.version", value=value, why="newer than what was read: figures are of the newest known")
         )
     if declaration.gpus.per_pod is None and situation.required.gpus_per_pod is not None:
         assumed.append(

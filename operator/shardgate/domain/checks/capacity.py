@@ -148,7 +148,7 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
 def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     """The model's weights against all accepted GPUs together; says something only beside a finding that it worsens."""
     weights, pod = situation.weights, situation.pod
-    if situation.declaration.may_keep_weights_elsewhere:
+    if situation.declaration.is_memory_uncertain:
         return
     if weights is None or situation.stale or situation.nothing_seen or not situation.accepted or pod.replicas == 0:
         return
@@ -158,13 +158,14 @@ def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
         if group.shape.gpu.memory is None:
             return
         memory, gpus = memory + units * group.shape.gpu.memory, gpus + units
-    if weights.total > memory:
+    held = weights.total - situation.declaration.engine.settings.offload * pod.ranks_per_replica
+    if held > memory:
         closed = situation.policy.capacity is Capacity.CLOSED
         yield finding(
             "ModelExceedsCluster",
             where="spec.model",
             outcome=Outcome.UNSOUND if closed else Outcome.WAITING,
-            message=f"the model's weights take {gib(weights.total)}, {weights.total / memory:.1f} times the memory of "
+            message=f"the model's weights take {gib(held)}, {held / memory:.1f} times the memory of "
             f"{'the one accepted GPU' if gpus == 1 else f'all {gpus} accepted GPUs'} ({gib(memory)})",
             remedy="choose a smaller model or weights of fewer bits",
         )

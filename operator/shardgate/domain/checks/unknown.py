@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import ModelUnknown
-from shardgate.domain.situation import BROKEN_WATCH_STALE_AFTER_SECONDS, Fit, Situation
+from shardgate.domain.fitting import Fit
+from shardgate.domain.situation import BROKEN_WATCH_STALE_AFTER_SECONDS, Situation
 from shardgate.domain.units import count
 from shardgate.domain.verdict import Finding, FindingClass, Outcome
 

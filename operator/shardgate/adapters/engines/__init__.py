@@ -1,0 +1,1 @@
+"""Engines: what a name, a version, flags and variables mean, read from tables."""

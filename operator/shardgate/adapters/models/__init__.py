@@ -1,0 +1,1 @@
+"""Models: config.json -> ``ModelArchitecture``, the built-in catalogue, and how checkpoints store weights."""

@@ -1,0 +1,223 @@
+"""Whether one kind of GPU will do for the ranks of a declaration: precision, memory, and what is not known of it."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.engine import EngineRule, Holds, MemoryRules
+from shardgate.domain.inventory import Gpu, Sharing, Visible
+from shardgate.domain.memory import (
+    Load,
+    MemoryEstimate,
+    Shortage,
+    WeightsEstimate,
+    memory_of,
+    unquantised_weights_of,
+    visible_memory,
+    weights_of,
+)
+from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.units import gib
+
+
+class Fit(IntEnum):
+    """Whether a GPU will do for the fullest rank, best first."""
+
+    FITS = 0
+    TIGHT = 1
+    """The need lies inside the estimate's uncertainty, or not every version that it could be would do."""
+    SHARED = 2
+    UNKNOWN = 3
+    UNFIT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuFit:
+    """What was found for one kind of GPU."""
+
+    gpu: Gpu
+    fit: Fit
+    code: str = ""
+    """The finding that says why it will not surely do."""
+    message: str = ""
+    rule: EngineRule | None = None
+    estimate: MemoryEstimate | None = None
+    """Figures of the version that is declared or assumed; ``None`` where memory is not modelled or not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """A declaration's load, and its weights under the rules that are assumed."""
+
+    load: Load
+    weights: WeightsEstimate
+
+    @classmethod
+    def of(cls, declaration: Declaration) -> "Weighed | None":
+        """``None`` where a fact is missing, or the stages do not add up (a finding of its own)."""
+        model, strategy = declaration.model, declaration.strategy
+        if not isinstance(model, ModelArchitecture) or not declaration.weights_name:
+            return None
+        if strategy.pipeline > model.layers or sum(strategy.layers_per_stage or [model.layers]) != model.layers:
+            return None
+        load = Load(
+            model=model, strategy=strategy, engine=declaration.engine, dtype=declaration.dtype,
+            kv_cache_bits=declaration.kv_cache_bits,
+        )  # fmt: skip
+        return cls(load=load, weights=weights_of(load, next(iter(declaration.engine.memory), None)))
+
+
+def fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
+    """Whether this GPU will do. What one shared unit may use is not known here."""
+    visible = visible_memory(gpu)
+    unsupported = _precision(gpu, declaration)
+    if unsupported is not None and unsupported.fit is Fit.UNFIT:
+        return unsupported
+    if visible is None:
+        return GpuFit(gpu=gpu, fit=Fit.UNKNOWN, code="GpuFactsMissing")
+    found = _memory(gpu, visible, declaration, weighed)
+    if found.fit is Fit.UNFIT:
+        return found
+    if gpu.product is None and declaration.gpus.products:
+        return GpuFit(gpu=gpu, fit=Fit.UNKNOWN, code="GpuFactsMissing", estimate=found.estimate)  # perhaps not an accepted one
+    if gpu.sharing is not Sharing.NONE:
+        return GpuFit(gpu=gpu, fit=Fit.SHARED, code="GpuShared", estimate=found.estimate)
+    return unsupported if unsupported is not None and found.fit is Fit.FITS else found
+
+
+def _precision(gpu: Gpu, declaration: Declaration) -> GpuFit | None:
+    """Element types and quantisation methods that the GPU's generation does not have."""
+    if gpu.compute_capability is None:
+        return None
+    major, minor = gpu.compute_capability
+    worst: GpuFit | None = None
+    for name, key, what in _precision_rules(declaration):
+        rule = declaration.engine.rules.get(name)
+        least = None if rule is None else rule.values.get(key)
+        if rule is None or least is None or major * 10 + minor >= least:
+            continue
+        fit = Fit.UNFIT if rule.holds is Holds.YES else Fit.TIGHT
+        message = f"{what} compute capability {least // 10}.{least % 10}, a {_name(gpu)} has {major}.{minor}"
+        if worst is None or fit > worst.fit:
+            worst = GpuFit(gpu=gpu, fit=fit, code="PrecisionUnsupported", message=message, rule=rule)
+    return worst
+
+
+def _precision_rules(declaration: Declaration) -> list[tuple[str, str, str]]:
+    """(rule, which of its numbers, what needs it)."""
+    needs = f"{declaration.weights_name} weights need"
+    rules = [
+        ("leastGpu", "least", f"{declaration.engine.name} needs"),
+        ("leastCapability", declaration.weights_name, needs),
+        ("leastCapabilityOlder", declaration.weights_name, needs),
+    ]
+    if declaration.dtype == "bf16":
+        rules.append(("bfloat16" if declaration.is_dtype_declared else "bfloat16ByDefault", "least", "bf16 needs"))
+    return rules
+
+
+def _memory(gpu: Gpu, visible: Visible, declaration: Declaration, weighed: Weighed) -> GpuFit:
+    """By the figures of the version that is assumed; unfit only if every version that it could be would fail."""
+    engine, weights = declaration.engine, weighed.weights
+    if not engine.memory:
+        if weights.fullest.per_rank * (1 - weights.error) <= visible.high:
+            return GpuFit(gpu=gpu, fit=Fit.FITS)
+        message = f"the fullest rank holds {gib(weights.fullest.per_rank)} of weights, a {_name(gpu)} has {gib(visible.high)}"
+        rule = engine.rules.get("weightsExceed")
+        return GpuFit(gpu=gpu, fit=Fit.UNFIT, code="WeightsDoNotFit", message=message, rule=rule)
+    first = _by_rules(gpu, visible, weighed, engine.memory[0])
+    if first.fit is not Fit.UNFIT:
+        return first
+    for rules in engine.memory[1:]:
+        other = _by_rules(gpu, visible, weighed, rules)
+        if other.fit is not Fit.UNFIT:
+            message = f"{first.message}; {rules.versions} would {'do' if other.fit is Fit.FITS else 'perhaps do'}"
+            return GpuFit(gpu=gpu, fit=Fit.TIGHT, code="MemoryTight", estimate=first.estimate, message=message)
+    return first
+
+
+def _by_rules(gpu: Gpu, visible: Visible, weighed: Weighed, rules: MemoryRules) -> GpuFit:
+    load = weighed.load
+    weights = weighed.weights if rules is load.engine.memory[0] else weights_of(load, rules)
+    estimate = memory_of(load, weights, rules, gpu, visible)
+    for look in (_load_fails, _shortage, _fraction_is_too_high):
+        obstacle = look(estimate, gpu, load)
+        if obstacle is not None:
+            code, message, rule = obstacle
+            rule_of = load.engine.rules.get(rule)
+            return GpuFit(gpu=gpu, fit=Fit.UNFIT, code=code, message=message, rule=rule_of, estimate=estimate)
+    doubt = _doubt(estimate, gpu)
+    if doubt is not None:
+        return GpuFit(gpu=gpu, fit=Fit.TIGHT, code="MemoryTight", message=doubt, estimate=estimate)
+    return GpuFit(gpu=gpu, fit=Fit.FITS, estimate=estimate)
+
+
+Obstacle = tuple[str, str, str]
+"""(finding code, message, name of the engine's rule)."""
+
+
+def _load_fails(estimate: MemoryEstimate, gpu: Gpu, load: Load) -> Obstacle | None:
+    """The weights alone are too large, or are while they are quantised."""
+    rank = estimate.fullest
+    if estimate.shortage is Shortage.WEIGHTS:
+        offers = f"a {_name(gpu)} offers {gib(int(rank.budget.high))} of {gib(gpu.memory or int(estimate.visible.high))}"
+        return "WeightsDoNotFit", f"the fullest rank holds {gib(int(rank.weights.value))} of weights, {offers}", "weightsExceed"
+    if load.engine.settings.quantises_while_loading and estimate.rules.loads_before_quantising:
+        peak, room = unquantised_weights_of(load, estimate.rules), estimate.visible.high
+        if peak > room:
+            holds = f"it is quantised while loading: a rank first holds {gib(int(peak))} in 16 bits"
+            message = f"{holds}, a {_name(gpu)} has {gib(int(room))}"
+            return "WeightsDoNotFit", message, "weightsExceed"
+    return None
+
+
+def _shortage(estimate: MemoryEstimate, gpu: Gpu, _: Load) -> Obstacle | None:
+    """No room for the KV cache, or for one sequence of the whole length."""
+    rank = estimate.fullest
+    if estimate.shortage is Shortage.CACHE:
+        offers = f"a {_name(gpu)} offers {gib(int(rank.budget.high))} of {gib(gpu.memory or int(estimate.visible.high))}"
+        message = (
+            f"{rank.weights.text} of weights, {rank.activation.text} of activations and {rank.overhead.text} of overheads "
+            f"leave {rank.kv_cache.text} for the KV cache; {offers}"
+        )
+        return "NoRoomForKvCache", message, "noBlocks"
+    if estimate.shortage is Shortage.CONTEXT:
+        message = (
+            f"one sequence of {estimate.length} tokens needs {gib(rank.needed)} of KV cache, {rank.kv_cache.text} are left "
+            f"on a {_name(gpu)}: {int(estimate.longest.low)} to {int(estimate.longest.high)} tokens fit"
+        )
+        return "ContextDoesNotFit", message, "fullLength"
+    return None
+
+
+def _fraction_is_too_high(estimate: MemoryEstimate, gpu: Gpu, _: Load) -> Obstacle | None:
+    """The memory fraction leaves too little for what is outside of it."""
+    asks = f"the memory fraction asks for {estimate.fullest.budget.text} of {gib(int(estimate.visible.high))} of a {_name(gpu)}"
+    if estimate.cannot_start_by.low > 0:
+        free = gib(int(estimate.visible.value - estimate.start.value))
+        return "UtilizationTooHigh", f"{asks}, about {free} are free once CUDA has started", "freeAtStart"
+    if estimate.graphs_short_by.low > 0:
+        return "UtilizationTooHigh", f"{asks}, and CUDA graphs take {estimate.graphs.text} outside of it", "weightsExceed"
+    return None
+
+
+def _doubt(estimate: MemoryEstimate, gpu: Gpu) -> str | None:
+    """Why it may not do, although it may."""
+    rank = estimate.fullest
+    if estimate.margin.low < 0:
+        what = "one block" if estimate.length is None else f"a sequence of {estimate.length} tokens"
+        return (
+            f"{rank.kv_cache.text} are left for the KV cache on a {_name(gpu)}, {what} needs {gib(rank.needed)}: "
+            "inside the estimate's uncertainty"
+        )
+    if estimate.cannot_start_by.high > 0 or estimate.graphs_short_by.high > 0:
+        free = estimate.visible.value - estimate.start.value
+        return (
+            f"the memory fraction asks for {rank.budget.text}, about {gib(int(free))} of a {_name(gpu)} are free at start, "
+            f"and CUDA graphs take {estimate.graphs.text}: inside the estimate's uncertainty"
+        )
+    return None
+
+
+def _name(gpu: Gpu) -> str:
+    return gpu.product or "GPU"
