@@ -34,6 +34,8 @@ from shardgate.shells.stores import (
     Pods,
     Policies,
     PolicyObject,
+    ProfileObject,
+    Profiles,
 )
 from shardgate.shells.webhook import Admission
 from shardgate.shells.webhook_server import WebhookServer
@@ -82,6 +84,10 @@ class Operator:
             Reflector(
                 name="verificationpolicies", path=f"/apis/{GROUP}/{VERSION}/verificationpolicies", item=PolicyObject,
                 store=Policies(self.book), **common,
+            ),
+            Reflector(
+                name="modelprofiles", path=f"/apis/{GROUP}/{VERSION}/modelprofiles", item=ProfileObject,
+                store=Profiles(self.book), **common,
             ),
             # Not kopf's watch: that one forgets nothing on a re-list, and ends the process on an error in the stream.
             Reflector(

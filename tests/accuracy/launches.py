@@ -73,13 +73,16 @@ class Launch:
     declaration: Declaration
     gpu: Gpu
     gpus: int
+    is_split_known: bool
+    """Whether the tensor and pipeline widths are stated, or follow from a single GPU."""
 
 
 def read_launch(case: Json) -> Launch:
     """Raises ``UnreadableCaseError``."""
     try:
         declaration = read_inference_deployment(_body(case))
-        return Launch(declaration=declaration, gpu=_gpu(case), gpus=_gpus(case))
+        known = case.get("n_gpus") == 1 or (case.get("tp") is not None and case.get("pp") is not None)
+        return Launch(declaration=declaration, gpu=_gpu(case), gpus=_gpus(case), is_split_known=known)
     except ExceptionGroup as problems:
         raise UnreadableCaseError("; ".join(str(each) for each in problems.exceptions)) from None
     except (KeyError, TypeError, AttributeError, ValueError) as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,10 @@ from launches import Launch
 
 from shardgate.domain.estimate import Estimate
 from shardgate.domain.fitting import Weighed, fit_of
-from shardgate.domain.inventory import Inventory, Node, NodeShape, NodeState, grouped
+from shardgate.domain.inventory import Inventory, Node, NodeShape, NodeState, Visible, grouped
+from shardgate.domain.memory import memory_of, visible_memory
 from shardgate.domain.policy import Policy
-from shardgate.domain.units import GIBI
+from shardgate.domain.units import GIBI, Bytes
 from shardgate.domain.verdict import Outcome
 from shardgate.domain.verify import verify
 
@@ -33,6 +35,8 @@ class Prediction:
     outcome: str
     codes: tuple[str, ...]
     message: str
+    longest_in: Callable[[float], int] | None = None
+    """The longest sequence that a pool of so many bytes would hold."""
 
     def as_json(self) -> Json:
         """Keyed as the file's ``measured``, with outcome, low and high."""
@@ -48,6 +52,11 @@ class Prediction:
 def predict(launch: Launch) -> Prediction:
     """Judge the launch as if it were declared on its own GPUs, with nothing else there."""
     declaration = launch.declaration
+    if not launch.is_split_known:
+        return Prediction(
+            figures=dict.fromkeys(FIGURES), kv_bytes_per_token_per_gpu=None, outcome="undecided", codes=(),
+            message="how the model was split is not stated",
+        )  # fmt: skip
     verdict = verify(declaration, _inventory(launch), Policy())
     figures: dict[str, Estimate | None] = dict.fromkeys(FIGURES)
     per_token = None
@@ -80,7 +89,18 @@ def predict(launch: Launch) -> Prediction:
         outcome=_outcome(verdict.outcome),
         codes=verdict.codes,
         message=verdict.findings[0].message if verdict.findings else "",
+        longest_in=None if weighed is None else _longest(weighed, launch),
     )
+
+
+def _longest(weighed: Weighed, launch: Launch) -> Callable[[float], int] | None:
+    """By the layout of the fullest rank, which does not depend on the GPU (one of ordinary size stands in)."""
+    if not weighed.load.engine.memory:
+        return None
+    rules = weighed.load.engine.memory[0]
+    seen = visible_memory(launch.gpu) or Visible(low=Bytes(80 * GIBI), high=Bytes(80 * GIBI), source="stands in")
+    estimate = memory_of(weighed.load, weighed.weights, rules, launch.gpu, seen)
+    return estimate.longest_in
 
 
 def _each(pool: Estimate, measure: Any) -> Estimate:

@@ -24,6 +24,8 @@ class Scored:
     prediction: Prediction
     errors: dict[str, float | None]
     """Figure -> predicted over measured less 1; ``None`` where nothing was measured or predicted."""
+    context_from_printed_pool: float | None
+    """Error of the longest context that fits the pool which the engine printed, against its own estimate of it."""
     measured_outcome: str | None
     """runs or doesNotStart; ``None`` where the case says nothing of it."""
 
@@ -38,7 +40,17 @@ def score(case: Json, prediction: Prediction) -> Scored:
         errors[name] = None if figure is None or not value else figure.value / value - 1
     if derived is not None and prediction.kv_bytes_per_token_per_gpu is not None:
         errors["kv_bytes_per_token_per_gpu"] = prediction.kv_bytes_per_token_per_gpu / derived - 1
-    return Scored(case=case, prediction=prediction, errors=errors, measured_outcome=_outcome(case))
+    return Scored(
+        case=case, prediction=prediction, errors=errors, measured_outcome=_outcome(case),
+        context_from_printed_pool=_context(prediction, measured),
+    )  # fmt: skip
+
+
+def _context(prediction: Prediction, measured: Json) -> float | None:
+    pool, told = measured.get("kv_cache_gib"), measured.get("estimated_max_model_len")
+    if not pool or not told or prediction.longest_in is None:
+        return None
+    return prediction.longest_in(pool * 2**30) / told - 1
 
 
 def _per_token(case: Json, measured: Json) -> float | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from shardgate.adapters.gpus import is_gpu, known_gpus
+from shardgate.adapters.models.catalogue import Profile
 from shardgate.adapters.nodes import NodeObject, Shapes, read_node
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
@@ -65,6 +66,10 @@ class ClusterBook:
     shapes: Shapes = field(default_factory=Shapes)
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     policies: dict[str, StatedPolicy] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """What private names of models stand for, by the profile's name."""
+    profiles_version: int = 0
+    """Counts changes of profiles: declarations are read anew."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
@@ -222,7 +227,27 @@ class ClusterBook:
             del self._held[key]
             self._held_pods.pop(key, None)
 
-    # ---- namespaces and policies
+    # ---- namespaces, policies and profiles
+
+    def put_profile(self, profile: Profile) -> None:
+        """A profile was added or changed."""
+        if self.profiles.get(profile.name) != profile:
+            self.profiles[profile.name] = profile
+            self._profiles_changed()
+
+    def drop_profile(self, name: str) -> None:
+        """A profile was deleted."""
+        if self.profiles.pop(name, None) is not None:
+            self._profiles_changed()
+
+    def _profiles_changed(self) -> None:
+        self.profiles_version += 1
+        self.version += 1
+
+    @property
+    def known_profiles(self) -> tuple[Profile, ...]:
+        """All of them, by name: of several that match, the first counts."""
+        return tuple(self.profiles[name] for name in sorted(self.profiles))
 
     def put_policy(self, policy: StatedPolicy) -> None:
         """A policy was added or changed."""

@@ -179,7 +179,7 @@ def _read_engine(spec: InferenceDeploymentSpec, arguments: Arguments, reading: _
     if engine.memory and settings.utilization is None:
         rules = engine.memory[0]
         low, high = rules.utilization_low, rules.utilization_high
-        shown = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        shown = "by its own formula" if rules.reserve else f"{low:g}" if low == high else f"{low:g} to {high:g}"
         reading.assumptions.append(("spec.engine.memoryUtilization", shown, f"unset: the default of {rules.versions}"))
     return engine
 

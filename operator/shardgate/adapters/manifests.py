@@ -18,7 +18,7 @@ CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": ["list", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments/status"], "verbs": ["patch"]},
-    {"apiGroups": [GROUP], "resources": ["verificationpolicies"], "verbs": ["list", "watch"]},
+    {"apiGroups": [GROUP], "resources": ["modelprofiles", "verificationpolicies"], "verbs": ["list", "watch"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
 ]
 

@@ -151,8 +151,9 @@ def _memory(declaration: Declaration, verdict: Verdict) -> Json:
         memory["outcome"] = _MEMORY_OUTCOMES.get(best.fit)
     if estimate is not None:
         fullest = estimate.fullest
-        memory["kvBytesPerToken"] = round(fullest.layout.bytes_per_token)
-        memory["kvTokens"] = int(estimate.kv_tokens.value)
+        if fullest.layout.block_bytes:  # an encoder keeps nothing between passes
+            memory["kvBytesPerToken"] = round(fullest.layout.bytes_per_token)
+            memory["kvTokens"] = int(estimate.kv_tokens.value)
         memory["maxModelLenThatFits"] = int(estimate.longest.value)
         memory["deficitBytes"] = max(0, -int(estimate.margin.value))
         memory["uncertaintyBytes"] = int(

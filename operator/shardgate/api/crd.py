@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from shardgate.api import GROUP, VERSION
 from shardgate.api.fields import ApiModel
 from shardgate.api.inference_deployment import InferenceDeployment
+from shardgate.api.model_profile import ModelProfile
 from shardgate.api.verification_policy import VerificationPolicy
 
 Json = dict[str, Any]
@@ -38,6 +39,14 @@ def crds() -> dict[str, Json]:
             columns=[
                 {"name": "Mode", "type": "string", "jsonPath": ".spec.mode"},
                 {"name": "Capacity", "type": "string", "jsonPath": ".spec.capacity"},
+                {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+            ],
+            categories=["shardgate"],
+        ),
+        "modelprofiles": _crd(
+            ModelProfile, plural="modelprofiles", short="modelprof", scope="Cluster",
+            columns=[
+                {"name": "Match", "type": "string", "jsonPath": ".spec.match[0]"},
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             ],
             categories=["shardgate"],
@@ -73,7 +82,7 @@ def _crd(  # keyword-only: a CRD's own fields
             "versions": [
                 {
                     "name": VERSION, "served": True, "storage": True,
-                    "subresources": {"status": {}},
+                    **({"subresources": {"status": {}}} if "status" in model.model_fields else {}),
                     "additionalPrinterColumns": columns,
                     "schema": {"openAPIV3Schema": root},
                 }

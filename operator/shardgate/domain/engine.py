@@ -147,6 +147,8 @@ class MemoryRules:
     """Whether the tokens that it prints are full-length sequences times their length."""
     groups_hybrid_layers: bool
     """Whether sliding-window layers keep only their window (else they are cached as full ones)."""
+    groups_chunked_layers: bool
+    """Whether that goes for layers of chunked attention too."""
     caches_latents: bool
     """Whether MLA keeps one latent per token (else expanded heads)."""
     absorbs_latents: bool

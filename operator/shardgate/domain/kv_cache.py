@@ -86,6 +86,7 @@ class CacheOptions:
     block_tokens: int
     caches_latents: bool = True
     groups_hybrid_layers: bool = True
+    groups_chunked_layers: bool = True
     group_tolerance: float = 1.0
     """How many times more layers of one kind than of another still make one group size, with padding."""
     batched_tokens: int = 0
@@ -127,7 +128,8 @@ def layout_of(caches: Mapping[Cache, int], options: CacheOptions) -> CacheLayout
 
 def _keeps(cache: Cache, options: CacheOptions) -> int | None:
     """Tokens that stay cached in a layer that forgets."""
-    if cache.kind not in (CacheKind.SLIDING, CacheKind.CHUNKED) or cache.window_tokens is None:
+    forgets = cache.kind is CacheKind.SLIDING or (cache.kind is CacheKind.CHUNKED and options.groups_chunked_layers)
+    if not forgets or cache.window_tokens is None:
         return None
     return cache.window_tokens - (cache.kind is CacheKind.SLIDING) + options.batched_tokens
 

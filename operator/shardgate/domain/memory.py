@@ -104,6 +104,10 @@ class MemoryEstimate:
     """Tokens that the fullest rank's pool holds: what the engine prints; per data rank."""
     longest: Estimate
     """The longest sequence that fits, up to what the model can."""
+    needed_layout: CacheLayout | None
+    """Where one sequence is held against the layers of all stages together."""
+    limit: int
+    """Tokens that the model was made for at most."""
     start: Estimate
     """In use before the engine reads how much is free."""
     non_torch: Estimate
@@ -114,6 +118,10 @@ class MemoryEstimate:
     def fullest(self) -> RankMemory:
         """The rank with the least to spare."""
         return min(self.stages, key=lambda rank: rank.margin.value)
+
+    def longest_in(self, pool: float) -> int:
+        """The longest sequence that fits, were each rank's pool of so many bytes."""
+        return min((self.needed_layout or rank.layout).longest(pool, self.limit) for rank in self.stages)
 
     @property
     def margin(self) -> Estimate:
@@ -312,6 +320,8 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
         length=batch.length,
         kv_tokens=_least(stages, lambda rank, pool: rank.layout.tokens(pool, counted)),
         longest=_least(stages, lambda rank, pool: (whole or rank.layout).longest(pool, limit)),
+        needed_layout=whole,
+        limit=limit,
         start=start,
         non_torch=non_torch,
         graphs=graphs,
@@ -424,6 +434,7 @@ def _cache_layout(load: Load, rules: MemoryRules, batch: _Batch, layers: range) 
             block_tokens=settings.block_tokens or rules.block_tokens,
             caches_latents=rules.caches_latents,
             groups_hybrid_layers=grouped,
+            groups_chunked_layers=rules.groups_chunked_layers,
             group_tolerance=rules.group_tolerance,
             batched_tokens=batch.tokens,
             window_full_ratio=rules.window_full_ratio if grouped else 0.0,

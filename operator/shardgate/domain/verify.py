@@ -70,7 +70,7 @@ def _assumptions(situation: Situation) -> list[Assumption]:
     best = situation.best_found
     if best is not None and best.estimate is not None:
         rules = best.estimate.rules
-        assumed.append(Assumption(field="memory", value=rules.versions, why=rules.source))
+        assumed.append(Assumption(field="memory", value=rules.versions, why=f"figures measured on these versions: {rules.source}"))
     if declaration.engine.settings.unmodelled:
         what = ", ".join(declaration.engine.settings.unmodelled)
         assumed.append(Assumption(field="spec.engine", value=what, why="bears on memory in a way that is not modelled"))

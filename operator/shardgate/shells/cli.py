@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import rich_click as click
+import yaml
 from rich.console import Console
 
 from shardgate import __version__
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import is_inference_deployment, read_inference_deployment
+from shardgate.adapters.model_profiles import describes_model
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.report import reference_of, report
 from shardgate.api import GROUP
@@ -21,6 +23,7 @@ from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify as verify_declaration
 from shardgate.shells.cluster import ApiError, ClusterUnreachable
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
+from shardgate.shells.model_folder import UnreadableFolder, profile_of_folder
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
 from shardgate.shells.terminal import print_report
 
@@ -58,7 +61,7 @@ def cli(context: click.Context) -> None:
     "clusters",
     multiple=True,
     metavar="SNAPSHOT",
-    help="Nodes, pods and policies as YAML or JSON (kubectl get -o yaml will do). Default: the live cluster.",
+    help="Nodes, pods, policies and models as YAML or JSON (kubectl get -o yaml will do). Default: the live cluster.",
 )
 @click.option(
     "--gpus",
@@ -80,8 +83,9 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
         raise click.UsageError(problem)
     declared = list(read_documents(files))
     snapshot = _snapshot(clusters, gpus)
-    unreadable = list(snapshot.unreadable)
     results: list[_Result] = []
+    snapshot.add(each for each in declared if isinstance(each, Document) and describes_model(each.body))
+    unreadable = list(snapshot.unreadable)
     for document in declared:
         if isinstance(document, Unreadable):
             unreadable.append(document)
@@ -93,6 +97,25 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
         click.echo("no declaration found", err=True)
     _print(results, output)
     context.exit(_exit_code(results, unreadable))
+
+
+@cli.group()
+def model() -> None:
+    """Private models: what their names stand for."""
+
+
+@model.command(name="add")
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--match", multiple=True, metavar="NAME", help="As declarations spell the model; may be repeated. Default: DIR itself."
+)
+@click.option("--name", metavar="NAME", help="Of the ModelProfile. Default: DIR's last part.")
+def model_add(folder: str, match: tuple[str, ...], name: str | None) -> None:
+    """Print a ModelProfile of a folder's config.json and safetensors index; no weights are read.
+
+    Exit code: 65 where config.json or the index cannot be read, 66 where there is none.
+    """
+    click.echo(yaml.safe_dump(profile_of_folder(folder, match, name), sort_keys=False), nl=False)
 
 
 def _snapshot(clusters: tuple[str, ...], gpus: str | None) -> Snapshot:
@@ -111,7 +134,7 @@ def _snapshot(clusters: tuple[str, ...], gpus: str | None) -> Snapshot:
 
 def _judge(document: Document, snapshot: Snapshot, results: list[_Result], unreadable: list[Unreadable]) -> None:
     try:
-        declaration = read_inference_deployment(document.body)
+        declaration = read_inference_deployment(document.body, snapshot.book.known_profiles)
     except ExceptionGroup as problems:
         name = (document.body.get("metadata") or {}).get("name") or "without a name"
         unreadable += [Unreadable(f"{document.where}, InferenceDeployment {name}", str(each)) for each in mistakes_in(problems)]
@@ -176,6 +199,9 @@ def main() -> None:
         code = USAGE
     except (click.Abort, KeyboardInterrupt):
         code = 130
+    except UnreadableFolder as error:
+        click.echo(f"error: {error}", err=True)
+        code = BAD_DATA
     except NoSuchFile as error:
         click.echo(f"error: {error}", err=True)
         code = NO_INPUT

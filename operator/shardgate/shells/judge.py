@@ -52,9 +52,13 @@ class Judge:
         age, broken = self._freshness()
         return self.book.inventory(time.monotonic(), age, broken)
 
+    def declare(self, body: Mapping[str, Any]) -> Declaration:
+        """What the object declares. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
+        return read_inference_deployment(body, self.book.known_profiles)
+
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""
-        declared = declaration or read_inference_deployment(body)
+        declared = declaration or self.declare(body)
         policy = self.book.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
         inventory = self.inventory()
         verdict = verify(declared, inventory, policy)

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardgate.adapters.errors import mistakes_in
-from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations, is_mismatch, is_worth_writing, status_of, unjudged
 from shardgate.api import API_VERSION, GROUP, VERSION
 from shardgate.domain.codes import finding
@@ -231,10 +230,10 @@ class Reconciler:
         return self._mismatched.get(uid, is_mismatch(status))
 
     def _declaration(self, uid: str, body: Json) -> Declaration:
-        version = body["metadata"]["resourceVersion"]
+        version = f"{body['metadata']['resourceVersion']} {self._judge.book.profiles_version}"
         known = self._declarations.get(uid)
         if known is None or known[0] != version:
-            known = self._declarations[uid] = (version, read_inference_deployment(body))
+            known = self._declarations[uid] = (version, self._judge.declare(body))
         return known[1]
 
     async def _tell(self, body: Json, status: Json) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
+from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
@@ -24,6 +25,7 @@ from shardgate.shells.documents import Document, Unreadable
 from shardgate.shells.stores import NamespaceObject
 
 HTTP_NOT_FOUND = 404
+_OWN_KINDS = ("VerificationPolicy", "ModelProfile")
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
 
@@ -43,7 +45,7 @@ class Snapshot:
         return self.book.inventory(0.0)
 
     def add(self, documents: Iterable[Document | Unreadable]) -> None:
-        """Nodes, pods, namespaces and policies; other objects are none of ours."""
+        """Nodes, pods, namespaces, policies and models; other objects are none of ours."""
         for document in documents:
             if isinstance(document, Unreadable):
                 self.unreadable.append(document)
@@ -67,6 +69,8 @@ class Snapshot:
                     self.book.put_namespace(namespace.name, namespace.labels or {})
                 case _ if is_policy(body):
                     self.book.put_policy(read_policy(body))
+                case _ if describes_model(body):
+                    self.book.put_profile(profile_of(body))
         except (msgspec.ValidationError, QuantityError) as error:
             return [f"{body.get('kind')} {(body.get('metadata') or {}).get('name')}: {error}"]
         except ExceptionGroup as problems:
@@ -126,12 +130,13 @@ async def live() -> Snapshot:
             ("/api/v1/pods", "Pod"),
             ("/api/v1/namespaces", "Namespace"),
             (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
+            (f"/apis/{GROUP}/{VERSION}/modelprofiles", "ModelProfile"),
         ):
             try:
                 items = await cluster.list_all(path)
             except ApiError as error:
-                if error.status == HTTP_NOT_FOUND and kind == "VerificationPolicy":
-                    continue  # Shardgate is not installed there: no policies
+                if error.status == HTTP_NOT_FOUND and kind in _OWN_KINDS:
+                    continue  # Shardgate is not installed there
                 raise
             snapshot.add(_labelled(items, kind, cluster.server))
     return snapshot
@@ -139,7 +144,7 @@ async def live() -> Snapshot:
 
 def _labelled(items: list[dict[str, Any]], kind: str, server: str) -> Iterator[Document]:
     """Items of a list do not say their own kind."""
-    version = f"{GROUP}/{VERSION}" if kind == "VerificationPolicy" else "v1"
+    version = f"{GROUP}/{VERSION}" if kind in _OWN_KINDS else "v1"
     for item in items:
         yield Document(server, {"apiVersion": version, "kind": kind, **item})
 

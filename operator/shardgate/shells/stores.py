@@ -8,6 +8,7 @@ import msgspec
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.model_profiles import read_profile
 from shardgate.adapters.nodes import NodeObject
 from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.policies import read_policy
@@ -141,6 +142,41 @@ class Policies:
         """Listed."""
         for name in [name for name in self._book.policies if name not in keys]:
             self._book.drop_policy(name)
+
+
+class ProfileObject(msgspec.Struct):
+    """A ModelProfile, its spec as it stands."""
+
+    metadata: NamedObject
+    spec: dict[str, Any]
+
+
+class Profiles:
+    """ModelProfiles into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: ProfileObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: ProfileObject) -> None:
+        """Added or changed."""
+        try:
+            self._book.put_profile(read_profile({"metadata": {"name": item.metadata.name}, "spec": item.spec}))
+        except ExceptionGroup as problems:
+            for each in mistakes_in(problems):
+                log.warning("ModelProfile %s is not read: %s", item.metadata.name, each)
+
+    def drop(self, item: ProfileObject) -> None:
+        """Deleted."""
+        self._book.drop_profile(item.metadata.name)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for name in [name for name in self._book.profiles if name not in keys]:
+            self._book.drop_profile(name)
 
 
 class DeclarationObject(msgspec.Struct):

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shardgate.domain.units import gb, gib
+from shardgate.domain.units import KIBI, gb, gib
 
 _STYLES = {"Sound": "green", "Wasteful": "yellow", "Risky": "yellow", "Waiting": "cyan", "Undecided": "magenta", "Unsound": "red"}
 
@@ -37,6 +37,8 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
     _line(console, "Placement", _placement(report["placement"]))
     if report["memory"]["perStage"]:
         console.print(_stages(report))
+    if report["memory"]["kvBytesPerToken"]:
+        _line(console, "KV cache", _cache(report["memory"]))
     _findings(console, report)
     if report["assumptions"]:
         console.print("  [dim]Assumed:[/]")
@@ -82,9 +84,9 @@ def _placement(placement: Mapping[str, Any]) -> str:
 def _stages(report: Mapping[str, Any]) -> Table:
     """Layers, ranks and weights of each stage."""
     memory = report["memory"]
-    table = Table(box=None, padding=(0, 2), pad_edge=False)
-    for name in ("  Stage", "Layers", "Ranks", "GPUs", "Weights", "per rank", "budget per rank"):
-        table.add_column(name, justify="left" if name in ("Ranks", "GPUs") else "right")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("  Stage", "Layers", "Ranks", "GPUs", "Weights", "per rank", "other", "KV cache", "budget"):
+        table.add_column(name, justify="left" if name in ("Ranks", "GPUs") else "right", no_wrap=True)
     local = {
         rank: gpu
         for pod in report["placement"]["pods"] or ()
@@ -94,18 +96,34 @@ def _stages(report: Mapping[str, Any]) -> Table:
     for each in memory["perStage"]:
         ranks = [node["rank"] for node in report["graph"]["nodes"] if node["stage"] == each["stage"] and node["data"] == 0]
         rank = next(row for row in memory["perRank"] if row["stage"] == each["stage"])
-        budget = rank["budgetBytes"]
-        style = "red" if budget is not None and rank["weightsBytes"] > budget else ""
+        style = "red" if rank["headroomBytes"] is not None and rank["headroomBytes"] < 0 else ""
+        other = None if rank["overheadBytes"] is None else rank["overheadBytes"] + rank["activationBytes"]
         table.add_row(
             f"  {each['stage']}", f"{each['firstLayer']}-{each['lastLayer']}", _group(ranks),
             _group([local[each_rank] for each_rank in ranks]) if all(r in local for r in ranks) else "-",
-            gb(each["weightsBytes"]), gib(rank["weightsBytes"]), "-" if budget is None else gib(budget), style=style,
+            gb(each["weightsBytes"]), gib(rank["weightsBytes"]), _amount(other), _amount(rank["kvCacheBytes"]),
+            _amount(rank["budgetBytes"]), style=style,
         )  # fmt: skip
     return table
 
 
+def _amount(amount: int | None) -> str:
+    return "-" if amount is None else gib(amount)
+
+
+def _cache(memory: Mapping[str, Any]) -> str:
+    """What the KV cache holds, on the rank with least."""
+    return (
+        f"{memory['kvTokens']:,} tokens of {memory['kvBytesPerToken'] / KIBI:,.0f} KiB per rank; "
+        f"up to {memory['maxModelLenThatFits']:,} in one sequence; give or take {gib(memory['uncertaintyBytes'])}"
+    )
+
+
 def _group(numbers: list[int]) -> str:
-    return escape(f"[{','.join(map(str, numbers))}]")
+    """``0-7``, or ``0,4,8`` where they do not follow each other."""
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ",".join(map(str, numbers))
 
 
 def _findings(console: Console, report: Mapping[str, Any]) -> None:

@@ -136,6 +136,7 @@ def _memory_rules(versions: str, row: dict[str, Any]) -> MemoryRules:
         group_tolerance=row["groupTolerance"],
         counts_tokens_by_concurrency=row["countsTokensByConcurrency"],
         groups_hybrid_layers=row["groupsHybridLayers"],
+        groups_chunked_layers=row["groupsChunkedLayers"],
         caches_latents=row["cachesLatents"],
         absorbs_latents=row["absorbsLatents"],
         remainder=Remainder(row["remainder"]),

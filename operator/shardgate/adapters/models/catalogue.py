@@ -132,10 +132,16 @@ def find_model(asked: Question, profiles: Iterable[Profile] = ()) -> Found:
     else:
         base = profile.config if profile is not None else _without_other_layout(entry["config"], weights) if entry else {}
         where = "spec.model.config" if asked.config else f"ModelProfile {profile.name}: spec.config" if profile else ""
-        found = _read(
-            asked.name, {**base, **(asked.config or {})}, weights, asked.dtype,
-            source=where, where=where, tower_parameters=0 if entry is None else entry.get("towerParameters", 0),
-        )  # fmt: skip
+        try:
+            found = _read(
+                asked.name, {**base, **(asked.config or {})}, weights, asked.dtype,
+                source=where, where=where, tower_parameters=0 if entry is None else entry.get("towerParameters", 0),
+            )  # fmt: skip
+        except ExceptionGroup as problems:
+            if profile is None or asked.config:
+                raise
+            remedy = "mend the ModelProfile, or give the config in spec.model.config"  # another's object: no mistake of this one
+            return Found(model=ModelUnknown(problem=str(problems.exceptions[0]), remedy=remedy))
     if profile is not None and profile.checkpoint_bytes is not None:
         found = _held_to(found, profile.checkpoint_bytes)
     assumptions = list(found.assumptions)
