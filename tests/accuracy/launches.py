@@ -112,11 +112,7 @@ def _body(case: Json) -> Json:
             strategy["expertParallel"] = True
         else:
             strategy["expert"] = strategy["tensor"]
-    strategy |= {
-        field: case[name]
-        for name, field in (("decode_context", "decodeContext"), ("layers_per_stage", "layersPerStage"))
-        if case.get(name)
-    }
+    strategy |= _told_of_split(case)
     stated = {
         "name": engine,
         "version": version,
@@ -140,10 +136,44 @@ def _body(case: Json) -> Json:
     }
 
 
+def _told_of_split(case: Json) -> Json:
+    """What only a field of this repository's own, or the notes of a file, say of the split."""
+    notes = str(case.get("notes") or "")
+    told: Json = {}
+    context = case.get("decode_context") or _first(r"decode_context_parallel_size ?= ?(\d+)", notes)
+    if context:
+        told["decodeContext"] = int(context)
+    partition = case.get("layers_per_stage") or _first(r"VLLM_PP_LAYER_PARTITION=(\d+(?:,\d+)*)", notes)
+    if partition and case.get("pp"):
+        layers = [int(each) for each in (partition.split(",") if isinstance(partition, str) else partition)]
+        if len(layers) == case["pp"]:
+            told["layersPerStage"] = layers
+    return told
+
+
+def _first(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found[1] if found else None
+
+
+UNSLOTH_LORA_RANK = 32
+"""Unsloth starts vLLM with adapter slots unless told otherwise; its notebooks use ranks of 16 to 64."""
+
+
+def _lora_rank(case: Json) -> int | None:
+    """Of adapter slots that the launch allocates: as stated, as the notes say, or as its launcher does by itself."""
+    notes = str(case.get("notes") or "")
+    if case.get("lora_rank") is not None or "No LoRA" in notes:
+        return case.get("lora_rank")
+    by_unsloth = str(case.get("source_group") or "").startswith("unsloth")
+    return UNSLOTH_LORA_RANK if by_unsloth or "LoRA enabled" in notes else None
+
+
 def _arguments(case: Json) -> list[str] | None:
     arguments = ["--block-size", str(case["block_size"])] if case.get("block_size") else []
-    if case.get("lora_rank"):
-        arguments += ["--enable-lora", "--max-lora-rank", str(case["lora_rank"])]
+    rank = _lora_rank(case)
+    if rank:
+        arguments += ["--enable-lora", "--max-lora-rank", str(rank)]
     return arguments or None
 
 

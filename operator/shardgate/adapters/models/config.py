@@ -106,7 +106,8 @@ class _Reading:
         fields, traits, layout = self.fields, self.traits, self.layout
         hidden, layers = fields.count("hidden_size", 1), fields.count("num_hidden_layers", 1, most=MOST_LAYERS)
         heads, vocabulary = fields.count("num_attention_heads", 1), fields.count("vocab_size", 1)
-        self._contradictions(hidden, heads)
+        if not fields.errors:
+            self._contradictions(hidden, heads)
         if fields.errors:
             layers = 1  # what follows only looks for further mistakes
         kinds, pattern = self._layers(layers)

@@ -60,9 +60,10 @@ class Fields:
         return value
 
     def wrong(self, name: str, needs: str, value: object) -> None:
-        """Keep a mistake."""
-        shown = repr(value)
-        self.errors.append(DeclarationError(f"{self.where}.{name}", f"needs {needs}, not {shown[:60]}"))
+        """Keep a mistake, once."""
+        where, problem = f"{self.where}.{name}", f"needs {needs}, not {repr(value)[:60]}"
+        if all((each.where, each.problem) != (where, problem) for each in self.errors):
+            self.errors.append(DeclarationError(where, problem))
 
     def count(self, name: str, default: int = 0, *, most: int = MAX_DIMENSION) -> int:
         """A whole number of at least 1 (or the default, where it is missing)."""

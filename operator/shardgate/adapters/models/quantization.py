@@ -85,8 +85,9 @@ def _starts_with(starts: tuple[str, ...], module: str) -> bool:
 
 
 def _glob(pattern: str) -> Callable[[str], object]:
-    expression = re.compile(fnmatch.translate(f"*{pattern}"))
-    return lambda module: expression.match(module) or expression.match(f"{module}.")
+    """A module of that name, or one inside it."""
+    itself, inside = (re.compile(fnmatch.translate(each)) for each in (f"*{pattern}", f"*{pattern}.*"))
+    return lambda module: itself.match(module) or inside.match(module)
 
 
 def _suffix(pattern: str) -> str:
