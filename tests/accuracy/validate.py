@@ -17,8 +17,9 @@ from launches import Launch
 from shardgate.domain.engine import MemoryRules
 from shardgate.domain.estimate import Estimate
 from shardgate.domain.fitting import Weighed
-from shardgate.domain.memory import memory_of, visible_memory, weights_of
+from shardgate.domain.memory import memory_of, visible_memory
 from shardgate.domain.units import GIBI
+from shardgate.domain.weights import weights_of
 
 Json = dict[str, Any]
 

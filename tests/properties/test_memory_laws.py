@@ -12,13 +12,14 @@ from shardgate.adapters.gpus import gpu_of
 from shardgate.adapters.models.catalogue import Question, find_model
 from shardgate.domain.engine import Engine, MemoryRules
 from shardgate.domain.estimate import Estimate, difference, total
-from shardgate.domain.memory import Load, memory_of, visible_memory, weights_of
+from shardgate.domain.memory import memory_of, visible_memory
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.strategy import ParallelStrategy
 from shardgate.domain.units import GIBI, Bytes
 from shardgate.domain.verdict import Outcome
 from shardgate.domain.verify import verify
+from shardgate.domain.weights import Load, weights_of
 
 MODELS = [
     "meta-llama/Meta-Llama-3-8B", "meta-llama/Llama-3.2-1B-Instruct", "Qwen/Qwen2.5-14B-Instruct", "Qwen/Qwen3-30B-A3B",

@@ -10,10 +10,11 @@ from shardgate.adapters.models.catalogue import Question, find_model
 from shardgate.domain.engine import Engine, Settings
 from shardgate.domain.fitting import Fit, Weighed, fit_of
 from shardgate.domain.inventory import Gpu
-from shardgate.domain.memory import Load, MemoryEstimate, WeightsEstimate, memory_of, visible_memory, weights_of
+from shardgate.domain.memory import MemoryEstimate, memory_of, visible_memory
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.strategy import ParallelStrategy
 from shardgate.domain.units import GIBI, Bytes
+from shardgate.domain.weights import Load, WeightsEstimate, weights_of
 
 LLAMA_70B = "meta-llama/Meta-Llama-3-70B-Instruct"
 H100 = gpu_of("NVIDIA-H100-80GB-HBM3", None)

@@ -202,7 +202,7 @@ def test_a_profile_stands_for_private_names_and_its_index_beats_any_formula() ->
     profile = Profile(name="legal", match=("s3://models/legal-8b/*",), config=LLAMA, checkpoint_bytes=16_200_000_000)
     result = found("s3://models/legal-8b/v2", profiles=[profile])
     assert isinstance(result.model, ModelArchitecture)
-    assert float(result.model.stored_bytes(2)) * result.model.weight_scale == pytest.approx(16_200_000_000)
+    assert result.model.stored_bits(16) / 8 * result.model.weight_scale == pytest.approx(16_200_000_000)
     assert isinstance(found("s3://models/other", profiles=[profile]).model, ModelUnknown)
 
 

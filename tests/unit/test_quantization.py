@@ -22,12 +22,12 @@ Q, GATE, HEAD = ("layers.3.self_attn.q_proj", Part.ATTENTION), ("layers.3.mlp.ga
 def test_an_element_takes_its_bits_and_its_share_of_scales(name: str, bytes_per_element: Fraction) -> None:
     layout = shorthand(name)
     packing = layout.packed or layout.plain
-    assert packing.bytes_of(4096, 4096) == 4096 * 4096 * bytes_per_element
+    assert packing.bits_of(4096, 4096) == 8 * 4096 * 4096 * bytes_per_element
 
 
 def test_blocks_that_are_cut_off_count_whole() -> None:
     packing = Packing(name="x", element_bits=8, block_outputs=128, block_inputs=128, block_bits=32)
-    assert packing.bytes_of(192, 128) == 192 * 128 + 2 * 4
+    assert packing.bits_of(192, 128) == 8 * (192 * 128 + 2 * 4)
 
 
 def test_routers_embeddings_and_heads_stay_as_they_are() -> None:

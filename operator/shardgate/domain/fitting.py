@@ -1,23 +1,15 @@
 """Whether one kind of GPU will do for the ranks of a declaration: precision, memory, and what is not known of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.engine import EngineRule, Holds, MemoryRules
 from shardgate.domain.inventory import Gpu, Sharing, Visible
-from shardgate.domain.memory import (
-    Load,
-    MemoryEstimate,
-    Shortage,
-    WeightsEstimate,
-    memory_of,
-    unquantised_weights_of,
-    visible_memory,
-    weights_of,
-)
+from shardgate.domain.memory import MemoryEstimate, Shortage, memory_of, visible_memory
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.units import gib
+from shardgate.domain.weights import Load, WeightsEstimate, unquantised_weights_of, weights_of
 
 
 class Fit(IntEnum):
@@ -51,6 +43,15 @@ class Weighed:
 
     load: Load
     weights: WeightsEstimate
+    _by_rules: dict[object, WeightsEstimate] = field(default_factory=dict)
+    """Worked out when first asked for; they follow from the load alone."""
+
+    def under(self, rules: MemoryRules) -> WeightsEstimate:
+        """The weights as an engine with these rules splits them."""
+        key = (rules.remainder, rules.absorbs_latents, rules.shards_experts_over_data)
+        if key not in self._by_rules:
+            self._by_rules[key] = weights_of(self.load, rules)
+        return self._by_rules[key]
 
     @classmethod
     def of(cls, declaration: Declaration) -> "Weighed | None":
@@ -64,7 +65,12 @@ class Weighed:
             model=model, strategy=strategy, engine=declaration.engine, dtype=declaration.dtype,
             kv_cache_bits=declaration.kv_cache_bits,
         )  # fmt: skip
-        return cls(load=load, weights=weights_of(load, next(iter(declaration.engine.memory), None)))
+        memory = declaration.engine.memory
+        found = cls(load=load, weights=weights_of(load, memory[0] if memory else None))
+        if memory:
+            rules = memory[0]
+            found._by_rules[rules.remainder, rules.absorbs_latents, rules.shards_experts_over_data] = found.weights
+        return found
 
 
 def fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
@@ -126,8 +132,8 @@ def _memory(gpu: Gpu, visible: Visible, declaration: Declaration, weighed: Weigh
         rule = engine.rules.get("weightsExceed")
         return GpuFit(gpu=gpu, fit=Fit.UNFIT, code="WeightsDoNotFit", message=message, rule=rule)
     first = _by_rules(gpu, visible, weighed, engine.memory[0])
-    if first.fit is not Fit.UNFIT:
-        return first
+    if first.fit is not Fit.UNFIT or weights.fullest.per_rank * (1 - weights.error) - engine.settings.offload > visible.high:
+        return first  # it does, or no version could: the weights alone exceed the GPU
     for rules in engine.memory[1:]:
         other = _by_rules(gpu, visible, weighed, rules)
         if other.fit is not Fit.UNFIT:
@@ -138,8 +144,7 @@ def _memory(gpu: Gpu, visible: Visible, declaration: Declaration, weighed: Weigh
 
 def _by_rules(gpu: Gpu, visible: Visible, weighed: Weighed, rules: MemoryRules) -> GpuFit:
     load = weighed.load
-    weights = weighed.weights if rules is load.engine.memory[0] else weights_of(load, rules)
-    estimate = memory_of(load, weights, rules, gpu, visible)
+    estimate = memory_of(load, weighed.under(rules), rules, gpu, visible)
     for look in (_load_fails, _shortage, _fraction_is_too_high):
         obstacle = look(estimate, gpu, load)
         if obstacle is not None:

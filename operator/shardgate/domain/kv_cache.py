@@ -1,7 +1,7 @@
 """What the KV cache takes: bytes per token, blocks, tokens in a pool, the longest sequence that fits."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -65,6 +65,8 @@ class CacheLayout:
 
     def longest(self, pool: float, limit: int) -> int:
         """The longest sequence, up to ``limit`` tokens, that a pool holds; 0 for none."""
+        if len(self.groups) == 1 and self.groups[0].kept_tokens is None and self.groups[0].block_tokens and self.block_bytes:
+            return min(max(limit, 0), max(0, floor(pool / self.block_bytes)) * self.block_tokens * self.widths)
         low, high = 0, max(limit, 0)
         while low < high:
             middle = (low + high + 1) // 2
@@ -112,15 +114,17 @@ def state_bytes(cache: Cache, options: CacheOptions) -> int:
     return ceil(bits * share / cache.state_units / 8)
 
 
-def layout_of(caches: Mapping[Cache, int], options: CacheOptions) -> CacheLayout:
-    """The layout of a rank that holds so many layers of each kind of cache."""
-    growing = {cache: number for cache, number in caches.items() if cache.is_per_token}
-    states = {cache: number for cache, number in caches.items() if not cache.is_per_token}
-    windows = any(_keeps(cache, options) is not None for cache in growing)
+def layout_of(caches: Iterable[tuple[Cache, int]], options: CacheOptions) -> CacheLayout:
+    """The layout of a rank that holds so many layers of each kind of cache; equal kinds may stand apart."""
+    growing: list[tuple[Cache, int]] = []
+    states: list[tuple[Cache, int]] = []
+    for each in caches:
+        (growing if each[0].is_per_token else states).append(each)
+    windows = any(_keeps(cache, options) is not None for cache, _ in growing)
     if options.window_full_ratio and windows:
         return _two_pools(growing, options)
     if not states and (not options.groups_hybrid_layers or not windows):
-        per_token = sum(token_bytes(cache, options) * number for cache, number in growing.items())
+        per_token = sum(token_bytes(cache, options) * number for cache, number in growing)
         group = CacheGroup(block_tokens=options.block_tokens, kept_tokens=None)
         return CacheLayout(block_bytes=per_token * options.block_tokens, groups=(group,), widths=options.widths)
     return _grouped(growing, states, options)
@@ -134,28 +138,28 @@ def _keeps(cache: Cache, options: CacheOptions) -> int | None:
     return cache.window_tokens - (cache.kind is CacheKind.SLIDING) + options.batched_tokens
 
 
-def _two_pools(caches: Mapping[Cache, int], options: CacheOptions) -> CacheLayout:
+def _two_pools(caches: list[tuple[Cache, int]], options: CacheOptions) -> CacheLayout:
     """A pool for full layers, and a smaller one, in tokens, for those with a window."""
     per_token = sum(
         token_bytes(cache, options) * number * (1 if _keeps(cache, options) is None else options.window_full_ratio)
-        for cache, number in caches.items()
+        for cache, number in caches
     )
     group = CacheGroup(block_tokens=options.block_tokens, kept_tokens=None)
     return CacheLayout(block_bytes=ceil(per_token * options.block_tokens), groups=(group,), widths=options.widths)
 
 
-def _grouped(growing: Mapping[Cache, int], states: Mapping[Cache, int], options: CacheOptions) -> CacheLayout:
+def _grouped(growing: list[tuple[Cache, int]], states: list[tuple[Cache, int]], options: CacheOptions) -> CacheLayout:
     """Groups of equally many layers, each layer's block of the same size (vLLM's hybrid cache manager).
 
     Kinds are told apart by what they keep and by the bytes of a token; blocks of lighter kinds hold more tokens.
     """
     kinds: Counter[tuple[int, int | None]] = Counter()
-    for cache, number in growing.items():
+    for cache, number in growing:
         kinds[token_bytes(cache, options), _keeps(cache, options)] += number
     heaviest = max((weight for weight, _ in kinds), default=0)
     page = heaviest * options.block_tokens
-    state_kinds = Counter({state_bytes(cache, options): 0 for cache in states})
-    for cache, number in states.items():
+    state_kinds: Counter[int] = Counter()
+    for cache, number in states:
         state_kinds[state_bytes(cache, options)] += number
     block_tokens = options.block_tokens
     if state_kinds and heaviest:  # a token block is made at least as large as a state

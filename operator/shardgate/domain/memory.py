@@ -1,19 +1,17 @@
-"""What each rank needs, never pooled over GPUs: weights, activations, overheads; and what that leaves for the KV cache."""
+"""What each rank needs besides weights, never pooled over GPUs; and what that leaves for the KV cache."""
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
-from math import ceil, inf
+from math import inf
 
 from shardgate.domain.engine import BudgetBasis, Engine, MemoryRules
 from shardgate.domain.estimate import ZERO, Estimate, difference, total
 from shardgate.domain.inventory import Gpu, Visible
 from shardgate.domain.kv_cache import CacheLayout, CacheOptions, layout_of
-from shardgate.domain.model import Cache, Layer, Matrix, ModelArchitecture, Packing, Part, Split
-from shardgate.domain.strategy import ParallelStrategy, Remainder, layers_of_stages
+from shardgate.domain.model import Cache, Part, Split
 from shardgate.domain.units import GIBI, MEBI, Bytes
+from shardgate.domain.weights import Load, WeightsEstimate, held_weights
 
 UNMEASURED_DRIVER_SHARE = 3 * GIBI // 4
 """What CUDA's total may be below the memory that NVML reports, where a product has no measurement of its own: 0.26
@@ -26,36 +24,6 @@ size (vLLM 0.19, granite-vision, Gemma 3, Llama 4 Scout), 0.8 GiB with a 16k-tok
 STEP_COPIES = Estimate(0.8, 2.2, 3.2)
 """Peak of one step, in copies of the widest projection's output: gate and up, and what the activation makes of them
 (3 for Qwen2.5-VL with 16k tokens on vLLM 0.10; at most 2.2 for Llama 405B with 128k tokens on vLLM 0.5.3, issue 6746)."""
-
-BYTES_OF_DTYPE = {"fp32": 4, "bf16": 2, "fp16": 2}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageWeights:
-    """A pipeline stage: its layers, its weights over all tensor ranks (unique ones), and on one of them."""
-
-    stage: int
-    layers: range
-    total: Bytes
-    per_rank: Bytes
-    built: Bytes
-    """Of ``per_rank``: what the engine builds besides the checkpoint's weights (rotary tables, absorbed matrices)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsEstimate:
-    """The weights of one replica's data rank, stage by stage."""
-
-    parameters: int
-    total: Bytes
-    stages: tuple[StageWeights, ...]
-    error: float
-    """Relative uncertainty."""
-
-    @property
-    def fullest(self) -> StageWeights:
-        """The stage whose ranks hold most."""
-        return max(self.stages, key=lambda stage: stage.per_rank)
 
 
 class Shortage(StrEnum):
@@ -166,126 +134,6 @@ def visible_memory(gpu: Gpu) -> Visible | None:
     return Visible(low=low, high=gpu.memory, source="reported memory less 0 to 0.75 GiB, as measured on other products")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What is to be loaded: a model split by a strategy under an engine's rules."""
-
-    model: ModelArchitecture
-    strategy: ParallelStrategy
-    engine: Engine
-    dtype: str
-    kv_cache_bits: int
-
-    @property
-    def plain_bytes(self) -> int:
-        """Bytes of an element that is not quantised."""
-        return BYTES_OF_DTYPE[self.dtype]
-
-
-def weights_of(load: Load, rules: MemoryRules | None) -> WeightsEstimate:
-    """Weights of every stage, as tensor, pipeline, data and expert parallelism split them.
-
-    Matrices are cut along their own side, by whole heads or columns; KV heads are replicated when there are fewer
-    than ranks; norms, routers and a latent's down-projections are on every rank. The embedding (and a tower) is on
-    the first stage, the head and the final norm on the last; tied, both ends hold a copy when there are several
-    stages. Data ranks each hold all of it, save experts.
-    """
-    model, plain = load.model, Fraction(load.plain_bytes)
-    widths = _Widths.of(load, rules)
-    ranges = layers_of_stages(model.layers, load.strategy, rules.remainder if rules is not None else Remainder.BEFORE_LAST)
-    per_kind = {id(layer): (_layer_bytes(layer, _WHOLE, plain), _layer_bytes(layer, widths, plain)) for layer in model.kinds}
-    absorbs = rules is not None and rules.absorbs_latents
-    absorbed = {
-        id(layer): sum((widths.bytes_of(each, plain) for each in layer.absorbed), Fraction(0)) if absorbs else Fraction(0)
-        for layer in model.kinds
-    }
-    rotary = model.rotary_elements * plain if rules is not None else Fraction(0)
-    last, scale = len(ranges) - 1, Fraction(model.weight_scale).limit_denominator(10**6)
-
-    def ends(stage: int, at: "_Widths") -> Fraction:
-        held = Fraction(0)
-        if stage == 0:
-            held += at.bytes_of(model.embedding, plain) + sum((at.bytes_of(each, plain) for each in model.tower), Fraction(0))
-        if stage == last:
-            held += model.plain_elements * plain
-            if model.head is not None:
-                held += at.bytes_of(model.head, plain)
-            elif stage > 0:
-                held += at.bytes_of(model.embedding, plain)
-        return held
-
-    def of_stage(stage: int, layers: range) -> StageWeights:
-        kinds = list(model.kinds_in(layers))
-        whole = ends(stage, _WHOLE) + sum(per_kind[id(layer)][0] * number for layer, number in kinds)
-        part = ends(stage, widths) + sum(per_kind[id(layer)][1] * number for layer, number in kinds)
-        built = rotary + sum(absorbed[id(layer)] * number for layer, number in kinds)
-        return StageWeights(
-            stage=stage,
-            layers=layers,
-            total=Bytes(ceil(whole * scale)),
-            per_rank=Bytes(ceil(part * scale + built)),
-            built=Bytes(ceil(built)),
-        )
-
-    stages = tuple(of_stage(stage, layers) for stage, layers in enumerate(ranges))
-    twice = _WHOLE.bytes_of(model.embedding, plain) * scale if model.head is None and last > 0 else Fraction(0)
-    return WeightsEstimate(
-        parameters=model.parameters,
-        total=Bytes(sum(stage.total for stage in stages) - ceil(twice)),
-        stages=stages,
-        error=model.weight_error,
-    )
-
-
-def unquantised_weights_of(load: Load, rules: MemoryRules) -> float:
-    """Bytes of the fullest rank's weights before they are quantised."""
-    plain = Packing(name=load.dtype, element_bits=8 * load.plain_bytes)
-
-    def unpacked(layer: Layer) -> Layer:
-        return replace(layer, matrices=tuple(replace(each, packing=plain) for each in layer.matrices))
-
-    model = replace(load.model, kinds=tuple(unpacked(layer) for layer in load.model.kinds))
-    return weights_of(replace(load, model=model), rules).fullest.per_rank
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Widths:
-    """Over how many ranks each part is cut."""
-
-    tensor: int = 1
-    attention: int = 1
-    embedding: int = 1
-    expert_groups: int = 1
-    expert_tensor: int = 1
-
-    @classmethod
-    def of(cls, load: Load, rules: MemoryRules | None) -> "_Widths":
-        strategy = load.strategy
-        groups, tensor = strategy.expert_widths(over_data=rules is not None and rules.shards_experts_over_data)
-        return cls(
-            tensor=strategy.tensor,
-            attention=max(1, strategy.attention_ranks),
-            embedding=1 if strategy.attention_data else strategy.tensor,
-            expert_groups=groups,
-            expert_tensor=tensor,
-        )
-
-    def bytes_of(self, matrix: Matrix, plain_bytes: Fraction) -> Fraction:
-        """Bytes of a matrix on the rank that holds most of it."""
-        if matrix.part is Part.EXPERTS:
-            return matrix.bytes_on(self.expert_tensor, ceil(matrix.copies / self.expert_groups), plain_bytes)
-        by_part = {Part.ATTENTION: self.attention, Part.STATE: self.attention, Part.EMBEDDING: self.embedding}
-        return matrix.bytes_on(by_part.get(matrix.part, self.tensor), matrix.copies, plain_bytes)
-
-
-_WHOLE = _Widths(tensor=0, attention=0, embedding=0, expert_tensor=0)
-"""The checkpoint's own matrices, on no ranks."""
-
-
-def _layer_bytes(layer: Layer, widths: _Widths, plain_bytes: Fraction) -> Fraction:
-    return sum((widths.bytes_of(each, plain_bytes) for each in layer.matrices), layer.plain_elements * plain_bytes)
-
-
 def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu, seen: Visible) -> MemoryEstimate:
     """What every stage's fullest rank needs on this GPU, of which an engine sees so much."""
     visible = Estimate(seen.low, (seen.low + seen.high) / 2, seen.high)
@@ -296,14 +144,15 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
     budget = _budget(rules, visible, start, low, high)
     non_torch = _by_link(gpu, rules.non_torch_linked, rules.non_torch_unlinked) if many else rules.non_torch_single
     graphs = ZERO if load.engine.settings.enforce_eager else rules.graphs
-    layouts = [_cache_layout(load, rules, batch, stage.layers) for stage in weights.stages]
-    counts_all = rules.counts_all_stages and len(layouts) > 1
+    layout_of_stage = _layouts(load, rules, batch, weights)
+    counts_all = rules.counts_all_stages and len(weights.stages) > 1
     whole = _cache_layout(load, rules, batch, range(load.model.layers)) if counts_all else None
+    overhead = total([non_torch, graphs]) if rules.are_graphs_budgeted else non_torch
+    inner, final = (_activation(load, rules, batch, is_last=is_last) for is_last in (False, True))
     stages = []
-    for stage, layout in zip(weights.stages, layouts, strict=True):
-        held = total([_held_weights(load, stage, weights.error), _adapters(load, stage)])
-        activation = _activation(load, rules, batch, is_last=stage.stage == len(weights.stages) - 1)
-        overhead = total([non_torch, graphs]) if rules.are_graphs_budgeted else non_torch
+    for stage, layout in zip(weights.stages, layout_of_stage, strict=True):
+        held = held_weights(load, stage, weights.error)
+        activation = final if stage.stage == len(weights.stages) - 1 else inner
         pool = _pool(load.engine, rules, layout, budget, [held, activation, overhead], (low, high))
         stages.append(
             RankMemory(
@@ -406,24 +255,29 @@ def _by_link(gpu: Gpu, linked: Estimate, unlinked: Estimate) -> Estimate:
     return linked if gpu.has_nvlink else unlinked
 
 
-def _held_weights(load: Load, stage: StageWeights, error: float) -> Estimate:
-    """Weights that stay on the GPU: what is offloaded to the host is not there."""
-    held = max(0, stage.per_rank - load.engine.settings.offload)
-    spread = (stage.per_rank - stage.built) * error
-    return Estimate(max(0.0, held - spread), held, held + spread)
+def _layouts(load: Load, rules: MemoryRules, batch: _Batch, weights: WeightsEstimate) -> list[CacheLayout]:
+    """Of every stage; stages of the same kinds of layers share one."""
+    known: dict[object, CacheLayout] = {}
+    layouts = []
+    for stage in weights.stages:
+        is_last = stage.layers.stop == load.model.layers
+        key = (
+            is_last and bool(load.engine.settings.draft_tokens),
+            *((id(kind), n) for kind, n in load.model.kinds_in(stage.layers)),
+        )
+        if key not in known:
+            known[key] = _cache_layout(load, rules, batch, stage.layers)
+        layouts.append(known[key])
+    return layouts
 
 
 def _cache_layout(load: Load, rules: MemoryRules, batch: _Batch, layers: range) -> CacheLayout:
     model, settings, strategy = load.model, load.engine.settings, load.strategy
-    caches: Counter[Cache] = Counter()
+    caches: list[tuple[Cache, int]] = []
     if model.has_cache:
-        for layer, number in model.kinds_in(layers):
-            for cache in layer.caches:
-                caches[cache] += number
+        caches += [(cache, number) for layer, number in model.kinds_in(layers) for cache in layer.caches]
         if settings.draft_tokens and layers.stop == model.layers:
-            for draft in model.draft_layers:
-                for cache in draft.caches:
-                    caches[cache] += 1
+            caches += [(cache, 1) for draft in model.draft_layers for cache in draft.caches]
     grouped = rules.groups_hybrid_layers if settings.groups_hybrid_layers is None else settings.groups_hybrid_layers
     return layout_of(
         caches,
@@ -482,29 +336,6 @@ def _activation(load: Load, rules: MemoryRules, batch: _Batch, *, is_last: bool)
         peak = total([peak, rules.mixture_copies.times(mixture)])
     tower = TOWER_ACTIVATION if model.tower and not load.engine.settings.is_text_only else ZERO
     return total([Estimate.exactly(hidden), peak, rules.activation_base, tower])
-
-
-def _adapters(load: Load, stage: StageWeights) -> Estimate:
-    """LoRA slots of the stage's layers (embedding and head on the last), and draft layers on the last stage."""
-    settings, extra = load.engine.settings, 0.0
-    lora = settings.lora
-    if lora is not None:
-        per_side = lora.slots * lora.rank * load.plain_bytes
-        for layer, number in load.model.kinds_in(stage.layers):
-            for each in layer.matrices:
-                if each.part in (Part.ATTENTION, Part.MLP, Part.SHARED_EXPERTS):
-                    extra += number * per_side * sum(each.shape_on(load.strategy.tensor))
-        if stage.layers.stop == load.model.layers:
-            extra += 2 * per_side * sum(load.model.embedding.shape_on(load.strategy.tensor))
-    spread = extra * _LORA_ERROR
-    if settings.draft_tokens and stage.layers.stop == load.model.layers:
-        widths, plain = _Widths.of(load, None), Fraction(load.plain_bytes)
-        extra += float(sum(_layer_bytes(layer, widths, plain) for layer in load.model.draft_layers))
-    return Estimate(extra - spread, extra, extra + spread)
-
-
-_LORA_ERROR = 0.3
-"""Which side of a pair is cut, and which matrices get slots, differs by model class."""
 
 
 def _pool(

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from math import ceil
 
 
@@ -42,12 +41,12 @@ class Packing:
     block_inputs: int = 0
     block_bits: int = 0
 
-    def bytes_of(self, outputs: int, inputs: int) -> Fraction:
-        """Bytes of one matrix of this shape."""
+    def bits_of(self, outputs: int, inputs: int) -> int:
+        """Bits of one matrix of this shape."""
         if not self.block_bits:
-            return Fraction(outputs * inputs * self.element_bits, 8)
-        blocks = ceil(outputs / (self.block_outputs or outputs)) * ceil(inputs / (self.block_inputs or inputs))
-        return Fraction(outputs * inputs * self.element_bits + blocks * self.block_bits, 8)
+            return outputs * inputs * self.element_bits
+        blocks = -(-outputs // (self.block_outputs or outputs)) * -(-inputs // (self.block_inputs or inputs))
+        return outputs * inputs * self.element_bits + blocks * self.block_bits
 
     @property
     def is_quantised(self) -> bool:
@@ -95,11 +94,11 @@ class Matrix:
             return share, self.inputs
         return (self.outputs, share) if self.split is Split.INPUTS else (self.outputs, self.inputs)
 
-    def bytes_on(self, ranks: int, copies: int, plain_bytes: Fraction) -> Fraction:
-        """Bytes on one of so many tensor ranks that holds ``copies`` of them."""
+    def bits_on(self, ranks: int, copies: int, plain_bits: int) -> int:
+        """Bits on one of so many tensor ranks that holds ``copies`` of them."""
         outputs, inputs = self.shape_on(ranks)
-        bias = ceil(self.bias * outputs / self.outputs) if self.split is Split.OUTPUTS else self.bias
-        return copies * (self.packing.bytes_of(outputs, inputs) + bias * plain_bytes)
+        bias = -(-self.bias * outputs // self.outputs) if self.split is Split.OUTPUTS else self.bias
+        return copies * (self.packing.bits_of(outputs, inputs) + bias * plain_bits)
 
 
 class CacheKind(StrEnum):
@@ -156,10 +155,9 @@ class Layer:
         """Parameters of the layer."""
         return sum(matrix.elements for matrix in self.matrices) + self.plain_elements
 
-    def stored_bytes(self, plain_bytes: int) -> Fraction:
+    def stored_bits(self, plain_bits: int) -> int:
         """What a checkpoint takes for it."""
-        plain = Fraction(plain_bytes)
-        return sum((each.bytes_on(0, each.copies, plain) for each in self.matrices), self.plain_elements * plain)
+        return sum(each.bits_on(0, each.copies, plain_bits) for each in self.matrices) + self.plain_elements * plain_bits
 
     @property
     def experts(self) -> int:
@@ -240,12 +238,11 @@ class ModelArchitecture:
         for kind, number in Counter(self.pattern[layers.start : layers.stop]).items():
             yield self.kinds[kind], number
 
-    def stored_bytes(self, plain_bytes: int) -> Fraction:
+    def stored_bits(self, plain_bits: int) -> int:
         """What a checkpoint takes, by its shapes; layers that only speculation loads are left out."""
-        plain = Fraction(plain_bytes)
-        layers = sum(layer.stored_bytes(plain_bytes) * number for layer, number in self.kinds_in(range(self.layers)))
+        layers = sum(layer.stored_bits(plain_bits) * number for layer, number in self.kinds_in(range(self.layers)))
         others = [self.embedding, *self.tower, *([self.head] if self.head is not None else [])]
-        return layers + sum(each.bytes_on(0, each.copies, plain) for each in others) + self.plain_elements * plain
+        return layers + sum(each.bits_on(0, each.copies, plain_bits) for each in others) + self.plain_elements * plain_bits
 
     @property
     def parameters(self) -> int:

@@ -7,10 +7,10 @@ from itertools import islice
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
 from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, grouped
-from shardgate.domain.memory import WeightsEstimate
 from shardgate.domain.placement import NodeFilter, Placement, PodShape, accepts_product, place, room_in_total
 from shardgate.domain.policy import Capacity, Policy
 from shardgate.domain.verdict import Requirement
+from shardgate.domain.weights import WeightsEstimate
 
 BROKEN_WATCH_STALE_AFTER_SECONDS = 30
 """A watch that is known to be broken makes the inventory stale sooner than silence does."""

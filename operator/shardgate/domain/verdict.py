@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from shardgate.domain.fitting import GpuFit
-from shardgate.domain.memory import WeightsEstimate
 from shardgate.domain.placement import Placement
 from shardgate.domain.units import Bytes
+from shardgate.domain.weights import WeightsEstimate
 
 
 class Outcome(IntEnum):

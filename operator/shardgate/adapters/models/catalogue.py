@@ -4,7 +4,6 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
@@ -251,10 +250,10 @@ def _held_to(found: Found, checkpoint_bytes: int) -> Found:
     model = found.model
     if not isinstance(model, ModelArchitecture):
         return found
-    plain = UNQUANTISED[found.dtype] // 8
-    loaded = float(model.stored_bytes(plain))
-    drafts = float(sum(layer.stored_bytes(plain) for layer in model.draft_layers))
-    tied = float(model.embedding.bytes_on(0, 1, Fraction(plain))) if model.tied_embeddings else 0.0
+    plain = UNQUANTISED[found.dtype]
+    loaded = model.stored_bits(plain) / 8
+    drafts = sum(layer.stored_bits(plain) for layer in model.draft_layers) / 8
+    tied = model.embedding.bits_on(0, 1, plain) / 8 if model.tied_embeddings else 0.0
     extra = min((0.0, drafts, tied, drafts + tied), key=lambda more: abs(loaded + more - checkpoint_bytes))
     scale = (checkpoint_bytes - extra) / loaded
     told = f"{checkpoint_bytes / 1e9:.1f} GB by the checkpoint's index"
