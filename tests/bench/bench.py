@@ -22,7 +22,9 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file__).parent)]
+
+from decision import decision_rows
 
 from builders import GPU, a_body, a_node, a_pod
 from controlplane.installation import Installation
@@ -245,8 +247,10 @@ def main() -> int:
     parser.add_argument("--pods", type=int, default=20000)
     parser.add_argument("--write", type=Path, help="keep the table in this file")
     arguments = parser.parse_args()
+    say("timing single decisions")
+    decisions = decision_rows()
     with control_plane(say, large=True) as plane:
-        rows = asyncio.run(measure(plane, arguments.nodes, arguments.pods))
+        rows = decisions + asyncio.run(measure(plane, arguments.nodes, arguments.pods))
     lines = [
         f"{arguments.nodes} nodes of 8 {GPU} (about 13 kB each), {arguments.pods} pods (about 4 kB each), created through the API of a "
         "real control plane on the same machine, which shares its cores with the operator.",

@@ -4,8 +4,9 @@ The schema sets no engine defaults: an unset engine field stays unset, and the e
 applies when judging.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -492,3 +493,15 @@ class InferenceDeployment(ApiModel):
 
     spec: Annotated[InferenceDeploymentSpec, Field(description="What is declared.")]
     status: Annotated[InferenceDeploymentStatus | None, Field(description="What Shardgate found.")] = None
+
+    @classmethod
+    def read(cls, spec: Any) -> Self:
+        """As of every kind; ``model.config``, free-form and up to a megabyte, does not take the way through JSON."""
+        model = spec.get("model") if isinstance(spec, Mapping) else None
+        config = model.get("config") if isinstance(model, Mapping) else None
+        if not isinstance(model, Mapping) or not isinstance(config, Mapping):
+            return super().read(spec)
+        found = super().read({**spec, "model": {**model, "config": {}}})
+        if found.spec.model is not None and found.spec.model.config is not None:
+            found.spec.model.config.update(config)
+        return found

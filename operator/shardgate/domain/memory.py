@@ -52,11 +52,8 @@ class RankMemory:
     needed: Bytes
     """Pool bytes without which the engine would not start: one sequence of the full length, or one block."""
     layout: CacheLayout
-
-    @property
-    def margin(self) -> Estimate:
-        """What is left beyond what is needed; the least side first."""
-        return Estimate(self.kv_cache.low - self.needed, self.kv_cache.value - self.needed, self.kv_cache.high - self.needed)
+    margin: Estimate
+    """What is left beyond what is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +63,10 @@ class MemoryEstimate:
     rules: MemoryRules
     visible: Estimate
     stages: tuple[RankMemory, ...]
+    fullest: RankMemory
+    """The rank with the least to spare."""
+    margin: Estimate
+    """What the fullest rank may have to spare, at least and at most."""
     length: int | None
     """Tokens of the longest sequence that the engine is to serve; ``None`` where nothing tells."""
     kv_tokens: Estimate
@@ -82,20 +83,9 @@ class MemoryEstimate:
     graphs: Estimate
     """CUDA graphs, inside the budget or not."""
 
-    @property
-    def fullest(self) -> RankMemory:
-        """The rank with the least to spare."""
-        return min(self.stages, key=lambda rank: rank.margin.value)
-
     def longest_in(self, pool: float) -> int:
         """The longest sequence that fits, were each rank's pool of so many bytes."""
         return min((self.needed_layout or rank.layout).longest(pool, self.limit) for rank in self.stages)
-
-    @property
-    def margin(self) -> Estimate:
-        """Of the fullest rank: what it may have to spare at least, and at most."""
-        margins = [rank.margin for rank in self.stages]
-        return Estimate(min(m.low for m in margins), min(m.value for m in margins), min(m.high for m in margins))
 
     @property
     def shortage(self) -> Shortage:
@@ -154,10 +144,12 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
         held = held_weights(load, stage, weights.error)
         activation = final if stage.stage == len(weights.stages) - 1 else inner
         pool = _pool(load.engine, rules, layout, budget, [held, activation, overhead], (low, high))
+        needed = _needed(batch, rules, whole or layout)
         stages.append(
             RankMemory(
                 stage=stage.stage, weights=held, activation=activation, overhead=overhead, budget=budget, kv_cache=pool,
-                needed=Bytes(_needed(batch, rules, whole or layout)), layout=layout,
+                needed=Bytes(needed), layout=layout,
+                margin=Estimate(pool.low - needed, pool.value - needed, pool.high - needed),
             )
         )  # fmt: skip
     limit = load.model.max_context_tokens or batch.length or _NO_LIMIT
@@ -166,6 +158,8 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
         rules=rules,
         visible=visible,
         stages=tuple(stages),
+        fullest=min(stages, key=lambda rank: rank.margin.value),
+        margin=Estimate(*(min(rank.margin[side] for rank in stages) for side in range(3))),
         length=batch.length,
         kv_tokens=_least(stages, lambda rank, pool: rank.layout.tokens(pool, counted)),
         longest=_least(stages, lambda rank, pool: (whole or rank.layout).longest(pool, limit)),

@@ -1,0 +1,59 @@
+"""What one decision takes, without a cluster: memory and rules, and reading a large or a wrong config."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from builders import a_body, a_declaration, a_node, an_inventory
+from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.domain.policy import OWN_KIND
+from shardgate.domain.verify import verify
+
+RUNS = 2000
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
+}  # fmt: skip
+
+
+def decision_rows() -> list[tuple[str, str]]:
+    """Rows of the table. One node stands for the cluster, so that placing takes next to nothing."""
+    inventory = an_inventory(a_node())
+    rows = []
+    for name, changes in (
+        ("Llama 3 70B, TP2 x PP4", {}),
+        ("DeepSeek-V3, TP8", {"model": {"name": "deepseek-ai/DeepSeek-V3", "weights": None}, "strategy": {"tensor": 8, "pipeline": 1}}),
+    ):  # fmt: skip
+        declaration = a_declaration(**changes)
+        rows.append((f"verify(), {name}: p50 / p99", _milliseconds(lambda asked=declaration: verify(asked, inventory, OWN_KIND))))
+    for name, config in (
+        ("a config of 1 MB", {**CONFIG, **{f"field_{number}": "x" * 100 for number in range(10_000)}}),
+        ("negative heads", {**CONFIG, "num_attention_heads": -1}),
+        ("10^18 layers", {**CONFIG, "num_hidden_layers": 10**18}),
+        ("NaN", {**CONFIG, "hidden_size": float("nan")}),
+    ):
+        body = a_body(model={"name": "acme/x", "config": config})
+        rows.append((f"reading {name}: p50 / p99", _milliseconds(lambda asked=body: _read(asked), 200)))
+    return rows
+
+
+def _read(body: dict[str, Any]) -> None:
+    with contextlib.suppress(ExceptionGroup):
+        read_inference_deployment(body)
+
+
+def _milliseconds(work: Callable[[], object], runs: int = RUNS) -> str:
+    taken = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        work()
+        taken.append((time.perf_counter() - started) * 1000)
+    cuts = statistics.quantiles(taken, n=100)
+    return f"{cuts[49]:.2f} / {cuts[98]:.2f} ms"
+
+
+if __name__ == "__main__":
+    for name, value in decision_rows():
+        print(f"{name:<40} {value}")
