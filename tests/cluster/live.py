@@ -38,7 +38,7 @@ def remove_everything(plane: ControlPlane) -> None:
     plane.kubectl("delete", "lease", "shardgate", "-n", "shardgate-system", "--ignore-not-found")
     plane.kubectl("delete", "events.events.k8s.io", "--all", "-A")
     plane.kubectl("delete", "inferencedeployments", "--all", "-A", "--wait=false", check=False)
-    plane.kubectl("delete", "verificationpolicies", "--all", check=False)
+    plane.kubectl("delete", "verificationpolicies,modelprofiles", "--all", check=False)
     plane.kubectl("delete", "pods", "--all", "-A", "--grace-period=0", "--force", check=False)
     plane.kubectl("delete", "nodes", "--all", check=False)
 

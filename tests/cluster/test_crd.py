@@ -10,6 +10,7 @@ from builders import a_body
 from controlplane.plane import ControlPlane
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.model_profiles import read_profile
 from shardgate.adapters.policies import read_policy
 
 DRY = ("--dry-run=server",)
@@ -136,6 +137,45 @@ POLICY: dict[str, Any] = {
         ],
     },
 }  # fmt: skip
+
+
+PROFILE: dict[str, Any] = {
+    "apiVersion": "shardgate.io/v1alpha1",
+    "kind": "ModelProfile",
+    "metadata": {"name": "legal"},
+    "spec": {
+        "match": ["s3://models/legal-70b/*", "/models/legal-70b"],
+        "config": {"architectures": ["LlamaForCausalLM"], "rope_scaling": None, "nested": {"anything": [1, 2]}},
+        "safetensors": {"totalBytes": 141107412992},
+        "diskBytes": 141200000000,
+    },
+}
+
+
+def test_a_profile_is_accepted_and_its_config_kept(installed: ControlPlane) -> None:
+    applied = json.loads(installed.apply(PROFILE, options=(*DRY, "-o", "json")).stdout)["spec"]
+    assert applied["config"]["nested"] == {"anything": [1, 2]}
+    assert read_profile(PROFILE).checkpoint_bytes == 141107412992
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"match": []}, "spec.match"),
+        ({"match": None}, "spec.match"),
+        ({"safetensors": {"totalBytes": 0}}, "spec.safetensors.totalBytes"),
+        ({"diskBytes": "140Gi"}, "spec.diskBytes"),
+        ({"config": "text"}, "spec.config"),
+        ({"other": 1}, "other"),
+    ],
+)
+def test_a_wrong_profile_is_refused_by_its_path(installed: ControlPlane, changes: dict[str, Any], path: str) -> None:
+    body = {**PROFILE, "spec": {key: value for key, value in {**PROFILE["spec"], **changes}.items() if value is not None}}
+    refused = installed.apply(body, options=DRY, check=False)
+    assert refused.returncode != 0
+    assert path in refused.stderr
+    with pytest.raises(ExceptionGroup):
+        read_profile(body)
 
 
 def test_a_policy_is_accepted(installed: ControlPlane) -> None:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 from live import create_node, find, patch_status, status, until, wait_for_outcome
 
@@ -11,6 +12,20 @@ from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 
 Start = Callable[..., Installation]
+PROFILE: dict[str, Any] = {
+    "apiVersion": "shardgate.io/v1alpha1",
+    "kind": "ModelProfile",
+    "metadata": {"name": "legal-8b"},
+    "spec": {
+        "match": ["s3://models/legal-8b/*"],
+        "config": {
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "torch_dtype": "bfloat16",
+            "max_position_embeddings": 8192,
+        },
+        "safetensors": {"totalBytes": 16_060_522_496},
+    },
+}  # fmt: skip
 
 
 def events(plane: ControlPlane) -> list[tuple[str, str]]:
@@ -46,6 +61,24 @@ def test_status_conditions_and_events_follow_a_failing_gpu(clean: ControlPlane, 
     wait_for_outcome(clean, "llama", "serving", "Sound")
     until("no mismatch", lambda: installation.metric(series) == 0)
     assert "shardgate.io/findings" not in find(clean, "llama", "serving")["metadata"]["annotations"]
+
+
+def test_a_private_name_becomes_known_when_its_profile_comes(clean: ControlPlane, start: Start) -> None:
+    create_node(clean, a_node().body)
+    start()
+    model = {"name": "s3://models/legal-8b/v3", "weights": None}
+    clean.apply(a_body(model=model, strategy={"tensor": 2, "pipeline": 1}, gpus={"perPod": 2}))
+    unknown = wait_for_outcome(clean, "llama", "serving", "Undecided")
+    assert [each["code"] for each in unknown["findings"]] == ["ModelUnknown"]
+    assert "ModelProfile" in unknown["findings"][0]["remedy"]
+
+    clean.apply(PROFILE)
+    wait_for_outcome(clean, "llama", "serving", "Sound")
+    larger = {**PROFILE, "spec": {**PROFILE["spec"], "config": {**PROFILE["spec"]["config"], "num_attention_heads": 31, "head_dim": 128}}}
+    clean.apply(larger)
+    wait_for_outcome(clean, "llama", "serving", "Unsound")
+    clean.kubectl("delete", "modelprofile", "legal-8b")
+    wait_for_outcome(clean, "llama", "serving", "Undecided")
 
 
 def test_pods_of_others_make_it_wait_and_own_pods_do_not(clean: ControlPlane, start: Start) -> None:

@@ -33,14 +33,18 @@ class CacheLayout:
     """How one rank cuts its pool. All blocks are of one size, whatever group they are given to."""
 
     block_bytes: int
+    block_tokens: int
+    """Tokens of the smallest block: what engines count tokens by."""
     groups: tuple[CacheGroup, ...]
     widths: int = 1
     """Ranks over which one sequence's tokens are spread (decode context parallelism)."""
 
-    @property
-    def block_tokens(self) -> int:
-        """Tokens of the smallest block: what engines count tokens by."""
-        return min((group.block_tokens for group in self.groups if group.block_tokens), default=1)
+    @classmethod
+    def of(cls, block_bytes: int, groups: Iterable[CacheGroup], widths: int) -> "CacheLayout":
+        """Groups of layers, over blocks of one size."""
+        groups = tuple(groups)
+        smallest = min((group.block_tokens for group in groups if group.block_tokens), default=1)
+        return cls(block_bytes=block_bytes, block_tokens=smallest, groups=groups, widths=widths)
 
     @property
     def bytes_per_token(self) -> float:
@@ -126,7 +130,7 @@ def layout_of(caches: Iterable[tuple[Cache, int]], options: CacheOptions) -> Cac
     if not states and (not options.groups_hybrid_layers or not windows):
         per_token = sum(token_bytes(cache, options) * number for cache, number in growing)
         group = CacheGroup(block_tokens=options.block_tokens, kept_tokens=None)
-        return CacheLayout(block_bytes=per_token * options.block_tokens, groups=(group,), widths=options.widths)
+        return CacheLayout.of(per_token * options.block_tokens, [group], options.widths)
     return _grouped(growing, states, options)
 
 
@@ -145,7 +149,7 @@ def _two_pools(caches: list[tuple[Cache, int]], options: CacheOptions) -> CacheL
         for cache, number in caches
     )
     group = CacheGroup(block_tokens=options.block_tokens, kept_tokens=None)
-    return CacheLayout(block_bytes=ceil(per_token * options.block_tokens), groups=(group,), widths=options.widths)
+    return CacheLayout.of(ceil(per_token * options.block_tokens), [group], options.widths)
 
 
 def _grouped(growing: list[tuple[Cache, int]], states: list[tuple[Cache, int]], options: CacheOptions) -> CacheLayout:
@@ -176,7 +180,7 @@ def _grouped(growing: list[tuple[Cache, int]], states: list[tuple[Cache, int]], 
         groups += [group] * ceil(number / size)
     for number in state_kinds.values():
         groups += [CacheGroup(block_tokens=0, kept_tokens=None)] * ceil(number / size)
-    return CacheLayout(block_bytes=page * size, groups=tuple(groups), widths=options.widths)
+    return CacheLayout.of(page * size, groups, options.widths)
 
 
 def _tokens_of(page: int, weight: int, block_tokens: int) -> int:

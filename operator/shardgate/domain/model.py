@@ -235,6 +235,9 @@ class ModelArchitecture:
 
     def kinds_in(self, layers: range) -> Iterator[tuple[Layer, int]]:
         """Each kind of layer in a run of them, with how many there are."""
+        if len(self.kinds) == 1:
+            yield self.kinds[0], len(layers)
+            return
         for kind, number in Counter(self.pattern[layers.start : layers.stop]).items():
             yield self.kinds[kind], number
 
