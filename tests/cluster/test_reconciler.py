@@ -74,7 +74,10 @@ def test_a_private_name_becomes_known_when_its_profile_comes(clean: ControlPlane
 
     clean.apply(PROFILE)
     wait_for_outcome(clean, "llama", "serving", "Sound")
-    larger = {**PROFILE, "spec": {**PROFILE["spec"], "config": {**PROFILE["spec"]["config"], "num_attention_heads": 31, "head_dim": 128}}}
+    larger = {
+        **PROFILE,
+        "spec": {**PROFILE["spec"], "config": {**PROFILE["spec"]["config"], "num_attention_heads": 31, "head_dim": 128}},
+    }
     clean.apply(larger)
     wait_for_outcome(clean, "llama", "serving", "Unsound")
     clean.kubectl("delete", "modelprofile", "legal-8b")
