@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from builders import T4, a_declaration, a_node, an_inventory
-from shardgate.domain.policy import OWN_KIND
+from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify
 
@@ -245,3 +245,26 @@ def test_a_class_that_was_not_read_refuses_nothing() -> None:
     verdict = judged({"name": "acme/x", "config": config}, strategy=strategy(8), gpus=8)
     assert verdict.outcome is Outcome.UNDECIDED
     assert outcome(verdict, "HeadsUneven") is Outcome.UNDECIDED
+
+
+@pytest.mark.parametrize(("version", "expected"), [("0.13.0", Outcome.UNSOUND), ("0.14.0", None), (None, Outcome.UNDECIDED)])
+def test_a_length_left_to_the_engine(version: str | None, expected: Outcome | None) -> None:
+    verdict = judged({"name": "Qwen/Qwen3-8B"}, version, engine={"maxModelLen": -1}, strategy=strategy())
+    assert outcome(verdict, "DeclarationContradicts") is expected
+
+
+def test_nodes_that_do_not_divide_the_ranks() -> None:
+    verdict = judged({"name": "Qwen/Qwen3-8B"}, engine={"args": ["--nnodes=3"]}, strategy=strategy(8))
+    assert outcome(verdict, "WorldSizeMismatch") is Outcome.UNSOUND
+
+
+@pytest.mark.parametrize(
+    ("cards", "tensor", "expected"), [(1, 2, Outcome.UNSOUND), (2, 2, Outcome.UNDECIDED), (1, 1, Outcome.UNDECIDED)]
+)
+def test_two_ranks_on_one_card_cannot_talk(cards: int, tensor: int, expected: Outcome) -> None:
+    """Cards cut into 4 units in time: a pod of two ranks needs two cards."""
+    node = a_node(gpus=4 * cards).label("nvidia.com/gpu.replicas", "4")
+    declared = a_declaration(model={"name": "Qwen/Qwen3-8B", "weights": None}, strategy=strategy(tensor), gpus={"perPod": tensor})
+    assert outcome(verify(declared, an_inventory(node), OWN_KIND), "GpuShared") is expected
+    opened = verify(declared, an_inventory(node), FOREIGN_KIND)
+    assert outcome(opened, "GpuShared") is Outcome.UNDECIDED

@@ -478,7 +478,8 @@ def test_unlabelled_gpus_do_not_matter_where_others_do() -> None:
 
 
 def test_shared_gpus_are_undecided() -> None:
-    assert outcomes(judged(a_node().label("nvidia.com/gpu.replicas", "4"))) == {"GpuShared": Outcome.UNDECIDED}
+    node = a_node().label("nvidia.com/gpu.replicas", "4")
+    assert outcomes(judged(node, strategy={"tensor": 2, "pipeline": 1}, gpus={"perPod": 2})) == {"GpuShared": Outcome.UNDECIDED}
 
 
 def test_an_unmodelled_constraint_matters_only_where_it_decides() -> None:

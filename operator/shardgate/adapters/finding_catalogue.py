@@ -46,7 +46,7 @@ MEANINGS: dict[str, str] = {
     "DeclarationOpaque": "A part of the declaration that bears on the verdict could not be read.",
     "GpuFactsMissing": "Nothing tells the memory of GPUs that the pods would need.",
     "GpuShared": "The GPUs that the pods would need are shared (MIG, time-slicing, MPS, vGPU): "
-    "what one unit may use is not certain.",
+    "what one unit may use is not certain. Unsound where a pod's ranks would have to share a card that is shared in time.",
     "ConstraintNotModelled": "The pods would fit, were it not for a constraint that is not modelled.",
     "InventoryStale": "The API server was not heard from for too long; nothing is judged by GPUs and nodes.",
     "InventoryEmpty": "No node, or no GPU node, was seen, and no pool is known that could bring one.",

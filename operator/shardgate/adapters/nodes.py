@@ -4,6 +4,7 @@ Counts come from ``status.allocatable`` alone; labels tell the kind. A missing l
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -79,6 +80,7 @@ class NodeObject(msgspec.Struct, gc=False):
     status: NodeStatus | None = None
 
 
+MOST_UNITS = 10_000
 MAX_SHAPES = 50_000
 """Bounded, whatever labels come and go."""
 
@@ -143,7 +145,15 @@ def read_gpu(labels: Mapping[str, str], allocatable: Mapping[str, int]) -> Gpu:
         return whole
     # What an engine sees of a whole card says nothing of a part of one.
     visible = whole.visible if sharing is Sharing.TIME_SLICING else None
-    return Gpu(product=whole.product, memory=whole.memory, visible=visible, sharing=sharing, source=whole.source)
+    return replace(whole, visible=visible, sharing=sharing, units_per_card=_units_per_card(labels, sharing))
+
+
+def _units_per_card(labels: Mapping[str, str], sharing: Sharing) -> int | None:
+    """Schedulable units of one card that is shared in time; ``None`` where nothing tells."""
+    replicas = labels.get("nvidia.com/gpu.replicas", "")
+    if sharing not in (Sharing.TIME_SLICING, Sharing.MPS) or not replicas.isascii() or not replicas.isdigit():
+        return None
+    return int(replicas) if 1 < int(replicas) < MOST_UNITS else None
 
 
 def _memory(label: str | None) -> Bytes | None:

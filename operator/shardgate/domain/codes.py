@@ -27,7 +27,7 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
     FindingClass.UNKNOWN: (
         Outcome.UNDECIDED,
         (
-            "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing GpuShared ConstraintNotModelled "
+            "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing ConstraintNotModelled "
             "InventoryStale InventoryEmpty InternalError"
         ),
     ),
@@ -36,12 +36,14 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
 CLASS_OF_CODE = MappingProxyType(
     {code: each for each, (_, codes) in _WORST_BY_CLASS.items() for code in codes.split()}
     | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), FindingClass.MEMORY)
+    | {"GpuShared": FindingClass.UNKNOWN}
     | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), FindingClass.CAPACITY)
 )
 
 WORST_OF_CODE = MappingProxyType(
     {code: worst for worst, codes in _WORST_BY_CLASS.values() for code in codes.split()}
     | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), Outcome.UNDECIDED)
+    | {"GpuShared": Outcome.UNSOUND}
     | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), Outcome.WAITING)
 )
 

@@ -118,6 +118,10 @@ class MemoryRules:
     """Tokens of context that MLA's prefill expands at once in the trial run."""
     sampler_copies: Estimate
     """Peak of the sampler's trial run, in copies of (sequences x vocabulary) 32-bit numbers."""
+    step_copies: Estimate
+    """Peak of one step, in copies of the widest projection's output: gate and up, and what the activation makes of them."""
+    tower: Estimate
+    """Trial run of a vision or audio tower."""
     only_driver_samples: bool
     """Whether the first tensor rank alone samples."""
     mixture_copies: Estimate
@@ -160,8 +164,6 @@ class MemoryRules:
     """Whether it refuses to start where not one sequence of the full length fits the pool."""
     counts_all_stages: bool
     """Whether that check takes the layers of all stages against the smallest pool."""
-    has_auto_length: bool
-    """Whether a length of -1 means as long as fits."""
     window_full_ratio: float
     """SGLang: tokens of sliding-window layers per token of full ones; 0: no pool of their own."""
     source: str

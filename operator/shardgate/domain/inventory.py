@@ -119,6 +119,8 @@ class Gpu:
     memory: Bytes | None
     visible: Visible | None
     sharing: Sharing = Sharing.NONE
+    units_per_card: int | None = None
+    """Schedulable units of one physical card that is shared in time."""
     source: str = ""
     compute_capability: tuple[int, int] | None = None
     """CUDA's (major, minor): compared as numbers."""

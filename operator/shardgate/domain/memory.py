@@ -17,14 +17,6 @@ UNMEASURED_DRIVER_SHARE = 3 * GIBI // 4
 """What CUDA's total may be below the memory that NVML reports, where a product has no measurement of its own: 0.26
 (T4) to 0.73 GiB (B200) over the products that have one (``data/gpus.json``), nothing on an MI300X."""
 
-TOWER_ACTIVATION = Estimate(0.0, 0.25 * GIBI, 1.5 * GIBI)
-"""Trial run of a vision tower: 0.04 to 0.27 GiB beyond the text model's peak were measured with images of ordinary
-size (vLLM 0.19, granite-vision, Gemma 3, Llama 4 Scout), 0.8 GiB with a 16k-token image (Qwen2.5-VL, vLLM 0.10)."""
-
-STEP_COPIES = Estimate(0.8, 2.2, 3.2)
-"""Peak of one step, in copies of the widest projection's output: gate and up, and what the activation makes of them
-(3 for Qwen2.5-VL with 16k tokens on vLLM 0.10; at most 2.2 for Llama 405B with 128k tokens on vLLM 0.5.3, issue 6746)."""
-
 
 class Shortage(StrEnum):
     """What a GPU is too small for, if it is."""
@@ -317,18 +309,18 @@ def _activation(load: Load, rules: MemoryRules, batch: _Batch, *, is_last: bool)
                 inner = each.shape_on(cut)[0]
                 rows = tokens * max(1, model.active_experts)
                 mixture = max(mixture, rows * (max(2 * inner, model.hidden_size) + inner) * plain)
-    step = STEP_COPIES.value * tokens * widest * plain + expanded
+    step = rules.step_copies.value * tokens * widest * plain + expanded
     sampler = ZERO
     if is_last and model.has_cache:
         logits = batch.sequences * model.vocabulary_size * 4
         sampler = rules.sampler_copies.times(logits)
         if rules.only_driver_samples and load.strategy.tensor > 1:
             sampler = Estimate(0.0, sampler.value, sampler.high)
-    low, high = STEP_COPIES.low / STEP_COPIES.value, STEP_COPIES.high / STEP_COPIES.value
+    low, high = rules.step_copies.low / rules.step_copies.value, rules.step_copies.high / rules.step_copies.value
     peak = Estimate(max(step * low, sampler.low), max(step, sampler.value), max(step * high, sampler.high))
     if mixture:
         peak = total([peak, rules.mixture_copies.times(mixture)])
-    tower = TOWER_ACTIVATION if model.tower and not load.engine.settings.is_text_only else ZERO
+    tower = rules.tower if model.tower and not load.engine.settings.is_text_only else ZERO
     return total([Estimate.exactly(hidden), peak, rules.activation_base, tower])
 
 

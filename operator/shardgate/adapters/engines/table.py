@@ -121,6 +121,8 @@ def _memory_rules(versions: str, row: dict[str, Any]) -> MemoryRules:
         block_tokens=row["blockTokens"],
         latent_workspace_tokens=row["latentWorkspaceTokens"],
         sampler_copies=Estimate(*row["samplerCopies"]),
+        step_copies=Estimate(*row["stepCopies"]),
+        tower=gibs("towerGib"),
         only_driver_samples=row["onlyDriverSamples"],
         mixture_copies=Estimate(*row["mixtureCopies"]),
         activation_base=gibs("activationBaseGib"),
@@ -144,7 +146,6 @@ def _memory_rules(versions: str, row: dict[str, Any]) -> MemoryRules:
         shards_experts_over_data=row["shardsExpertsOverData"],
         needs_full_length=row["needsFullLength"],
         counts_all_stages=row["countsAllStages"],
-        has_auto_length=row["hasAutoLength"],
         window_full_ratio=row["windowFullRatio"],
         source=row["source"],
     )

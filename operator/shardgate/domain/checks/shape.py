@@ -118,6 +118,12 @@ def widths_are_supported(situation: Situation) -> Iterator[Finding]:
             f"{tensor * prefill}, not {decode}",
             remedy="choose one of these",
         )  # fmt: skip
+    if prefill > 1 and strategy.expert is not None:
+        yield from _by_rule(
+            situation, "contextWithExperts", "WidthUnsupported", where="spec.strategy.prefillContext",
+            message=f"a context width of {prefill} does not go with an expert width of {strategy.expert}",
+            remedy="use one or the other",
+        )  # fmt: skip
     if strategy.load_balancing == "external" and strategy.data > 1 and model is not None and not model.is_mixture:
         yield from _by_rule(
             situation, "externalBalancingOfDense", "WidthUnsupported", where="spec.strategy.loadBalancing",
@@ -252,6 +258,28 @@ def _uneven_block(matrix: Matrix, ranks: int) -> tuple[int, int, str] | None:
     return None
 
 
+def length_may_be_left_to_the_engine(situation: Situation) -> Iterator[Finding]:
+    """The version knows -1 as "as long as fits"."""
+    if situation.declaration.engine.settings.max_model_len == -1:
+        yield from _by_rule(
+            situation, "noAutoLength", "DeclarationContradicts", where="spec.engine.maxModelLen",
+            message="-1 (as long as fits) is no length that this engine's version takes",
+            remedy="give a number of tokens; the report says how many fit",
+        )  # fmt: skip
+
+
+def nodes_divide_the_ranks(situation: Situation) -> Iterator[Finding]:
+    """The nodes that the engine is told of share the ranks of a model copy evenly."""
+    nodes, strategy = situation.declaration.engine.settings.nodes, situation.declaration.strategy
+    ranks = strategy.tensor * strategy.pipeline
+    if nodes is not None and nodes > 0 and ranks % nodes:
+        yield from _by_rule(
+            situation, "nodesDivide", "WorldSizeMismatch", where="spec.engine.args",
+            message=f"{ranks} ranks (tensor x pipeline) cannot be shared evenly by {count(nodes, 'node')}",
+            remedy=f"tell the engine of a number of nodes that divides {ranks}",
+        )  # fmt: skip
+
+
 def context_is_within_the_model(situation: Situation) -> Iterator[Finding]:
     """No longer context is declared than the model was made for."""
     model, settings = _model(situation), situation.declaration.engine.settings
@@ -335,4 +363,6 @@ CHECKS = (
     every_stage_has_layers,
     declared_stages_add_up,
     context_is_within_the_model,
+    length_may_be_left_to_the_engine,
+    nodes_divide_the_ranks,
 )

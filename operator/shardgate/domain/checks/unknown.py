@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import ModelUnknown
 from shardgate.domain.fitting import Fit
+from shardgate.domain.inventory import NodeGroup
+from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import BROKEN_WATCH_STALE_AFTER_SECONDS, Situation
 from shardgate.domain.units import count
 from shardgate.domain.verdict import Finding, FindingClass, Outcome
@@ -97,19 +99,35 @@ def gpu_facts_are_known(situation: Situation) -> Iterator[Finding]:
 
 
 def gpus_are_whole(situation: Situation) -> Iterator[Finding]:
-    """The units that are needed are whole GPUs."""
-    if not situation.stale and situation.rests_on(Fit.SHARED):
-        shared = [group for group in situation.candidates if situation.fit(group) is Fit.SHARED]
-        kinds = sorted({group.shape.gpu.sharing.value for group in shared})
+    """The units that are needed are whole GPUs; ranks of one pod on one card cannot talk to each other."""
+    if situation.stale or not situation.rests_on(Fit.SHARED):
+        return
+    shared = [group for group in situation.candidates if situation.fit(group) is Fit.SHARED]
+    nodes = count(sum(group.count for group in shared), "node")
+    ranks, resource = situation.pod.ranks_per_pod, situation.pod.resource
+    where, remedy = "spec.gpus.resource", "select nodes with whole GPUs in spec.placement.nodeSelector"
+    bears_on = (FindingClass.MEMORY, FindingClass.CAPACITY)
+    cards = [_cards(group, resource) for group in shared]
+    most = max((each for each in cards if each is not None), default=0)
+    if situation.policy.capacity is Capacity.CLOSED and None not in cards and most < ranks:
         yield finding(
-            "GpuShared",
-            where="spec.gpus.resource",
-            outcome=Outcome.UNDECIDED,
-            message=f"{situation.pod.resource} is shared on {count(sum(group.count for group in shared), 'node')} "
-            f"that the pods would need ({', '.join(kinds)}): what one unit may use is not certain",
-            remedy="select nodes with whole GPUs in spec.placement.nodeSelector",
-            bears_on=(FindingClass.MEMORY, FindingClass.CAPACITY),
-        )
+            "GpuShared", where=where, outcome=Outcome.UNSOUND, remedy=remedy, bears_on=bears_on,
+            message=f"a pod's {ranks} ranks need a card each, {nodes} that the pods would need have at most {count(most, 'card')}, "
+            f"shared in time: two ranks on one card cannot talk to each other",
+        )  # fmt: skip
+        return
+    kinds = sorted({group.shape.gpu.sharing.value for group in shared})
+    yield finding(
+        "GpuShared", where=where, outcome=Outcome.UNDECIDED, remedy=remedy, bears_on=bears_on,
+        message=f"{resource} is shared on {nodes} that the pods would need ({', '.join(kinds)}): "
+        "what one unit may use is not certain",
+    )  # fmt: skip
+
+
+def _cards(group: NodeGroup, resource: str) -> int | None:
+    """Physical cards of a node whose units share them in time; ``None`` where that is not known."""
+    units = group.shape.gpu.units_per_card
+    return None if units is None else group.installed(resource) // units
 
 
 def constraints_are_modelled(situation: Situation) -> Iterator[Finding]:
