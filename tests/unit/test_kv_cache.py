@@ -41,6 +41,12 @@ def test_the_index_of_sparse_attention_does_not_follow_the_caches_type() -> None
     assert layout_of(list({LATENT: 61, index: 61}.items()), replace(ONE, element_bits=8)).bytes_per_token == 61 * (576 + 132)
 
 
+def test_a_latent_beside_an_index_has_a_format_of_its_own_in_8_bits() -> None:
+    sparse = replace(LATENT, bytes_at_8_bits=656)
+    assert layout_of([(sparse, 61)], replace(ONE, element_bits=8)).bytes_per_token == 61 * 656
+    assert layout_of([(sparse, 61)], ONE).bytes_per_token == 61 * 1152
+
+
 def test_decode_context_spreads_a_sequence() -> None:
     plain, spread = (layout_of(list({LATENT: 61}.items()), replace(ONE, widths=widths)) for widths in (1, 8))
     assert spread.tokens(40 * GIBI) == pytest.approx(8 * plain.tokens(40 * GIBI), rel=0.001)
@@ -98,6 +104,14 @@ def test_a_block_of_tokens_is_made_as_large_as_a_state() -> None:
     assert layout.block_tokens % 16 == 0
     assert layout.block_bytes // 10 >= 3 * 8192 * 2 + 32 * 128 * 128 * 2
     assert layout.bytes_for(1) == 4 * layout.block_bytes
+
+
+def test_states_may_have_a_pool_of_their_own() -> None:
+    plain, hybrid = (
+        layout_of(layers, replace(ONE, block_tokens=1, window_full_ratio=0.8))
+        for layers in ([(FULL, 10)], [(FULL, 10), (STATE, 30)])
+    )
+    assert hybrid.bytes_per_token == pytest.approx(1.9 * plain.bytes_per_token, rel=1e-3)
 
 
 # ---- pools

@@ -9,6 +9,9 @@ from shardgate.domain.model import Cache, CacheKind
 
 STATE_BLOCK_ALIGNMENT = 16
 
+STATE_POOL_RATIO = 0.9
+"""SGLang's ``mamba_full_memory_ratio``: the pool of states over that of full layers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheGroup:
@@ -107,6 +110,8 @@ def token_bytes(cache: Cache, options: CacheOptions) -> int:
     if cache.kind is CacheKind.LATENT and not options.caches_latents:
         heads = max(1, ceil(cache.expanded_heads / options.ranks))
         return heads * cache.expanded_head_elements * options.element_bits // 8
+    if cache.bytes_at_8_bits and options.element_bits == 8:  # noqa: PLR2004  # bits of a byte
+        return cache.bytes_at_8_bits + cache.fixed_bytes
     heads = 1 if cache.kind in (CacheKind.LATENT, CacheKind.INDEX) else max(1, ceil(cache.heads / options.ranks))
     return heads * cache.head_elements * options.element_bits // 8 + cache.fixed_bytes
 
@@ -125,8 +130,8 @@ def layout_of(caches: Iterable[tuple[Cache, int]], options: CacheOptions) -> Cac
     for each in caches:
         (growing if each[0].is_per_token else states).append(each)
     windows = any(_keeps(cache, options) is not None for cache, _ in growing)
-    if options.window_full_ratio and windows:
-        return _two_pools(growing, options)
+    if options.window_full_ratio and (windows or states):
+        return _pools_of_their_own(growing, options, has_states=bool(states))
     if not states and (not options.groups_hybrid_layers or not windows):
         per_token = sum(token_bytes(cache, options) * number for cache, number in growing)
         group = CacheGroup(block_tokens=options.block_tokens, kept_tokens=None)
@@ -142,12 +147,14 @@ def _keeps(cache: Cache, options: CacheOptions) -> int | None:
     return cache.window_tokens - (cache.kind is CacheKind.SLIDING) + options.batched_tokens
 
 
-def _two_pools(caches: list[tuple[Cache, int]], options: CacheOptions) -> CacheLayout:
-    """A pool for full layers, and a smaller one, in tokens, for those with a window."""
+def _pools_of_their_own(caches: list[tuple[Cache, int]], options: CacheOptions, *, has_states: bool) -> CacheLayout:
+    """A pool for full layers, a smaller one, in tokens, for those with a window, and one for states (SGLang)."""
     per_token = sum(
         token_bytes(cache, options) * number * (1 if _keeps(cache, options) is None else options.window_full_ratio)
         for cache, number in caches
     )
+    if has_states:
+        per_token *= 1 + STATE_POOL_RATIO
     group = CacheGroup(block_tokens=options.block_tokens, kept_tokens=None)
     return CacheLayout.of(ceil(per_token * options.block_tokens), [group], options.widths)
 

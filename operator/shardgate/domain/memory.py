@@ -278,7 +278,7 @@ def _cache_layout(load: Load, rules: MemoryRules, batch: _Batch, layers: range) 
             group_tolerance=rules.group_tolerance,
             batched_tokens=batch.tokens,
             window_full_ratio=rules.window_full_ratio if grouped else 0.0,
-            widths=strategy.decode_context,
+            widths=max(strategy.decode_context, strategy.prefill_context),
         ),
     )
 

@@ -130,6 +130,8 @@ class Cache:
     state_elements: int = 0
     state_units: int = 1
     """Heads over which tensor parallelism splits the state."""
+    bytes_at_8_bits: int = 0
+    """Of a token where the cache is of 8 bits, if a format of its own holds it."""
     fixed_bytes: int = 0
     """Bytes per token that do not follow the cache's type (the index: 128 in 8 bits and a scale)."""
 

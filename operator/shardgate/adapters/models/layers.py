@@ -20,6 +20,9 @@ EXPANDED_LATENT_ELEMENTS = 512
 INDEX_BYTES_PER_TOKEN = 132
 """DeepSeek sparse attention's index: 128 elements in 8 bits and one 32-bit scale."""
 
+SPARSE_LATENT_BYTES = 656
+"""Of a token in 8 bits beside sparse attention (vLLM's ``fp8_ds_mla``): 512 in 8 bits, 4 scales, 64 in 16 bits."""
+
 UNPACKED = Packing(name="as the model", element_bits=16)
 
 
@@ -162,10 +165,11 @@ def _latent(fields: Fields, traits: Traits, hidden: int, heads: int, latent: int
         linear("self_attn.o_proj", Part.ATTENTION, hidden, heads * value, split=Split.INPUTS, units=heads),
     ]
     norms = query_latent + latent
+    own_format = SPARSE_LATENT_BYTES if traits.get("index") and (latent, rotary) == (512, 64) else 0
     caches = [
         Cache(
             kind=CacheKind.LATENT, head_elements=latent + rotary, expanded_heads=heads,
-            expanded_head_elements=EXPANDED_LATENT_ELEMENTS,
+            expanded_head_elements=EXPANDED_LATENT_ELEMENTS, bytes_at_8_bits=own_format,
         )
     ]  # fmt: skip
     if traits.get("index"):
