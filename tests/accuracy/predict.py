@@ -79,8 +79,7 @@ def predict(launch: Launch) -> Prediction:
                 per_token = layout.bytes_per_token
                 figures["num_gpu_blocks"] = _each(rank.kv_cache, lambda pool: max(0, pool // layout.block_bytes))
                 if estimate.length:
-                    need = layout.bytes_for(estimate.length)
-                    figures["max_concurrency"] = _each(rank.kv_cache, lambda pool: max(0.0, pool / need))
+                    figures["max_concurrency"] = estimate.concurrency_at_full_length
                     figures["kv_needed_for_max_len_gib"] = _gib(Estimate.exactly(rank.needed))
                     figures["estimated_max_model_len"] = estimate.longest
     return Prediction(

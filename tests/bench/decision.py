@@ -8,6 +8,9 @@ from typing import Any
 
 from builders import a_body, a_declaration, a_node, an_inventory
 from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.fitting import Weighed, fit_of
+from shardgate.domain.inventory import Gpu
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.verify import verify
 
@@ -21,12 +24,14 @@ CONFIG: dict[str, Any] = {
 def decision_rows() -> list[tuple[str, str]]:
     """Rows of the table. One node stands for the cluster, so that placing takes next to nothing."""
     inventory = an_inventory(a_node())
+    gpu = inventory.groups[0].shape.gpu
     rows = []
     for name, changes in (
         ("Llama 3 70B, TP2 x PP4", {}),
         ("DeepSeek-V3, TP8", {"model": {"name": "deepseek-ai/DeepSeek-V3", "weights": None}, "strategy": {"tensor": 8, "pipeline": 1}}),
     ):  # fmt: skip
         declaration = a_declaration(**changes)
+        rows.append((f"memory and rules, {name}: p50 / p99", _milliseconds(lambda asked=declaration: _memory(asked, gpu))))
         rows.append((f"verify(), {name}: p50 / p99", _milliseconds(lambda asked=declaration: verify(asked, inventory, OWN_KIND))))
     for name, config in (
         ("a config of 1 MB", {**CONFIG, **{f"field_{number}": "x" * 100 for number in range(10_000)}}),
@@ -37,6 +42,13 @@ def decision_rows() -> list[tuple[str, str]]:
         body = a_body(model={"name": "acme/x", "config": config})
         rows.append((f"reading {name}: p50 / p99", _milliseconds(lambda asked=body: _read(asked), 200)))
     return rows
+
+
+def _memory(declaration: Declaration, gpu: Gpu) -> None:
+    """What every rank holds, and whether one kind of GPU will do: the part of ``verify`` that no node bears on."""
+    weighed = Weighed.of(declaration)
+    assert weighed is not None
+    fit_of(gpu, declaration, weighed)
 
 
 def _read(body: dict[str, Any]) -> None:

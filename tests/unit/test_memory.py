@@ -195,6 +195,14 @@ def test_a_deficit_is_shown_never_clamped() -> None:
     assert found.kv_tokens.value == 0
 
 
+def test_concurrency_at_full_length() -> None:
+    found = estimate("Qwen/Qwen3-14B", settings=Settings(max_model_len=1000, kv_blocks=630))
+    assert found.concurrency_at_full_length is not None
+    assert found.concurrency_at_full_length.value == pytest.approx(10.0)  # 63 blocks of 16 tokens each
+    encoder = on(a_load("BAAI/bge-m3"), H100)
+    assert encoder.concurrency_at_full_length is None  # it keeps nothing
+
+
 def test_what_a_product_shows_is_not_what_its_label_says() -> None:
     seen = visible_memory(gpu_of("Some-New-GPU", Bytes(80 * GIBI)))
     assert seen is not None

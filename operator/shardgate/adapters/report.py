@@ -129,7 +129,7 @@ def _memory(declaration: Declaration, verdict: Verdict) -> Json:
     weights, best = verdict.weights, verdict.best_gpu
     keys = (
         "outcome", "parameters", "weightsBytes", "perStage", "perRank", "kvBytesPerToken", "kvTokens",
-        "maxModelLenThatFits", "deficitBytes", "uncertaintyBytes",
+        "maxModelLenThatFits", "concurrencyAtFullLength", "deficitBytes", "uncertaintyBytes",
     )  # fmt: skip
     memory: Json = dict.fromkeys(keys)
     if weights is None:
@@ -155,6 +155,8 @@ def _memory(declaration: Declaration, verdict: Verdict) -> Json:
             memory["kvBytesPerToken"] = round(fullest.layout.bytes_per_token)
             memory["kvTokens"] = int(estimate.kv_tokens.value)
         memory["maxModelLenThatFits"] = int(estimate.longest.value)
+        at_once = estimate.concurrency_at_full_length
+        memory["concurrencyAtFullLength"] = None if at_once is None else round(at_once.value, 2)
         memory["deficitBytes"] = max(0, -int(estimate.margin.value))
         memory["uncertaintyBytes"] = int(
             max(fullest.kv_cache.high - fullest.kv_cache.value, fullest.kv_cache.value - fullest.kv_cache.low)

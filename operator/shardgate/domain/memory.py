@@ -80,6 +80,14 @@ class MemoryEstimate:
         return min((self.needed_layout or rank.layout).longest(pool, self.limit) for rank in self.stages)
 
     @property
+    def concurrency_at_full_length(self) -> Estimate | None:
+        """Sequences of the full length that the fullest rank's pool holds at once; ``None`` without a length or a cache."""
+        if self.length is None:
+            return None
+        wanted = [(rank.kv_cache, each) for rank in self.stages if (each := rank.layout.bytes_for(self.length))]
+        return Estimate(*(min(pool[side] / each for pool, each in wanted) for side in range(3))) if wanted else None
+
+    @property
     def shortage(self) -> Shortage:
         """What the fullest rank surely lacks, at the best that its uncertainty allows."""
         short = [rank for rank in self.stages if rank.margin.high < 0]

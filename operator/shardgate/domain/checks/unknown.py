@@ -112,8 +112,8 @@ def gpus_are_whole(situation: Situation) -> Iterator[Finding]:
     if situation.policy.capacity is Capacity.CLOSED and None not in cards and most < ranks:
         yield finding(
             "GpuShared", where=where, outcome=Outcome.UNSOUND, remedy=remedy, bears_on=bears_on,
-            message=f"a pod's {ranks} ranks need a card each, {nodes} that the pods would need have at most {count(most, 'card')}, "
-            f"shared in time: two ranks on one card cannot talk to each other",
+            message=f"a pod's {ranks} ranks need a card each; of {nodes} that the pods would need, none has more than "
+            f"{count(most, 'card')}, shared in time: two ranks on one card cannot talk to each other",
         )  # fmt: skip
         return
     kinds = sorted({group.shape.gpu.sharing.value for group in shared})
