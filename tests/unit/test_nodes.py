@@ -56,7 +56,7 @@ def test_a_missing_label_is_unknown_never_zero() -> None:
 def test_memory_comes_from_the_product_table_when_the_label_is_gone() -> None:
     gpu = read(a_node(labels={"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"})).shape.gpu
     assert gpu.memory == 81559 * MEBI
-    assert gpu.source == "product table"
+    assert gpu.source == "product table (h100-sxm5-80gb)"
 
 
 @pytest.mark.parametrize("label", ["85520809984", "81559", "81559MiB"])

@@ -11,7 +11,8 @@ its last known labels.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from shardgate.adapters.gpus import is_gpu, known_gpus
+from shardgate.adapters.gpu_resources import is_gpu
+from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.models.catalogue import Profile
 from shardgate.adapters.nodes import NodeObject, Shapes, read_node
 from shardgate.adapters.pods import PodRecord
@@ -166,10 +167,10 @@ class ClusterBook:
             return shape
         if known.labels_missing_since is None:
             known.labels_missing_since = now
-        gpu = shape.gpu
+        gpu, units = shape.gpu, shape.units
         if gpu.product is None and before.gpu.product is not None:
-            gpu = replace(before.gpu, source="remembered labels")
-        return self.shapes.shape({**vanished, **shape.labels}, shape.taints, gpu)
+            gpu, units = replace(before.gpu, source="remembered labels"), before.units
+        return self.shapes.shape({**vanished, **shape.labels}, shape.taints, gpu, tuple(units.items()))
 
     # ---- pods
 

@@ -74,7 +74,16 @@ class Weighed:
 
 
 def fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
-    """Whether this GPU will do. What one shared unit may use is not known here."""
+    """Whether this GPU will do; not known where readings that stay possible differ in it."""
+    found = _fit_of(gpu, declaration, weighed)
+    for other in gpu.alternatives:
+        if _fit_of(other, declaration, weighed).fit is not found.fit:
+            code = "GpuFactsContradict" if gpu.contradiction else "GpuFactsMissing"
+            return GpuFit(gpu=gpu, fit=Fit.UNKNOWN, code=code, message=gpu.contradiction, estimate=found.estimate)
+    return found
+
+
+def _fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
     visible = visible_memory(gpu)
     unsupported = _precision(gpu, declaration)
     if unsupported is not None and unsupported.fit is Fit.UNFIT:
@@ -86,9 +95,15 @@ def fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
         return found
     if gpu.product is None and declaration.gpus.products:
         return GpuFit(gpu=gpu, fit=Fit.UNKNOWN, code="GpuFactsMissing", estimate=found.estimate)  # perhaps not an accepted one
-    if gpu.sharing is not Sharing.NONE:
+    if gpu.sharing is not Sharing.NONE and not _is_isolated(gpu, declaration):
         return GpuFit(gpu=gpu, fit=Fit.SHARED, code="GpuShared", estimate=found.estimate)
     return unsupported if unsupported is not None and found.fit is Fit.FITS else found
+
+
+def _is_isolated(gpu: Gpu, declaration: Declaration) -> bool:
+    """A part that has its memory to itself, and need not talk to other parts: NCCL joins no two MIG instances."""
+    alone = declaration.strategy.ranks_per_replica == 1
+    return gpu.sharing is Sharing.VGPU or (gpu.sharing in (Sharing.MIG_SINGLE, Sharing.MIG_MIXED) and alone)
 
 
 def _precision(gpu: Gpu, declaration: Declaration) -> GpuFit | None:

@@ -125,16 +125,26 @@ class Gpu:
     compute_capability: tuple[int, int] | None = None
     """CUDA's (major, minor): compared as numbers."""
     has_nvlink: bool | None = None
-    """Whether the product is joined by NVLink (or its vendor's like) inside a node."""
+    """Whether the GPUs of a node are joined by NVLink (or their vendor's like); ``None`` where nothing tells."""
+    contradiction: str = ""
+    """What two sources say that cannot both be right."""
+    alternatives: "tuple[Gpu, ...]" = ()
+    """What else it could be by what is stated: more memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeShape:
-    """What many nodes share: labels (but for the host's own name), taints and GPU. Compared by identity in loops."""
+    """What many nodes share: labels (but for the host's own name), taints and GPUs. Compared by identity in loops."""
 
     labels: Mapping[str, str]
     taints: tuple[Taint, ...]
     gpu: Gpu
+    units: Mapping[str, Gpu] = field(default_factory=dict)
+    """Resources whose unit is not ``gpu``: MIG profiles, GPUs that are not cut beside them."""
+
+    def unit(self, resource: str) -> Gpu:
+        """What one unit of a resource is."""
+        return self.units.get(resource, self.gpu)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

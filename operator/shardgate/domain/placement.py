@@ -132,7 +132,7 @@ class NodeFilter:
         return self._by_shape[key]
 
     def _judge(self, shape: NodeShape, *, passing: bool) -> Reason | None:
-        if not accepts_product(self.declaration.gpus.products, shape.gpu.product):
+        if not accepts_product(self.declaration.gpus.products, shape.unit(self.declaration.gpus.resource).product):
             return Reason.PRODUCT
         wish = self.declaration.placement
         if any(key != HOST_LABEL and shape.labels.get(key) != value for key, value in wish.node_selector.items()):

@@ -100,7 +100,7 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     accepted = tuple(
         group
         for group in groups
-        if group.installed(resource) > 0 and accepts_product(declaration.gpus.products, group.shape.gpu.product)
+        if group.installed(resource) > 0 and accepts_product(declaration.gpus.products, group.shape.unit(resource).product)
     )
     node_filter = NodeFilter(declaration)
     candidates = tuple(group for group in accepted if node_filter.reason_against(group, passing=False) is None)
@@ -168,7 +168,7 @@ def _found(candidates: tuple[NodeGroup, ...], declaration: Declaration, weighed:
     found: dict[int, GpuFit] = {}
     for group in candidates:
         if id(group.shape) not in found:
-            gpu = group.shape.gpu
+            gpu = group.shape.unit(declaration.gpus.resource)
             if gpu not in of_gpu:
                 of_gpu[gpu] = fit_of(gpu, declaration, weighed)
             found[id(group.shape)] = of_gpu[gpu]

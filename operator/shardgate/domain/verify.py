@@ -40,13 +40,15 @@ def _hardware(situation: Situation) -> Hardware:
     products: dict[str, list[int]] = {}
     memory_of: dict[str, int | None] = {}
     for group in present:
-        product = group.shape.gpu.product or "unknown"
+        product = group.shape.unit(resource).product or "unknown"
         counts = products.setdefault(product, [0, 0])
         counts[0] += group.like.allocatable.get(resource, 0) * group.count
         counts[1] += group.count
-        memory_of[product] = group.shape.gpu.memory
+        memory_of[product] = group.shape.unit(resource).memory
     known = all(memory is not None for memory in memory_of.values())
-    total = sum(group.like.allocatable.get(resource, 0) * group.count * (group.shape.gpu.memory or 0) for group in present)
+    total = sum(
+        group.like.allocatable.get(resource, 0) * group.count * (group.shape.unit(resource).memory or 0) for group in present
+    )
     return Hardware(
         gpus_installed=sum(gpus for gpus, _ in products.values()),
         gpus_free=sum(group.like.free(resource) * group.count for group in present if group.like.state is NodeState.USABLE),

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from shardgate import __version__
-from shardgate.adapters.gpus import is_gpu
+from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.domain.codes import CLASS_OF_CODE
 from shardgate.domain.inventory import Inventory, NodeState
 from shardgate.domain.verdict import Outcome
@@ -82,10 +82,10 @@ class Metrics:
         placeable: dict[tuple[str, str], int] = {}
         for group in inventory.groups:
             node, nodes = group.like, group.count
-            product = node.shape.gpu.product or "unknown"
             if node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
                 continue
             for resource in filter(is_gpu, node.allocatable):
+                product = node.shape.unit(resource).product or "unknown"
                 left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
                 for state, amount in (("installed", node.allocatable[resource]), ("free", left), ("claimed", 0)):
                     gpus[product, state] = gpus.get((product, state), 0) + amount * nodes

@@ -114,7 +114,7 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     gpus = sum(group.installed(pod.resource) * group.count for group in counted)
     others = [group for group in situation.inventory.groups if group.installed(pod.resource) > 0]
     if not situation.accepted and declaration.gpus.products and others:
-        present = sorted({group.shape.gpu.product or "unknown" for group in others})
+        present = sorted({group.shape.unit(pod.resource).product or "unknown" for group in others})
         yield finding(
             "GpuProductNotAccepted",
             where="spec.gpus.products",
@@ -123,7 +123,7 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
             remedy="name a product that the cluster has, or leave products out",
         )
     elif gpus < situation.required.gpus:
-        products = sorted({group.shape.gpu.product or "unknown product" for group in counted})
+        products = sorted({group.shape.unit(pod.resource).product or "unknown product" for group in counted})
         named = f" ({', '.join(products)})" if products else ""
         yield finding(
             "GpuCountTooLow",
@@ -155,9 +155,10 @@ def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     memory, gpus = 0, 0
     for group in situation.accepted:
         units = group.installed(pod.resource) * group.count
-        if group.shape.gpu.memory is None:
+        of_one = group.shape.unit(pod.resource).memory
+        if of_one is None:
             return
-        memory, gpus = memory + units * group.shape.gpu.memory, gpus + units
+        memory, gpus = memory + units * of_one, gpus + units
     held = weights.total - situation.declaration.engine.settings.offload * pod.ranks_per_replica
     if held > memory:
         closed = situation.policy.capacity is Capacity.CLOSED

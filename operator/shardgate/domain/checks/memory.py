@@ -43,7 +43,7 @@ def rank_fits(situation: Situation) -> Iterator[Finding]:
     landable = [group for group in situation.candidates if _could_land(group, situation)]
     unfit = [group for group in landable if situation.fit(group) is Fit.UNFIT]
     if unfit:
-        products = sorted({group.shape.gpu.product or "GPUs of unknown product" for group in unfit})
+        products = sorted({group.shape.unit(situation.pod.resource).product or "GPUs of unknown product" for group in unfit})
         few, all_of_them = (sum(group.count for group in groups) for groups in (unfit, landable))
         first = found[id(unfit[0].shape)]
         yield finding(

@@ -85,17 +85,26 @@ def inventory_has_gpus(situation: Situation) -> Iterator[Finding]:
 
 
 def gpu_facts_are_known(situation: Situation) -> Iterator[Finding]:
-    """The memory of a GPU that is needed is known."""
-    if not situation.stale and situation.rests_on(Fit.UNKNOWN):
-        nodes = sum(group.count for group in situation.candidates if situation.fit(group) is Fit.UNKNOWN)
+    """The memory of a GPU that is needed is known, and nothing contradicts it."""
+    if situation.stale or not situation.rests_on(Fit.UNKNOWN):
+        return
+    unknown = [group for group in situation.candidates if situation.fit(group) is Fit.UNKNOWN]
+    nodes = count(sum(group.count for group in unknown), "node")
+    contradictions = sorted(
+        {found.message for group in unknown if (found := situation.found_of_shape[id(group.shape)]).code == "GpuFactsContradict"}
+    )
+    if contradictions:
         yield finding(
-            "GpuFactsMissing",
-            where="spec.gpus",
-            outcome=Outcome.UNDECIDED,
-            message=f"nothing tells the GPU memory of {count(nodes, 'node')} that the pods would need",
+            "GpuFactsContradict", where="spec.gpus", outcome=Outcome.UNDECIDED, bears_on=(FindingClass.MEMORY,),
+            message=f"what {nodes} that the pods would need say of their GPUs cannot all be right: {'; '.join(contradictions[:3])}",
+            remedy="correct the labels (shardgate nodes shows where each fact comes from)",
+        )  # fmt: skip
+    else:
+        yield finding(
+            "GpuFactsMissing", where="spec.gpus", outcome=Outcome.UNDECIDED, bears_on=(FindingClass.MEMORY,),
+            message=f"nothing tells the GPU memory of {nodes} that the pods would need",
             remedy="run NVIDIA GPU Feature Discovery (label nvidia.com/gpu.memory), or the vendor's labeller",
-            bears_on=(FindingClass.MEMORY,),
-        )
+        )  # fmt: skip
 
 
 def gpus_are_whole(situation: Situation) -> Iterator[Finding]:
@@ -116,7 +125,7 @@ def gpus_are_whole(situation: Situation) -> Iterator[Finding]:
             f"{count(most, 'card')}, shared in time: two ranks on one card cannot talk to each other",
         )  # fmt: skip
         return
-    kinds = sorted({group.shape.gpu.sharing.value for group in shared})
+    kinds = sorted({group.shape.unit(resource).sharing.value for group in shared})
     yield finding(
         "GpuShared", where=where, outcome=Outcome.UNDECIDED, remedy=remedy, bears_on=bears_on,
         message=f"{resource} is shared on {nodes} that the pods would need ({', '.join(kinds)}): "
@@ -126,7 +135,7 @@ def gpus_are_whole(situation: Situation) -> Iterator[Finding]:
 
 def _cards(group: NodeGroup, resource: str) -> int | None:
     """Physical cards of a node whose units share them in time; ``None`` where that is not known."""
-    units = group.shape.gpu.units_per_card
+    units = group.shape.unit(resource).units_per_card
     return None if units is None else group.installed(resource) // units
 
 

@@ -1,0 +1,55 @@
+"""Which extended resources are GPUs or parts of them, by their vendors' names; network and other devices are none."""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+PLAIN, RENAMED, MIG = "nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-"
+NEURON_VIEWS = ("aws.amazon.com/neuron", "aws.amazon.com/neurondevice", "aws.amazon.com/neuroncore")
+"""The same chips, twice or three times: by chip, by chip under its older name, and by core."""
+LEGACY = "alpha.kubernetes.io/nvidia-gpu"
+"""Gone since Kubernetes 1.11: it still tells the vendor in old dumps."""
+
+_VENDORS = (
+    (re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-\d+g\.\d+gb[a-z0-9.\-]*)"), "nvidia"),
+    (re.compile(r"nvidia\.com/[A-Z][A-Za-z0-9_.\-]*"), "nvidia"),
+    (re.compile(r"amd\.com/(gpu|[sdqc]px_nps\d)"), "amd"),
+    (re.compile(r"gpu\.intel\.com/(i915|xe)"), "intel"),
+    (re.compile(r"habana\.ai/gaudi\d?"), "habana"),
+    (re.compile(r"google\.com/tpu"), "google"),
+    (re.compile(r"aws\.amazon\.com/(neuron|neuroncore|neurondevice)"), "aws"),
+    (re.compile(r"microsoft\.com/directx"), ""),
+    (re.compile(r"gpu\.(nvidia|amd|intel)\.com"), ""),
+)
+_PASSTHROUGH = re.compile(r"nvidia\.com/(?P<name>[A-Z][A-Za-z0-9_.\-]*)")
+
+
+@lru_cache(maxsize=4096)
+def vendor_of(resource: str) -> str | None:
+    """The vendor whose GPUs, whole or in parts, a resource is; empty where the name does not tell, ``None`` for others.
+
+    ``gpu.nvidia.com`` and its like are DeviceClasses, whose devices ResourceSlices list.
+    """
+    return next((vendor for pattern, vendor in _VENDORS if pattern.fullmatch(resource)), None)
+
+
+def is_gpu(resource: str) -> bool:
+    """Whether an extended resource is a GPU or a part of one."""
+    return vendor_of(resource) is not None
+
+
+def passed_through(resource: str) -> str | None:
+    """The name of a whole GPU or vGPU that KubeVirt gives to virtual machines (``GA102GL_A10``)."""
+    found = _PASSTHROUGH.fullmatch(resource)
+    return found["name"] if found else None
+
+
+def gpus_among(amounts: Mapping[str, int]) -> dict[str, int]:
+    """The resources that are GPUs, zeros included."""
+    return {name: amount for name, amount in amounts.items() if vendor_of(name) is not None}
+
+
+def schedulable(gpus: Mapping[str, int]) -> int:
+    """Units over all resources; several views of the same devices count once."""
+    neuron = next((gpus[name] for name in NEURON_VIEWS if gpus.get(name)), 0)
+    return neuron + sum(amount for name, amount in gpus.items() if name not in NEURON_VIEWS)

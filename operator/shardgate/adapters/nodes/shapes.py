@@ -1,0 +1,148 @@
+"""Nodes of the inventory from Node objects: shapes shared by like nodes, and the state of each."""
+
+from collections.abc import Mapping
+
+from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among
+from shardgate.adapters.gpus import gpu_from
+from shardgate.adapters.nodes.objects import NodeObject, NodeSpec, NodeStatus
+from shardgate.adapters.nodes.reading import NodeReading, read_gpus
+from shardgate.adapters.nodes.slices import Device
+from shardgate.adapters.nodes.statements import COUNT, PRODUCT, whole_number
+from shardgate.adapters.quantities import AMPLE, resources
+from shardgate.domain.inventory import Gpu, Node, NodeShape, NodeState, Sharing, Taint, is_device
+from shardgate.domain.units import MEBI, Bytes
+
+_OWN_LABELS = frozenset({"kubernetes.io/hostname", "nvidia.com/gfd.timestamp"})
+"""Labels that differ on every node, and that no pod selects by (the host's name is compared with the node's)."""
+
+_DRIVER_UPGRADE_UNDERWAY = frozenset(
+    f"{step}-required" for step in ("cordon", "wait-for-jobs", "pod-deletion", "drain", "pod-restart", "validation", "uncordon")
+)
+"""``nvidia.com/gpu-driver-upgrade-state`` while the GPU Operator works on the node (NVIDIA/k8s-operator-libs upgrade)."""
+_MIG_CHANGE_UNDERWAY = frozenset({"pending", "rebooting"})
+
+_NVIDIA = "nvidia.com/"
+_UNSTATED = {"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE}
+"""Every kubelet states these; an excerpt of a node that does not is no node without them."""
+
+MAX_SHAPES = 50_000
+"""Bounded, whatever labels come and go."""
+
+Units = tuple[tuple[str, Gpu], ...]
+
+
+class Shapes:
+    """Shares equal node shapes and readings, so that what holds for one need not be worked out for each node."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[frozenset[tuple[str, str]], tuple[Taint, ...], Gpu, Units], NodeShape] = {}
+        self._units: dict[object, tuple[Gpu, Units]] = {}
+
+    def shape(self, labels: Mapping[str, str], taints: tuple[Taint, ...], gpu: Gpu, units: Units = ()) -> NodeShape:
+        """The one shape with these labels, taints and GPUs."""
+        key = (frozenset(labels.items()), taints, gpu, units)
+        if len(self._shapes) > MAX_SHAPES:
+            self._shapes.clear()
+        if key not in self._shapes:
+            self._shapes[key] = NodeShape(labels=dict(labels), taints=taints, gpu=gpu, units=dict(units))
+        return self._shapes[key]
+
+    def units(
+        self, labels: Mapping[str, str], allocatable: Mapping[str, int], capacity: Mapping[str, int], register: str,
+        devices: tuple[Device, ...],
+    ) -> tuple[Gpu, Units]:  # fmt: skip
+        """What a unit is, in general and by resource; equal nodes are read once."""
+        key = (
+            frozenset(labels.items()),
+            tuple(gpus_among(allocatable).items()),
+            tuple(gpus_among(capacity).items()),
+            register,
+            devices,
+        )
+        if len(self._units) > MAX_SHAPES:
+            self._units.clear()
+        if key not in self._units:
+            reading = read_gpus(labels, allocatable, capacity, register, devices)
+            self._units[key] = units_of(reading)
+        return self._units[key]
+
+
+def units_of(reading: NodeReading) -> tuple[Gpu, Units]:
+    """The GPU as ``nvidia.com/gpu`` or its like gives it, and those of resources that give something else."""
+    unshared = reading.sharing is None  # as far as anybody tells
+    plain = _unit(reading, reading.memory_mib if unshared else reading.unit_memory_mib, reading.sharing)
+    units = [
+        (name, _unit(reading, mib, Sharing.MIG_MIXED if name.startswith(MIG) else reading.sharing))
+        for name, mib in reading.memory_of_resource_mib.items()
+    ]
+    if reading.sharing is Sharing.MIG_MIXED:  # GPUs that are not cut stay whole
+        units += [(PLAIN, _unit(reading, reading.memory_mib, Sharing.NONE))]
+        units += [
+            (name, _unit(reading, None, Sharing.MIG_MIXED))
+            for name in reading.resources
+            if name.startswith(MIG) and name not in reading.memory_of_resource_mib
+        ]
+    return plain, tuple(units)
+
+
+def _unit(reading: NodeReading, mib: int | None, sharing: Sharing | None) -> Gpu:
+    """One schedulable unit; a sharing that nothing speaks for is taken to be none, one that counts speak for is some."""
+    if reading.contradicts("sharing"):
+        sharing = Sharing.OTHER
+    return gpu_from(
+        row=reading.row,
+        product=reading.product,
+        memory=None if mib is None else Bytes(mib * MEBI),
+        possible=tuple(Bytes(each * MEBI) for each in reading.possible_memory_mib) if sharing in (Sharing.NONE, None) else (),
+        compute_capability=reading.compute_capability,
+        sharing=sharing or Sharing.NONE,
+        units_per_card=reading.units_per_card,
+        nvlink=reading.nvlink if reading.vendor in (None, "nvidia") and reading.gpus_physical != 1 else None,
+        source=reading.sources.get("unitMemoryMib") or reading.sources.get("memoryMib") or "nothing tells the memory",
+        contradiction="; ".join(each.message for each in reading.contradictions if each.fact != "count"),
+    )
+
+
+def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()) -> Node | None:
+    """A node with devices, as it says of itself; ``None`` for one that has none and never said so.
+
+    Raises ``QuantityError`` for an amount that is no quantity.
+    """
+    status, spec = node.status or NodeStatus(), node.spec or NodeSpec()
+    capacity = resources(status.capacity)
+    allocatable = resources(status.allocatable) or capacity
+    names = {name for name in (*allocatable, *capacity) if is_device(name)}
+    labels = node.metadata.labels or {}
+    if not names and not devices and PRODUCT not in labels:
+        return None
+    unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in names}
+    state = _state(node)
+    labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
+    if labelled and not devices and not any(name.startswith(_NVIDIA) and capacity.get(name, 0) > 0 for name in names):
+        # Labelled by GPU Feature Discovery, and no device plugin has registered (yet, or since a restart).
+        state = NodeState.IN_TRANSITION if state is NodeState.USABLE else state
+        unavailable[PLAIN] = labelled
+    kept = {key: value for key, value in labels.items() if key not in _OWN_LABELS}
+    taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
+    register = node.metadata.annotations.hami_register if node.metadata.annotations else ""
+    gpu, units = shapes.units(kept, allocatable, capacity, register, devices)
+    return Node(
+        name=node.metadata.name,
+        shape=shapes.shape(kept, taints, gpu, units),
+        state=state,
+        allocatable={**_UNSTATED, **allocatable},
+        unavailable_gpus={name: amount for name, amount in unavailable.items() if amount > 0},
+        hostname=labels.get("kubernetes.io/hostname", ""),
+    )
+
+
+def _state(node: NodeObject) -> NodeState:
+    labels, status = node.metadata.labels or {}, node.status or NodeStatus()
+    ready = next((each.status for each in status.conditions or () if each.type == "Ready"), "True")
+    if ready != "True":
+        return NodeState.NOT_READY
+    if labels.get("nvidia.com/gpu-driver-upgrade-state") in _DRIVER_UPGRADE_UNDERWAY:
+        return NodeState.IN_TRANSITION
+    if labels.get("nvidia.com/mig.config.state") in _MIG_CHANGE_UNDERWAY:
+        return NodeState.IN_TRANSITION
+    return NodeState.CORDONED if node.spec is not None and node.spec.unschedulable else NodeState.USABLE

@@ -1,0 +1,151 @@
+"""ResourceSlices (Dynamic Resource Allocation) -> devices that are GPUs, node by node.
+
+``resource.k8s.io`` in its versions v1 and v1beta2 (attributes on the device) and v1beta1 (under ``basic``).
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shardgate.adapters.quantities import whole
+from shardgate.domain.units import Bytes
+
+_VENDOR_OF_DRIVER = {"gpu.nvidia.com": "nvidia", "gpu.amd.com": "amd", "gpu.intel.com": "intel", "gaudi.intel.com": "habana"}
+"""Drivers of GPUs; channels and daemons of ``compute-domain.nvidia.com`` and network devices are none."""
+_WHOLE, _PART = ("gpu", "amdgpu", ""), ("mig", "amdgpu-partition")
+_BARRING = ("NoSchedule", "NoExecute")
+
+
+class _Value(msgspec.Struct, gc=False):
+    string: str | None = None
+    version: str | None = None
+
+
+class _Capacity(msgspec.Struct, gc=False):
+    value: str | int = ""
+
+
+class _Taint(msgspec.Struct, gc=False):
+    key: str = ""
+    effect: str = ""
+
+
+class _Basic(msgspec.Struct, gc=False):
+    attributes: dict[str, _Value] | None = None
+    capacity: dict[str, _Capacity | str] | None = None
+
+
+class SliceDevice(msgspec.Struct, gc=False):
+    """A device as a driver lists it."""
+
+    name: str = ""
+    attributes: dict[str, _Value] | None = None
+    capacity: dict[str, _Capacity | str] | None = None
+    basic: _Basic | None = None
+    taints: list[_Taint] | None = None
+
+
+class _Pool(msgspec.Struct, gc=False):
+    name: str = ""
+    generation: int = 0
+    resourceSliceCount: int = 1  # noqa: N815  # as the API spells it
+
+
+class SliceSpec(msgspec.Struct, gc=False):
+    """The part of a slice's spec that is read."""
+
+    driver: str = ""
+    nodeName: str = ""  # noqa: N815
+    pool: _Pool = msgspec.field(default_factory=_Pool)
+    devices: list[SliceDevice] | None = None
+
+
+class SliceMetadata(msgspec.Struct, gc=False):
+    """The part of ObjectMeta that is read."""
+
+    name: str = ""
+    resourceVersion: str = ""  # noqa: N815
+
+
+class SliceObject(msgspec.Struct, gc=False):
+    """A ResourceSlice, decoded no further than it is read."""
+
+    metadata: SliceMetadata
+    spec: SliceSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A GPU, or a part of one, that a driver lists."""
+
+    driver: str
+    pool: str
+    name: str
+    vendor: str
+    is_whole: bool
+    """A physical GPU in one piece; slices that it could be cut into may be listed beside it."""
+    product: str | None = None
+    memory: Bytes | None = None
+    compute_capability: tuple[int, int] | None = None
+    profile: str = ""
+    """Of a part: ``1g.10gb``, ``cpx_nps1``."""
+    parent: str = ""
+    is_healthy: bool = True
+    """No taint keeps it from being allocated."""
+
+
+def devices_of(slices: Iterable[SliceObject]) -> tuple[Device, ...]:
+    """The GPUs of the complete pools, each pool by its highest generation. Raises ``QuantityError``."""
+    pools: dict[tuple[str, str], list[SliceSpec]] = defaultdict(list)
+    for each in slices:
+        if each.spec.driver in _VENDOR_OF_DRIVER:
+            pools[each.spec.driver, each.spec.pool.name].append(each.spec)
+    devices: list[Device] = []
+    for specs in pools.values():
+        newest = max(spec.pool.generation for spec in specs)
+        current = [spec for spec in specs if spec.pool.generation == newest]
+        if len(current) >= current[0].pool.resourceSliceCount:
+            found = (_device(spec, each) for spec in current for each in spec.devices or ())
+            devices += [each for each in found if each is not None]
+    return tuple(sorted(devices, key=lambda each: (each.driver, each.pool, each.name)))
+
+
+def _device(spec: SliceSpec, device: SliceDevice) -> Device | None:
+    basic = device.basic or _Basic()
+    attributes = {name.rpartition("/")[2]: value for name, value in (device.attributes or basic.attributes or {}).items()}
+    capacity = {name.rpartition("/")[2]: value for name, value in (device.capacity or basic.capacity or {}).items()}
+    text = {name: value.string for name, value in attributes.items() if value.string is not None}
+    kind = text.get("type", "")
+    if kind not in (*_WHOLE, *_PART):
+        return None  # vfio devices go to virtual machines, others are no GPUs
+    memory = capacity.get("memory")
+    amount = memory.value if isinstance(memory, _Capacity) else memory
+    capability = attributes.get("cudaComputeCapability")
+    profile = text.get("profile") or text.get("partitionProfile") or ""
+    return Device(
+        driver=spec.driver,
+        pool=spec.pool.name,
+        name=device.name,
+        vendor=_VENDOR_OF_DRIVER[spec.driver],
+        is_whole=kind in _WHOLE or profile.startswith("spx"),
+        product=(text.get("productName") or text.get("model") or "").replace(" ", "-") or None,
+        memory=None if amount is None else Bytes(whole("memory", amount)),
+        compute_capability=_version(capability.version or capability.string or "") if capability else None,
+        profile=profile,
+        parent=text.get("parentUUID", ""),
+        is_healthy=not any(taint.effect in _BARRING for taint in device.taints or ()),
+    )
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    parts = re.match(r"(\d{1,3})\.(\d{1,3})", text)
+    return (int(parts[1]), int(parts[2])) if parts else None
+
+
+def slice_from(body: Mapping[str, Any]) -> SliceObject:
+    """A ResourceSlice from plain values. Raises ``msgspec.ValidationError`` naming the field."""
+    return msgspec.convert(body, SliceObject, strict=False)
