@@ -81,8 +81,8 @@ def judged(cases: list[Any]) -> tuple[list[Scored], list[Launch], dict[str, str]
             launch = read_launch(case)
             scored.append(score(case, predict(launch)))
             launches.append(launch)
-        except UnreadableCaseError as problem:
-            problems[name] = str(problem)
+        except (UnreadableCaseError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as problem:
+            problems[name] = str(problem) if isinstance(problem, UnreadableCaseError) else f"{type(problem).__name__}: {problem}"
     return scored, launches, problems
 
 

@@ -163,7 +163,9 @@ def test_spellings_of_a_flag(arguments: list[str]) -> None:
         ),
         ("tensorrt-llm", ["--tp_size", "4", "--ep_size=2"], {"strategy.tensor": 4, "strategy.expert": 2}),
         ("tgi", ["--num-shard", "2"], {"strategy.tensor": 2}),
-        ("vllm", ["serve", "Qwen/Qwen3-8B", "--port", "8000"], {}),
+        ("vllm", ["serve", "Qwen/Qwen3-8B", "--port", "8000"], {"model.name": "Qwen/Qwen3-8B"}),
+        ("tensorrt-llm", ["Qwen/Qwen3-8B", "--tp_size=2"], {"model.name": "Qwen/Qwen3-8B", "strategy.tensor": 2}),
+        ("sglang", ["--chunked-prefill-size", "-1"], {"engine.maxBatchedTokens": None}),
     ],
 )
 def test_flags_set_fields_of_the_spec(engine: str, arguments: list[str], fields: dict[str, object]) -> None:
@@ -182,21 +184,35 @@ def test_settings_that_only_flags_have() -> None:
     arguments = [
         "--cpu-offload-gb=10", "--kv-cache-memory-bytes", "8G", "--block-size=32", "--enable-lora", "--max-loras=4",
         "--max-lora-rank", "64", "--disable-hybrid-kv-cache-manager", "--limit-mm-per-prompt", '{"image": 0, "video": 0}',
-        "--speculative-config", '{"method": "mtp", "num_speculative_tokens": 2}', "--enable-eplb",
+        "--enable-eplb",
     ]  # fmt: skip
     settings = read_arguments("vllm", arguments, {}).over(Settings())
     assert (settings.offload, settings.kv_cache, settings.block_tokens) == (10 * GIBI, 8 * GIBI, 32)
     assert settings.lora == LoraSlots(slots=4, rank=64)
-    assert (settings.draft_tokens, settings.groups_hybrid_layers, settings.is_text_only) == (2, False, True)
+    assert (settings.groups_hybrid_layers, settings.is_text_only) == (False, True)
     assert settings.balances_experts
 
 
-@pytest.mark.parametrize("flag", ["--kv-transfer-config={}", "--hf-overrides", '--speculative-config={"model": "draft"}'])
+@pytest.mark.parametrize("flag", ["--kv-transfer-config={}", "--hf-overrides", "--performance-mode=throughput"])
 def test_what_bears_on_memory_and_is_not_modelled_is_named(flag: str) -> None:
     assert read_arguments("vllm", [flag], {}).over(Settings()).unmodelled
 
 
-@pytest.mark.parametrize("flag", ["--no-such-flag", "--tensor-parallel-size=two", "--cpu-offload-gb=x", "--max-model-len=1e999G"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--no-such-flag",
+        "--tensor-parallel-size=two",
+        "--cpu-offload-gb=x",
+        "--max-model-len=1e999G",
+        "--block-size=-16",
+        "--max-loras=-5",
+        "--cpu-offload-gb=-50",
+        f"--max-lora-rank={'9' * 400}",
+        f"--kv-cache-memory-bytes={'9' * 400}",
+        f"--speculative-config={'[' * 100_000}",
+    ],
+)
 def test_what_is_not_known_or_not_read_is_kept_and_named(flag: str) -> None:
     (told,) = read_arguments("vllm", [flag], {}).opaque
     assert flag.split("=", maxsplit=1)[0] in told

@@ -8,7 +8,7 @@ from shardgate.adapters.engines.table import engine_of
 from shardgate.adapters.gpus import gpu_of
 from shardgate.adapters.models.catalogue import Question, find_model
 from shardgate.domain.engine import Engine, Settings
-from shardgate.domain.fitting import Fit, Weighed, fit_of
+from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
 from shardgate.domain.inventory import Gpu
 from shardgate.domain.memory import MemoryEstimate, memory_of, visible_memory
 from shardgate.domain.model import ModelArchitecture
@@ -242,3 +242,81 @@ def test_an_unset_version_is_unfit_only_if_every_version_is() -> None:
         assert weighed is not None
         gpu = replace(gpu_of("Some-GPU", Bytes(int(33.4 * GIBI))), visible=None)
         assert fit_of(gpu, declaration, weighed).fit is fit
+
+
+# ---- pools of a declared size, speculation, adapters, quantising while loading
+
+
+def judged(args: list[str], gpu: Gpu, model: str = "meta-llama/Llama-3.1-8B-Instruct", tensor: int = 1, **engine: Any) -> GpuFit:
+    declaration = a_declaration(
+        model={"name": model, "weights": None}, strategy={"tensor": tensor, "pipeline": 1},
+        engine={"name": "vllm", "version": "0.19.0", "args": args, **engine},
+    )  # fmt: skip
+    weighed = Weighed.of(declaration)
+    assert weighed is not None
+    return fit_of(gpu, declaration, weighed)
+
+
+L4 = gpu_of("NVIDIA-L4", None)
+
+
+@pytest.mark.parametrize(
+    ("args", "fit"),
+    [
+        (["--kv-cache-memory-bytes", "60G"], Fit.UNFIT),
+        (["--num-gpu-blocks-override", "200000"], Fit.UNFIT),
+        (["--kv-cache-memory-bytes", "4G", "--max-model-len", "8192"], Fit.FITS),
+    ],
+)
+def test_a_pool_of_a_given_size_is_held_against_the_gpu(args: list[str], fit: Fit) -> None:
+    assert judged(args, L4).fit is fit
+
+
+@pytest.mark.parametrize(
+    ("speculation", "gpu", "fit"),
+    [
+        ('{"method": "draft_model", "model": "meta-llama/Llama-3.1-8B-Instruct"}', L4, Fit.UNFIT),  # two of them: 30 of 22 GiB
+        ('{"model": "me/draft"}', H100, Fit.TIGHT),  # of any size
+        ('{"method": "eagle3", "model": "yuhuili/EAGLE3-LLaMA3.1-Instruct-8B"}', H100, Fit.FITS),
+        ('{"method": "ngram"}', H100, Fit.FITS),
+    ],
+)
+def test_what_speculation_loads(speculation: str, gpu: Gpu, fit: Fit) -> None:
+    assert judged(["--speculative-config", speculation], gpu).fit is fit
+
+
+def test_a_head_takes_more_than_nothing_and_caches_too() -> None:
+    plain, eagle = (judged(args, H100).estimate for args in ([], ["--speculative-config", '{"method": "eagle", "model": "a/b"}']))
+    assert plain is not None
+    assert eagle is not None
+    assert eagle.fullest.weights.high > plain.fullest.weights.high
+    assert eagle.kv_tokens.value < plain.kv_tokens.value
+
+
+def test_adapters_cover_experts_from_0_11_1_on() -> None:
+    args = ["--enable-lora", "--max-loras", "8", "--max-lora-rank", "256"]
+    old, new = (judged(args, H100, "Qwen/Qwen3-30B-A3B", 2, version=version).estimate for version in ("0.11.0", "0.19.0"))
+    assert old is not None
+    assert new is not None
+    assert new.fullest.weights.value - old.fullest.weights.value > 150 * GIBI
+
+
+def test_a_flag_quantises_while_loading() -> None:
+    found = judged(["--quantization", "fp8", "--max-model-len", "4096"], gpu_of("NVIDIA-L40S", None), "Qwen/Qwen2.5-32B-Instruct")
+    assert found.fit is Fit.FITS
+    assert found.estimate is not None
+    assert found.estimate.fullest.weights.value / GIBI == pytest.approx(32, rel=0.02)
+
+
+def test_experts_in_mxfp4_may_be_padded() -> None:
+    load = a_load("openai/gpt-oss-120b")
+    found = on(load, H100).fullest.weights
+    assert found.high - found.value > 5 * GIBI
+    assert found.value - found.low < 3 * GIBI
+
+
+def test_data_ranks_of_a_mixture_communicate() -> None:
+    alone, together = (
+        on(a_load("deepseek-ai/DeepSeek-V3", data=data, expert_parallel=True), gpu_of("NVIDIA-H200", None)) for data in (1, 8)
+    )
+    assert together.fullest.overhead.value > alone.fullest.overhead.value + GIBI

@@ -74,7 +74,7 @@ def test_a_config_map_with_a_config_does_so_too(tmp_path: Path) -> None:
     manifest = tmp_path / "all.yaml"
     manifest.write_text(yaml.safe_dump(config_map) + "---" + WORKLOAD % "/models/legal-8b")
     assert run("verify", "-f", str(manifest), "--gpus", "1xH100-80GB-HBM3").returncode == 0
-    config_map["data"] = {"config.json": "{"}
+    config_map["data"] = {"config.json": '{"model_type": '}
     manifest.write_text(yaml.safe_dump(config_map) + "---" + WORKLOAD % "/models/legal-8b")
     broken = run("verify", "-f", str(manifest), "--gpus", "1xH100-80GB-HBM3")
     assert broken.returncode == 65

@@ -275,3 +275,17 @@ def test_a_config_of_a_megabyte_is_read() -> None:
     config = {**LLAMA, **{f"field_{number}": "x" * 100 for number in range(10_000)}}
     assert len(json.dumps(config)) > 2**20
     assert architecture("acme/x", config).layers == 32
+
+
+def test_a_profile_that_tells_only_a_size_is_held_against_the_catalogue() -> None:
+    sized = Profile(name="p", match=("/models/Qwen3-8B",), config={}, checkpoint_bytes=16_400_000_000)
+    found = find_model(Question(name="/models/Qwen3-8B", config=None, weights=None, dtype=None), [sized])
+    assert isinstance(found.model, ModelArchitecture)
+    assert found.model.layers == 36
+
+
+def test_stated_fields_win_over_nested_ones_of_the_catalogue() -> None:
+    asked = Question(name="Qwen/Qwen3-VL-30B-A3B-Instruct", config={"max_position_embeddings": 8192}, weights=None, dtype=None)
+    model = find_model(asked).model
+    assert isinstance(model, ModelArchitecture)
+    assert model.max_context_tokens == 8192

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shardgate.adapters.models.quantization import UnreadQuantizationError, layout_of, shorthand
+from shardgate.adapters.models.quantization import MOST_COST, UnreadQuantizationError, layout_of, shorthand
 from shardgate.domain.model import Packing, Part
 
 Q, GATE, HEAD = ("layers.3.self_attn.q_proj", Part.ATTENTION), ("layers.3.mlp.gate", Part.ROUTER), ("lm_head", Part.HEAD)
@@ -32,9 +32,9 @@ def test_blocks_that_are_cut_off_count_whole() -> None:
 
 def test_routers_embeddings_and_heads_stay_as_they_are() -> None:
     layout = shorthand("awq-int4")
-    assert layout.packing(*Q).element_bits == 4
+    assert layout.packer()(*Q).element_bits == 4
     for kept in (GATE, HEAD, ("embed_tokens", Part.EMBEDDING), ("vision_tower", Part.TOWER)):
-        assert layout.packing(*kept).element_bits == 16
+        assert layout.packer()(*kept).element_bits == 16
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_quantization_configs(config: dict[str, Any], name: str, bits: int, bloc
 )
 def test_modules_that_stay_in_16_bits(pattern: str, keeps: str, quantises: str) -> None:
     layout = layout_of({"quant_method": "fp8", "modules_to_not_convert": [pattern]}, "llama")
-    assert layout.packing(keeps, Part.MLP).element_bits == 16
-    assert layout.packing(quantises, Part.MLP).element_bits == 8
+    assert layout.packer()(keeps, Part.MLP).element_bits == 16
+    assert layout.packer()(quantises, Part.MLP).element_bits == 8
 
 
 @pytest.mark.parametrize("pattern", ["re:(a+)+$", "re:(.*)*x", "re:.*.*.*.*.*x", "re:(", "re:" + "a" * 3000, "re:(?=x)x"])
@@ -128,3 +128,28 @@ def test_what_a_checkpoint_says_of_the_kv_cache(config: dict[str, Any], bits: in
 def test_a_kind_that_is_not_read_says_so(config: Any) -> None:
     with pytest.raises(UnreadQuantizationError):
         layout_of(config, "llama")
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ["re:" + ".?" * 20 + "Q"],
+        [f"re:.*a{number}.*b.*Q" for number in range(4000)],
+        [f"*a*{number}*b" for number in range(4000)],
+        ["x" * 1000 + str(number) for number in range(500)],
+        [f"model.layers.{number}.self_attn.q_proj" for number in range(4000)],
+    ],
+)
+def test_hostile_patterns_are_not_tried(patterns: list[str]) -> None:
+    """Each of these took seconds to minutes; the work is bounded by counting what is tried."""
+    layout = layout_of({"quant_method": "fp8", "ignore": patterns}, "llama")
+    matched = [each for each in layout.kept if each.startswith("re:") or "*" in each]
+    assert len(matched) <= MOST_COST
+    assert len(layout.unread) + len(layout.kept) >= len(set(patterns))
+    assert layout.packer()("layers.1.mlp.up_proj", Part.MLP).element_bits == 8
+
+
+@pytest.mark.parametrize("scheme", [{"num_bits": [1], "type": "int"}, {"num_bits": 8, "type": 5}, {}])
+def test_a_scheme_that_is_none(scheme: dict[str, object]) -> None:
+    with pytest.raises(UnreadQuantizationError):
+        layout_of({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": scheme, "targets": 5}}}, "llama")

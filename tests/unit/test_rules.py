@@ -120,7 +120,7 @@ def test_decode_context_against_kv_heads(model: dict[str, Any], widths: dict[str
     ],
 )
 def test_prefill_context(widths: dict[str, Any], expected: Outcome | None) -> None:
-    assert outcome(judged(R1, strategy=widths), "WidthUnsupported") is expected
+    assert outcome(judged(R1, "0.30.0", strategy=widths), "WidthUnsupported") is expected
 
 
 @pytest.mark.parametrize(("model", "expected"), [({"name": "Qwen/Qwen3-8B"}, Outcome.UNSOUND), (QWEN_30B, None)])
@@ -142,7 +142,8 @@ def test_an_engine_of_powers_of_two(tensor: int, expected: Outcome | None) -> No
         ({"maxModelLen": 2048}, None),
         ({"maxModelLen": -1}, None),
         ({"maxModelLen": 8192, "environment": {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}}, None),
-        ({"maxModelLen": 8192, "args": ["--hf-overrides", "{}"]}, None),
+        ({"maxModelLen": 8192, "args": ["--hf-overrides", "{}"]}, Outcome.UNDECIDED),
+        ({"maxModelLen": 8192, "args": ["--attention-backend", "FLASHINFER"]}, Outcome.UNSOUND),
     ],
 )
 def test_a_longer_context_than_the_models(engine: dict[str, Any], expected: Outcome | None) -> None:
@@ -268,3 +269,96 @@ def test_two_ranks_on_one_card_cannot_talk(cards: int, tensor: int, expected: Ou
     assert outcome(verify(declared, an_inventory(node), OWN_KIND), "GpuShared") is expected
     opened = verify(declared, an_inventory(node), FOREIGN_KIND)
     assert outcome(opened, "GpuShared") is Outcome.UNDECIDED
+
+
+# ---- flags against the spec, and what an engine does not have
+
+LLAMA = {"name": "meta-llama/Llama-3.1-8B-Instruct"}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "expected"),
+    [
+        ({**LLAMA, "dtype": "auto", "kvCache": "auto"}, ["--dtype", "half", "--kv-cache-dtype", "fp8"], None),
+        ({**LLAMA, "dtype": "bf16"}, ["--dtype", "half"], Outcome.UNSOUND),
+        (LLAMA, ["--model", "/models/Llama-3.1-8B-Instruct"], None),
+        (LLAMA, ["--model", "/mnt/weights"], None),  # it tells nothing: an assumption
+        (LLAMA, ["serve", "Qwen/Qwen3-8B"], Outcome.UNSOUND),
+    ],
+)
+def test_what_flags_say_beside_the_spec(model: dict[str, Any], arguments: list[str], expected: Outcome | None) -> None:
+    verdict = judged(model, engine={"args": arguments}, strategy=strategy())
+    assert outcome(verdict, "DeclarationContradicts") is expected
+
+
+@pytest.mark.parametrize(
+    ("model", "context"),
+    [
+        ({"name": "CohereForAI/c4ai-command-r-plus"}, 131_072),  # model_max_length wins in vLLM
+        (
+            {
+                "name": "Qwen/Qwen3-8B",
+                "config": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}},
+            },
+            131_072,
+        ),
+    ],
+)
+def test_contexts_that_other_fields_allow(model: dict[str, Any], context: int) -> None:
+    assert outcome(judged(model, engine={"maxModelLen": context}, strategy=strategy(8)), "ContextTooLong") is None
+
+
+@pytest.mark.parametrize(
+    ("named", "version", "model", "widths", "code"),
+    [
+        ("vllm", NEW, LLAMA, strategy(8, data=8, attentionData=True), "WidthUnsupported"),
+        ("vllm", "0.8.5", {"name": "deepseek-ai/DeepSeek-V2-Lite"}, strategy(8, decodeContext=8), "WidthUnsupported"),
+        ("vllm", NEW, QWEN_30B, strategy(2, expert=2), "WidthUnsupported"),
+        ("vllm", NEW, {"name": "BAAI/bge-m3"}, {"tensor": 1, "pipeline": 2, "data": 1}, "PipelineUnsupported"),
+        ("tgi", None, LLAMA, {"tensor": 1, "pipeline": 2, "data": 1}, "WidthUnsupported"),
+    ],
+)
+def test_widths_that_an_engine_does_not_have(named: str, version: str, model: Any, widths: Any, code: str) -> None:
+    assert outcome(judged(model, version, named, strategy=widths), code) is Outcome.UNSOUND
+
+
+def test_balancing_experts_needs_expert_parallelism() -> None:
+    verdict = judged(QWEN_30B, engine={"args": ["--enable-eplb"]}, strategy=strategy(2))
+    assert outcome(verdict, "DeclarationContradicts") is Outcome.UNSOUND
+
+
+def test_sglangs_expert_backends_keep_experts_whole() -> None:
+    arguments = {"args": ["--moe-a2a-backend", "deepep"]}
+    verdict = judged(QWEN_235B_FP8, "0.5.3", "sglang", engine=arguments, strategy=strategy(8))
+    assert outcome(verdict, "QuantizationBlockUneven") is None
+
+
+def test_nodes_are_dealt_to_data_groups_first_and_need_an_executor() -> None:
+    widths = strategy(1, data=16, dataLocal=8, expertParallel=True)
+    assert outcome(judged(QWEN_30B, engine={"args": ["--nnodes", "2"]}, strategy=widths), "WorldSizeMismatch") is None
+    ray = {"args": ["--nnodes", "2", "--distributed-executor-backend", "ray"]}
+    assert outcome(judged(QWEN_30B, engine=ray, strategy=strategy(2)), "WidthUnsupported") is Outcome.UNSOUND
+
+
+@pytest.mark.parametrize(
+    "model", [{"name": "openai/gpt-oss-120b"}, {"name": "deepseek-ai/deepseek-coder-33b-instruct", "weights": "bnb-int4"}]
+)
+def test_groups_that_engines_pad_or_do_not_have(model: dict[str, Any]) -> None:
+    assert outcome(judged(model, strategy=strategy(8)), "QuantizationBlockUneven") is None
+
+
+def test_a_published_fp8_of_qwen_has_blocks() -> None:
+    verdict = judged({"name": "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"}, strategy=strategy(8))
+    assert outcome(verdict, "QuantizationBlockUneven") is Outcome.UNSOUND
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [({"name": "meta-llama/Llama-3.3-70B-Instruct", "weights": "fp8"}, Outcome.UNSOUND), (LLAMA, None)],
+)
+def test_precision_of_tensorrt_llm_by_generation(model: dict[str, Any], expected: Outcome | None) -> None:
+    declared = a_declaration(
+        model={"weights": None, **model}, engine={"name": "tensorrt-llm", "version": "1.0.0"}, gpus=None, strategy=strategy(4)
+    )
+    a100 = a_node(labels={"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB", "nvidia.com/gpu.memory": "81920"})
+    assert outcome(verify(declared, an_inventory(a100), OWN_KIND), "PrecisionUnsupported") is expected

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from shardgate.adapters.engines.arguments import Arguments, generation_of, read_arguments
+from shardgate.adapters.engines.speculation import draft_of
 from shardgate.adapters.engines.table import engine_of
 from shardgate.adapters.errors import DeclarationError, group, mistakes_in, problems_of
 from shardgate.adapters.gpus import normalised
-from shardgate.adapters.models.catalogue import Found, Profile, Question, find_model
+from shardgate.adapters.models.catalogue import Found, Profile, Question, are_same_model, find_model
 from shardgate.adapters.models.quantization import UNQUANTISED
 from shardgate.adapters.quantities import QuantityError, resources
 from shardgate.api import API_VERSION
@@ -25,8 +26,9 @@ from shardgate.api.inference_deployment import (
     Strategy,
 )
 from shardgate.domain.declaration import Declaration, GpuWish, ModelUnknown, PlacementWish, Subject
-from shardgate.domain.engine import Engine, Settings
+from shardgate.domain.engine import Draft, Engine, Settings
 from shardgate.domain.inventory import Toleration
+from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.strategy import ParallelStrategy
 
 KIND = "InferenceDeployment"
@@ -50,8 +52,8 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
     reading = _Reading()
     spec, arguments = _with_arguments(stated.spec, reading)
     subject = _subject(body, reading)
-    found = _read_model(spec, profiles, reading)
-    engine = _read_engine(spec, arguments, reading)
+    found = _read_model(spec, arguments.online_layout, profiles, reading)
+    engine = _read_engine(spec, arguments, profiles, reading)
     placement = _read_placement(spec.placement or PodPlacement(), reading)
     if spec.workload_ref is not None:
         ref = spec.workload_ref
@@ -67,7 +69,7 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
         dtype=found.dtype,
         is_dtype_declared=bool(spec.model and spec.model.dtype and spec.model.dtype is not Dtype.AUTO),
         kv_cache=kv_cache,
-        kv_cache_bits=_cache_bits(kv_cache, found),
+        kv_cache_bits=_cache_bits(kv_cache, found, engine),
         engine=engine,
         strategy=_strategy(spec.strategy or Strategy()),
         contradictions=tuple(reading.contradictions),
@@ -102,10 +104,18 @@ def _with_arguments(spec: InferenceDeploymentSpec, reading: _Reading) -> tuple[I
         part, name = path.split(".", 1)
         at = told.setdefault(part, {}) or {}
         told[part] = at
-        if at.get(name) is None:
+        if at.get(name) in (None, "auto"):  # what is left to the engine is what its flags say
             at[name] = value
-        elif at[name] != value and value != "auto":
+        elif at[name] == value or value == "auto":
+            continue
+        elif path == "model.name" and (is_same := are_same_model(at[name], value)) is not False:
+            if is_same is None:
+                reading.assumptions.append(("spec.model.name", at[name], f"{value} by {arguments.spelled[path]} is taken for it"))
+        else:
             reading.contradictions.append((f"spec.{path}", f"{at[name]} here, {value} by {arguments.spelled[path]} in spec.engine"))
+    strategy = told.setdefault("strategy", {}) or {}
+    if arguments.settings.get("expert_backend", "none") != "none" and strategy.get("expert") is None:
+        told["strategy"] = {**strategy, "expert": strategy.get("tensor", 1)}  # SGLang: these backends set it to the tensor width
     try:
         return InferenceDeployment.read({**told}).spec, arguments
     except ValidationError as error:
@@ -122,7 +132,7 @@ def _subject(body: Mapping[str, Any], reading: _Reading) -> Subject:
     )
 
 
-def _read_model(spec: InferenceDeploymentSpec, profiles: Sequence[Profile], reading: _Reading) -> Found:
+def _read_model(spec: InferenceDeploymentSpec, online_layout: str | None, profiles: Sequence[Profile], reading: _Reading) -> Found:
     stated = spec.model
     if stated is None:
         return Found(model=ModelUnknown(problem="no model is declared here", remedy="name it in spec.model"))
@@ -131,6 +141,7 @@ def _read_model(spec: InferenceDeploymentSpec, profiles: Sequence[Profile], read
         config=stated.config,
         weights=stated.weights.value if stated.weights else None,
         dtype=stated.dtype.value if stated.dtype else None,
+        online_layout=online_layout,
     )
     try:
         found = find_model(asked, profiles)
@@ -142,16 +153,22 @@ def _read_model(spec: InferenceDeploymentSpec, profiles: Sequence[Profile], read
     return found
 
 
-def _cache_bits(declared: str, found: Found) -> int:
+_CACHES_AS_CHECKPOINT = "tensorrt-llm"
+"""Engine whose "auto" follows what a checkpoint says of the KV cache; the others' is the model's own type."""
+
+
+def _cache_bits(declared: str, found: Found, engine: Engine) -> int:
     """Bits of one element of the KV cache: as declared, as the checkpoint says, or the model's own."""
     if declared == "fp8":
         return 8
     if declared in ("fp16", "bf16"):
         return 16
-    return found.kv_cache_bits or UNQUANTISED[found.dtype]
+    if engine.name == _CACHES_AS_CHECKPOINT and found.kv_cache_bits is not None:
+        return found.kv_cache_bits
+    return UNQUANTISED[found.dtype]
 
 
-def _read_engine(spec: InferenceDeploymentSpec, arguments: Arguments, reading: _Reading) -> Engine:
+def _read_engine(spec: InferenceDeploymentSpec, arguments: Arguments, profiles: Sequence[Profile], reading: _Reading) -> Engine:
     stated = spec.engine
     if stated is None:
         return engine_of(None, None)[0]
@@ -167,7 +184,7 @@ def _read_engine(spec: InferenceDeploymentSpec, arguments: Arguments, reading: _
     )
     engine = replace(
         engine,
-        settings=arguments.over(settings),
+        settings=replace(arguments.over(settings), draft=_read_draft(arguments, profiles)),
         stated=tuple((name, json.dumps(value, sort_keys=True)) for name, value in sorted(told.items())),
     )
     if not understood:
@@ -182,6 +199,19 @@ def _read_engine(spec: InferenceDeploymentSpec, arguments: Arguments, reading: _
         shown = "by its own formula" if rules.reserve else f"{low:g}" if low == high else f"{low:g} to {high:g}"
         reading.assumptions.append(("spec.engine.memoryUtilization", shown, f"unset: the default of {rules.versions}"))
     return engine
+
+
+def _read_draft(arguments: Arguments, profiles: Sequence[Profile]) -> Draft | None:
+    said = arguments.settings
+
+    def find(name: str) -> ModelArchitecture | None:
+        try:
+            found = find_model(Question(name=name, config=None, weights=None, dtype=None), profiles).model
+        except ExceptionGroup:
+            return None
+        return found if isinstance(found, ModelArchitecture) else None
+
+    return draft_of(said.get("speculation"), said.get("speculative_algorithm", ""), said.get("speculative_model", ""), find)
 
 
 def _read_placement(stated: PodPlacement, reading: _Reading) -> PlacementWish:

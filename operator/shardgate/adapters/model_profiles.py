@@ -36,10 +36,17 @@ def read_profile(body: Mapping[str, Any]) -> Profile:
     )
 
 
+_MODEL_FIELDS = ("model_type", "architectures")
+"""One of these stands in every model's config.json; other programs' files of that name have neither."""
+
+
 def holds_config(body: Mapping[str, Any]) -> bool:
     """Whether the object is a ConfigMap with a config.json."""
     data = body.get("data")
-    return body.get("kind") == "ConfigMap" and isinstance(data, dict) and isinstance(data.get(CONFIG_KEY), str)
+    if body.get("kind") != "ConfigMap" or not isinstance(data, dict) or not isinstance(data.get(CONFIG_KEY), str):
+        return False
+    annotations = (body.get("metadata") or {}).get("annotations") or {}
+    return MODEL_ANNOTATION in annotations or any(f'"{field}"' in data[CONFIG_KEY] for field in _MODEL_FIELDS)
 
 
 def describes_model(body: Mapping[str, Any]) -> bool:

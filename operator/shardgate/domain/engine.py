@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from shardgate.domain.estimate import Estimate
+from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.strategy import Remainder
 from shardgate.domain.units import GIBI
 
@@ -83,11 +84,16 @@ class StaticReserve:
     least_mib: float = 10240
     least_from_mib: float = 60 * 1024
 
-    def fraction(self, memory_mib: float, tensor: int, pipeline: int, attention_data: int) -> float:
-        """The default static share on a GPU that reports so much memory; ``attention_data`` is 0 without it."""
+    def fraction(self, memory_mib: float, tensor: int, pipeline: int, attention_data: int, chunk: int | None = None) -> float:
+        """The default static share on a GPU that reports so much memory; ``attention_data`` is 0 without it.
+
+        ``chunk``: tokens of a declared chunk of prefill.
+        """
         step = next(each for each in self.steps if memory_mib < each.up_to_mib)
         graph = step.graph_batch_wide if tensor >= 4 else step.graph_batch  # noqa: PLR2004  # SGLang's own bound
-        reserved = self.base_mib + self.per_chunk_token_mib * max(step.chunk_tokens, 2048) + self.per_graph_batch_mib * graph
+        reserved = (
+            self.base_mib + self.per_chunk_token_mib * max(chunk or step.chunk_tokens, 2048) + self.per_graph_batch_mib * graph
+        )
         reserved += tensor * pipeline * self.per_rank_mib + 3 * graph * attention_data
         if memory_mib > self.least_from_mib:
             reserved = max(reserved, self.least_mib)
@@ -157,6 +163,8 @@ class MemoryRules:
     """Whether MLA keeps one latent per token (else expanded heads)."""
     absorbs_latents: bool
     remainder: Remainder
+    adapts_experts: bool
+    """Whether LoRA slots cover the experts of a mixture."""
     loads_before_quantising: bool
     """Whether weights that it quantises itself are all loaded in 16 bits first."""
     shards_experts_over_data: bool
@@ -178,6 +186,20 @@ class LoraSlots:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What speculative decoding loads besides the model, on the last stage."""
+
+    method: str
+    uses_own_layers: bool = False
+    """The checkpoint's own layers that predict further tokens (MTP, NextN)."""
+    model: ModelArchitecture | None = None
+    """A model of its own; ``None`` for heads whose size is only roughly known."""
+    name: str = ""
+    is_unknown: bool = False
+    """A model of its own that is not in the catalogue: any size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What is declared of an engine's behaviour; ``None`` where the engine's own default applies."""
 
@@ -194,8 +216,8 @@ class Settings:
     offload: int = 0
     """Bytes of a rank's weights that are kept in the host's memory."""
     lora: LoraSlots | None = None
-    draft_tokens: int = 0
-    """Speculation by the model's own further layers (MTP, NextN); 0: none."""
+    draft: Draft | None = None
+    """What speculation loads besides the model."""
     is_text_only: bool = False
     """No images or audio: the tower's trial run is left out."""
     groups_hybrid_layers: bool | None = None

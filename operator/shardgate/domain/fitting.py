@@ -160,7 +160,7 @@ def _memory(gpu: Gpu, visible: Visible, declaration: Declaration, weighed: Weigh
 def _by_rules(gpu: Gpu, visible: Visible, weighed: Weighed, rules: MemoryRules) -> GpuFit:
     load = weighed.load
     estimate = memory_of(load, weighed.under(rules), rules, gpu, visible)
-    for look in (_load_fails, _shortage, _fraction_is_too_high):
+    for look in (_load_fails, _given_pool_is_too_large, _shortage, _fraction_is_too_high):
         obstacle = look(estimate, gpu, load)
         if obstacle is not None:
             code, message, rule = obstacle
@@ -189,6 +189,18 @@ def _load_fails(estimate: MemoryEstimate, gpu: Gpu, load: Load) -> Obstacle | No
             message = f"{holds}, a {_name(gpu)} has {gib(int(room))}"
             return "WeightsDoNotFit", message, "weightsExceed"
     return None
+
+
+def _given_pool_is_too_large(estimate: MemoryEstimate, gpu: Gpu, _: Load) -> Obstacle | None:
+    """A pool of a declared size, which the engine allocates whatever the fraction says, and what stands beside it."""
+    if estimate.exceeds_gpu_by.low <= 0:
+        return None
+    rank, has = estimate.fullest, gib(int(estimate.visible.high))
+    message = (
+        f"a KV cache of {rank.kv_cache.text} is declared; with {rank.weights.text} of weights and "
+        f"{rank.activation.text} of activations it exceeds the {has} of a {_name(gpu)}"
+    )
+    return "NoRoomForKvCache", message, "weightsExceed"
 
 
 def _shortage(estimate: MemoryEstimate, gpu: Gpu, _: Load) -> Obstacle | None:
@@ -224,6 +236,13 @@ def _fraction_is_too_high(estimate: MemoryEstimate, gpu: Gpu, _: Load) -> Obstac
 def _doubt(estimate: MemoryEstimate, gpu: Gpu) -> str | None:
     """Why it may not do, although it may."""
     rank = estimate.fullest
+    if estimate.has_unknown_draft:
+        return "the weights of the draft model that speculation loads are not known"
+    if estimate.exceeds_gpu_by.high > 0:
+        return (
+            f"a KV cache of {rank.kv_cache.text} is declared, and what stands beside it on a {_name(gpu)} "
+            f"({rank.weights.text} of weights) may leave less: inside the estimate's uncertainty"
+        )
     if estimate.margin.low < 0:
         what = "one block" if estimate.length is None else f"a sequence of {estimate.length} tokens"
         return (

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 
-from shardgate.domain.engine import BudgetBasis, Engine, MemoryRules
+from shardgate.domain.engine import BudgetBasis, Draft, Engine, MemoryRules
 from shardgate.domain.estimate import ZERO, Estimate, difference, total
 from shardgate.domain.inventory import Gpu, Visible
 from shardgate.domain.kv_cache import CacheLayout, CacheOptions, layout_of
-from shardgate.domain.model import Cache, Part, Split
+from shardgate.domain.model import Cache, ModelArchitecture, Part, Split
 from shardgate.domain.units import GIBI, MEBI, Bytes
 from shardgate.domain.weights import Load, WeightsEstimate, held_weights
 
@@ -59,6 +59,10 @@ class MemoryEstimate:
     """The rank with the least to spare."""
     margin: Estimate
     """What the fullest rank may have to spare, at least and at most."""
+    is_pool_given: bool
+    """Whether the KV cache has a declared size, so that the engine takes it whatever its fraction says."""
+    has_unknown_draft: bool
+    """Whether speculation loads a model of unknown size."""
     length: int | None
     """Tokens of the longest sequence that the engine is to serve; ``None`` where nothing tells."""
     kv_tokens: Estimate
@@ -86,6 +90,15 @@ class MemoryEstimate:
             return None
         wanted = [(rank.kv_cache, each) for rank in self.stages if (each := rank.layout.bytes_for(self.length))]
         return Estimate(*(min(pool[side] / each for pool, each in wanted) for side in range(3))) if wanted else None
+
+    @property
+    def exceeds_gpu_by(self) -> Estimate:
+        """By how much a pool of a declared size and what stands beside it exceed the GPU; negative where they fit."""
+        if not self.is_pool_given:
+            return Estimate(-inf, -inf, -inf)
+        held = [total([rank.weights, rank.activation, self.start, rank.kv_cache]) for rank in self.stages]
+        over = [difference(each, [self.visible]) for each in held]
+        return max(over, key=lambda each: each.value)
 
     @property
     def shortage(self) -> Shortage:
@@ -128,7 +141,8 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
     """What every stage's fullest rank needs on this GPU, of which an engine sees so much."""
     visible = Estimate(seen.low, (seen.low + seen.high) / 2, seen.high)
     batch = _Batch.of(load, rules, visible, gpu.product or "")
-    many = load.strategy.tensor * load.strategy.pipeline > 1
+    strategy = load.strategy
+    many = strategy.tensor * strategy.pipeline * strategy.prefill_context > 1 or (strategy.data > 1 and load.model.is_mixture)
     start = _by_link(gpu, rules.start_linked, rules.start_unlinked) if many else rules.start_single
     low, high = _fraction(load, rules, gpu, visible)
     budget = _budget(rules, visible, start, low, high)
@@ -141,7 +155,7 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
     inner, final = (_activation(load, rules, batch, is_last=is_last) for is_last in (False, True))
     stages = []
     for stage, layout in zip(weights.stages, layout_of_stage, strict=True):
-        held = held_weights(load, stage, weights.error)
+        held = held_weights(load, rules, stage, weights.error)
         activation = final if stage.stage == len(weights.stages) - 1 else inner
         pool = _pool(load.engine, rules, layout, budget, [held, activation, overhead], (low, high))
         needed = _needed(batch, rules, whole or layout)
@@ -160,6 +174,8 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
         stages=tuple(stages),
         fullest=min(stages, key=lambda rank: rank.margin.value),
         margin=Estimate(*(min(rank.margin[side] for rank in stages) for side in range(3))),
+        is_pool_given=load.engine.settings.kv_blocks is not None or load.engine.settings.kv_cache is not None,
+        has_unknown_draft=load.engine.settings.draft is not None and load.engine.settings.draft.is_unknown,
         length=batch.length,
         kv_tokens=_least(stages, lambda rank, pool: rank.layout.tokens(pool, counted)),
         longest=_least(stages, lambda rank, pool: (whole or rank.layout).longest(pool, limit)),
@@ -226,7 +242,8 @@ def _fraction(load: Load, rules: MemoryRules, gpu: Gpu, visible: Estimate) -> tu
         return rules.utilization_low, rules.utilization_high
     reported = (gpu.memory or visible.value) / MEBI
     attention_data = strategy.data if strategy.attention_data else 0
-    fraction = rules.reserve.fraction(reported, strategy.tensor, strategy.pipeline, attention_data)
+    chunk = load.engine.settings.max_batched_tokens
+    fraction = rules.reserve.fraction(reported, strategy.tensor, strategy.pipeline, attention_data, chunk)
     return fraction * 0.98, fraction  # prefill graphs and drafts take up to 2 % more than the formula in newer versions
 
 
@@ -256,7 +273,7 @@ def _layouts(load: Load, rules: MemoryRules, batch: _Batch, weights: WeightsEsti
     for stage in weights.stages:
         is_last = stage.layers.stop == load.model.layers
         key = (
-            is_last and bool(load.engine.settings.draft_tokens),
+            is_last and load.engine.settings.draft is not None,
             *((id(kind), n) for kind, n in load.model.kinds_in(stage.layers)),
         )
         if key not in known:
@@ -270,8 +287,8 @@ def _cache_layout(load: Load, rules: MemoryRules, batch: _Batch, layers: range) 
     caches: list[tuple[Cache, int]] = []
     if model.has_cache:
         caches += [(cache, number) for layer, number in model.kinds_in(layers) for cache in layer.caches]
-        if settings.draft_tokens and layers.stop == model.layers:
-            caches += [(cache, 1) for draft in model.draft_layers for cache in draft.caches]
+        if settings.draft is not None and layers.stop == model.layers:
+            caches += _draft_caches(model, settings.draft)
     grouped = rules.groups_hybrid_layers if settings.groups_hybrid_layers is None else settings.groups_hybrid_layers
     return layout_of(
         caches,
@@ -289,6 +306,16 @@ def _cache_layout(load: Load, rules: MemoryRules, batch: _Batch, layers: range) 
             widths=max(strategy.decode_context, strategy.prefill_context),
         ),
     )
+
+
+def _draft_caches(model: ModelArchitecture, draft: Draft) -> list[tuple[Cache, int]]:
+    """What the layers that speculation adds cache."""
+    if draft.uses_own_layers and model.draft_layers:
+        return [(cache, 1) for layer in model.draft_layers for cache in layer.caches]
+    if draft.model is not None:
+        other = draft.model
+        return [(cache, number) for layer, number in other.kinds_in(range(other.layers)) for cache in layer.caches]
+    return [(cache, 1) for cache in model.kinds[model.pattern[-1]].caches if cache.is_per_token]
 
 
 def _activation(load: Load, rules: MemoryRules, batch: _Batch, *, is_last: bool) -> Estimate:

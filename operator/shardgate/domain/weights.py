@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 from shardgate.domain.engine import Engine, MemoryRules
-from shardgate.domain.estimate import Estimate
-from shardgate.domain.model import Layer, Matrix, ModelArchitecture, Packing, Part
+from shardgate.domain.estimate import ZERO, Estimate, total
+from shardgate.domain.model import Layer, Matrix, ModelArchitecture, Packing, Part, Split
 from shardgate.domain.strategy import ParallelStrategy, Remainder, layers_of_stages
 from shardgate.domain.units import Bytes
 
@@ -173,35 +173,70 @@ def unquantised_weights_of(load: Load, rules: MemoryRules) -> Bytes:
     return weights_of(replace(load, model=model), rules).fullest.per_rank
 
 
-def held_weights(load: Load, stage: StageWeights, error: float) -> Estimate:
+def held_weights(load: Load, rules: MemoryRules, stage: StageWeights, error: float) -> Estimate:
     """Bytes that stay on the GPU: without what is offloaded to the host, with adapter slots and draft layers."""
     held = max(0, stage.per_rank - load.engine.settings.offload)
     spread = (stage.per_rank - stage.built) * error
-    slots, drafts = _adapter_slots(load, stage), _draft_weights(load, stage)
-    spread += slots * LORA_ERROR + drafts * error
-    value = float(held + slots + drafts)
-    return Estimate(max(0.0, value - spread), value, value + spread)
+    slots, drafts = _adapter_slots(load, rules, stage), _draft_weights(load, stage)
+    spread += slots * LORA_ERROR
+    value = float(held + slots)
+    return total([Estimate(max(0.0, value - spread), value, value + spread + _padding(load, rules, stage)), drafts])
 
 
-def _adapter_slots(load: Load, stage: StageWeights) -> float:
+def _padding(load: Load, rules: MemoryRules, stage: StageWeights) -> float:
+    """Bytes by which kernels may pad the shares of MXFP4 experts: none (Triton on Hopper) up to this (Marlin).
+
+    Marlin rounds a rank's intermediate width up to 128 and the hidden size to 256 (vllm, quantization/mxfp4.py).
+    """
+    groups, ranks = load.strategy.expert_widths(over_data=rules.shards_experts_over_data)
+    bits = 0
+    for layer, number in load.model.kinds_in(stage.layers):
+        for each in layer.matrices:
+            if each.part is Part.EXPERTS and each.packing.name == "mxfp4":
+                outputs, inputs = each.shape_on(ranks)
+                inner, outer = (outputs, inputs) if each.split is Split.OUTPUTS else (inputs, outputs)
+                padded = each.packing.bits_of(-(-inner // 128) * 128, -(-outer // 256) * 256)
+                bits += number * -(-each.copies // groups) * (padded - each.packing.bits_of(inner, outer))
+    return bits / 8
+
+
+def _adapter_slots(load: Load, rules: MemoryRules, stage: StageWeights) -> float:
     """LoRA slots of the stage's layers; those of embedding and head on the last stage."""
     lora, tensor = load.engine.settings.lora, load.strategy.tensor
     if lora is None:
         return 0.0
-    sides = sum(
-        number * sum(each.shape_on(tensor))
-        for layer, number in load.model.kinds_in(stage.layers)
-        for each in layer.matrices
-        if each.part in (Part.ATTENTION, Part.MLP, Part.SHARED_EXPERTS)
-    )
+    parts = (Part.ATTENTION, Part.MLP, Part.SHARED_EXPERTS)
+    groups, expert_tensor = load.strategy.expert_widths(over_data=rules.shards_experts_over_data)
+
+    def sides_of(matrix: Matrix) -> int:
+        if matrix.part is Part.EXPERTS and rules.adapts_experts:
+            return sum(matrix.shape_on(expert_tensor)) * -(-matrix.copies // groups)
+        return sum(matrix.shape_on(tensor)) if matrix.part in parts else 0
+
+    sides = sum(number * sum(map(sides_of, layer.matrices)) for layer, number in load.model.kinds_in(stage.layers))
     if stage.layers.stop == load.model.layers:
         sides += 2 * sum(load.model.embedding.shape_on(tensor))
     return float(lora.slots * lora.rank * load.plain_bytes * sides)
 
 
-def _draft_weights(load: Load, stage: StageWeights) -> float:
-    """Layers that predict further tokens, on the last stage."""
-    if not load.engine.settings.draft_tokens or stage.layers.stop != load.model.layers:
-        return 0.0
+def _draft_weights(load: Load, stage: StageWeights) -> Estimate:
+    """What speculation loads, on the last stage: the model's own further layers, another model, or a head.
+
+    A head that is not known is taken for nothing at least, a layer of the model's last kind, and with an embedding
+    and an output head of its own at most.
+    """
+    draft, model, plain = load.engine.settings.draft, load.model, 8 * load.plain_bytes
+    if draft is None or stage.layers.stop != model.layers:
+        return ZERO
     widths = _Widths.of(load, None)
-    return sum(widths.bits_of_layer(layer, 8 * load.plain_bytes) for layer in load.model.draft_layers) / 8
+    if draft.uses_own_layers and model.draft_layers:
+        held = sum(widths.bits_of_layer(layer, plain) for layer in model.draft_layers) / 8
+        return Estimate(held * (1 - model.weight_error), held, held * (1 + model.weight_error))
+    if draft.model is not None:
+        alone = replace(load.strategy, pipeline=1, layers_per_stage=None)
+        other = weights_of(replace(load, model=draft.model, strategy=alone), None)
+        held = other.fullest.per_rank
+        return Estimate(held * (1 - other.error), held, held * (1 + other.error))
+    layer = widths.bits_of_layer(model.kinds[model.pattern[-1]], plain) / 8
+    ends = widths.bits_of(model.embedding, plain) / 8
+    return Estimate(0.0, layer, layer + 2 * ends)

@@ -114,7 +114,7 @@ def _amount(amount: int | None) -> str:
 def _cache(memory: Mapping[str, Any]) -> str:
     """What the KV cache holds, on the rank with least."""
     number = memory["concurrencyAtFullLength"]
-    at_once = "" if number is None else f", {number:,.2f} of full length at once"
+    at_once = "" if number is None or number < 0 else f", {number:,.2f} of full length at once"
     return (
         f"{memory['kvTokens']:,} tokens of {memory['kvBytesPerToken'] / KIBI:,.0f} KiB per rank; "
         f"up to {memory['maxModelLenThatFits']:,} in one sequence{at_once}; give or take {gib(memory['uncertaintyBytes'])}"

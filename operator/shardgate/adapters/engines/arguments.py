@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 from shardgate.adapters.tables import table
@@ -15,9 +16,11 @@ _SUFFIX = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**3
 """Of lengths and bytes, as vLLM's command line takes them: 1k is 1000, 1K is 1024."""
 
 _DTYPES = {"half": "fp16", "float16": "fp16", "bfloat16": "bf16", "float": "fp32", "float32": "fp32", "auto": "auto"}
-_MODEL_DRAFTS = ("mtp", "nextn")
-_DRAFTS_WITHOUT_WEIGHTS = ("ngram", "[ngram]", "suffix")
+MOST_TOKENS, MOST_BYTES = 2**31 - 1, 2**50
+"""Beyond these a value is a mistake: no engine takes it."""
 _DEFAULT_LORA = LoraSlots(slots=1, rank=16)
+_ONLINE = {"fp8": "fp8", "bitsandbytes": "bnb-int4"}
+"""Values of --quantization that an engine can do while it loads 16-bit weights -> layout."""
 _WITHIN_CHECKPOINT = (
     "awq",
     "gptq",
@@ -45,21 +48,19 @@ class Arguments:
     unmodelled: list[str] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
 
+    @property
+    def online_layout(self) -> str | None:
+        """How the engine quantises weights itself, where the checkpoint's are not."""
+        return _ONLINE.get(str(self.settings.get("quantization") or ""))
+
     def over(self, settings: Settings) -> Settings:
         """The settings, with what only flags can say."""
         said = self.settings
-        draft_tokens = 0
-        speculation = said.get("speculation")
-        if isinstance(speculation, dict):
-            method = str(speculation.get("method") or "")
-            if any(each in method for each in _MODEL_DRAFTS):
-                tokens = speculation.get("num_speculative_tokens")
-                draft_tokens = tokens if isinstance(tokens, int) and tokens > 0 else 1
-            elif method not in _DRAFTS_WITHOUT_WEIGHTS:
-                self.unmodelled.append("a draft model's weights and cache (speculation)")
         lora = None
         if said.get("lora"):
             lora = LoraSlots(slots=said.get("lora_slots", _DEFAULT_LORA.slots), rank=said.get("lora_rank", _DEFAULT_LORA.rank))
+        if said.get("expert_backend", "none") != "none":
+            self.unmodelled.append(f"buffers of the expert backend {said['expert_backend']}")
         images = said.get("images")
         none_of_them = isinstance(images, dict) and bool(images) and not any(_limit(each) for each in images.values())
         return replace(
@@ -69,14 +70,13 @@ class Arguments:
             kv_blocks=said.get("kv_blocks"),
             offload=said.get("offload", Bytes(0)),
             lora=lora,
-            draft_tokens=draft_tokens,
             is_text_only=bool(said.get("is_text_only")) or none_of_them,
             groups_hybrid_layers=said.get("groups_hybrid_layers"),
             balances_experts=bool(said.get("balances_experts")),
             allows_long_context=bool(said.get("allows_long_context")),
             executor=said.get("executor", ""),
             nodes=said.get("nodes"),
-            quantises_while_loading=said.get("quantization") == "fp8",
+            quantises_while_loading=self.online_layout is not None,
             unmodelled=tuple(self.unmodelled),
         )
 
@@ -112,26 +112,42 @@ def read_arguments(engine: str, arguments: Sequence[str], environment: Mapping[s
             _apply(read, name, row, environment[name])
     read.unmodelled += [f"variable {name}" for name in data["bearingVariables"] if name in environment]
     known = _flags(engine)
+    named = _leading_name(engine, arguments)
+    if named is not None:
+        read.fields["model.name"], read.spelled["model.name"] = named, "the argument"
     for flag, value in _pairs(arguments, known):
-        row = known.get(_plain(flag))
-        negated = _plain(flag).startswith("--no-") and known.get("--" + _plain(flag)[5:])
-        if row is None and negated and negated["type"] == "flag":
-            if negated.get("value") is not False:
-                read.fields.pop(negated["sets"], None)
-            continue
-        dotted = known.get(_plain(flag.split(".", 1)[0])) if "." in flag else None
-        if row is None and dotted is not None:
-            row = dotted if dotted["type"] == "harmless" else {"type": "bearing"}
-        match (row or {}).get("type"):
-            case None:
-                read.opaque.append(f"{flag} in spec.engine.args is not a flag of {engine} that is known here")
-            case "harmless":
-                pass
-            case "bearing":
-                read.unmodelled.append(flag)
-            case _:
-                _apply(read, flag, row or {}, value)
+        _read_flag(read, engine, known, flag, value)
     return read
+
+
+def _read_flag(read: Arguments, engine: str, known: Mapping[str, dict[str, Any]], flag: str, value: str | None) -> None:
+    row = known.get(_plain(flag))
+    negated = _plain(flag).startswith("--no-") and known.get("--" + _plain(flag)[5:])
+    if row is None and negated and negated["type"] == "flag":
+        if negated.get("value") is not False:
+            read.fields.pop(negated["sets"], None)
+        return
+    dotted = known.get(_plain(flag.split(".", 1)[0])) if "." in flag else None
+    if row is None and dotted is not None:
+        row = dotted if dotted["type"] == "harmless" else {"type": "bearing"}
+    match (row or {}).get("type"):
+        case None:
+            read.opaque.append(f"{flag} in spec.engine.args is not a flag of {engine} that is known here")
+        case "harmless":
+            pass
+        case "bearing":
+            read.unmodelled.append(flag)
+        case _:
+            _apply(read, flag, row or {}, value)
+
+
+def _leading_name(engine: str, arguments: Sequence[str]) -> str | None:
+    """The model before all flags: ``serve NAME`` of vLLM and TensorRT-LLM."""
+    if engine not in ("vllm", "tensorrt-llm"):
+        return None
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    names = [word for word in words if word not in ("vllm", "trtllm-serve", "serve")]
+    return names[0] if len(names) == 1 else None
 
 
 def _pairs(arguments: Sequence[str], known: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str | None]]:
@@ -165,7 +181,7 @@ def _apply(read: Arguments, flag: str, row: Mapping[str, Any], text: str | None)
         return
     kind, name = row["sets"].split(".", 1)
     if kind == "setting":
-        if name == "quantization" and value not in (*_WITHIN_CHECKPOINT, "fp8"):
+        if name == "quantization" and value not in (*_WITHIN_CHECKPOINT, *_ONLINE):
             read.unmodelled.append(f"{flag} {value}")
         read.settings[name] = value
     else:
@@ -187,11 +203,29 @@ def _value(row: Mapping[str, Any], text: str | None) -> Any:  # as the row says
 
 
 def _human(text: str) -> int:
-    if text == "auto":
-        return -1
-    if text[-1:] in _SUFFIX:
-        return int(float(text[:-1]) * _SUFFIX[text[-1]])
-    return int(text)
+    return int(float(text[:-1]) * _SUFFIX[text[-1]]) if text[-1:] in _SUFFIX else int(text)
+
+
+def _within(value: float, low: int, high: int) -> float:
+    if not low <= value <= high:
+        raise ValueError(value)
+    return value
+
+
+def _length(text: str) -> int:
+    """-1 and auto: as long as fits."""
+    return -1 if text in ("auto", "-1") else int(_within(_human(text), 1, MOST_TOKENS))
+
+
+def _count(text: str) -> int:
+    return int(_within(int(text), 1, MOST_TOKENS))
+
+
+def _json(text: str) -> Any:  # JSON
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(text[:20]) from error
 
 
 def _dtype(text: str) -> str:
@@ -201,13 +235,14 @@ def _dtype(text: str) -> str:
 
 
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "int": ("a whole number", int),
+    "int": ("a whole number from 1 on", _count),
     "float": ("a number", float),
-    "length": ("a number of tokens", _human),
-    "bytes": ("a number of bytes", _human),
-    "gib": ("a number of GiB", lambda text: Bytes(int(float(text) * GIBI))),
-    "json": ("JSON", json.loads),
-    "ints": ("whole numbers", lambda text: [int(part) for part in text.split(",")]),
+    "length": ("a number of tokens", _length),
+    "bytes": ("a number of bytes", lambda text: int(_within(_human(text), 1, MOST_BYTES))),
+    "gib": ("a number of GiB", lambda text: Bytes(int(_within(float(text), 0, MOST_BYTES // GIBI) * GIBI))),
+    "json": ("JSON", _json),
+    "ints": ("whole numbers from 1 on", lambda text: [_count(part) for part in text.split(",")]),
+    "chunk": ("a number of tokens, or -1", lambda text: None if text == "-1" else _count(text)),
     "dtype": ("an element type", _dtype),
     "kvCache": ("an element type", lambda text: "fp8" if text.startswith("fp8") else _dtype(text)),
     "text": ("given", str),

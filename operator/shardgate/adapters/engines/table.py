@@ -142,6 +142,7 @@ def _memory_rules(versions: str, row: dict[str, Any]) -> MemoryRules:
         caches_latents=row["cachesLatents"],
         absorbs_latents=row["absorbsLatents"],
         remainder=Remainder(row["remainder"]),
+        adapts_experts=row["adaptsExperts"],
         loads_before_quantising=row["loadsBeforeQuantising"],
         shards_experts_over_data=row["shardsExpertsOverData"],
         needs_full_length=row["needsFullLength"],

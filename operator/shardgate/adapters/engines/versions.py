@@ -8,6 +8,8 @@ from packaging.version import InvalidVersion, Version
 Release = tuple[int, ...]
 
 OPEN_END: Release = (10**6,)
+_DATES: Release = (1000,)
+"""Numbers from here on are dates or builds of somebody's own (``20260801.1``)."""
 _WILDCARD = re.compile(r"^v?(?P<known>\d+(\.\d+)*)\.[x*]$")
 
 
@@ -57,5 +59,7 @@ def span_of(version: str | None, newest_known: str) -> tuple[Span, bool]:
     try:
         exact = release(version)
     except InvalidVersion:
+        return anything, False
+    if exact >= _DATES:
         return anything, False
     return Span(exact, exact), True

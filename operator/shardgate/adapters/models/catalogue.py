@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from shardgate.adapters.models.config import class_of, dtype_of, read_config
+from shardgate.adapters.models.fields import TEXT_PARTS
 from shardgate.adapters.models.quantization import (
     UNQUANTISED,
     UnreadQuantizationError,
@@ -36,6 +37,10 @@ _SUFFIXES: tuple[tuple[str, str], ...] = (
     (r"(bf16|fp16)", "bf16"),
 )
 """What the ends of repositories' names say of how the weights are stored."""
+
+
+_PUBLISHED_IN_BLOCKS = ("qwen3", "deepseek", "minimax")
+"""Families whose own -FP8 repositories hold blocks of 128 x 128 (their config.json, weight_block_size)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +91,8 @@ def _resolve(name: str) -> tuple[dict[str, Any] | None, str | None, str]:
     exact = _catalogue().get(name.lower())
     if exact is not None:
         return exact, None, ""
-    part = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower().removeprefix("models--")
+    path = re.sub(r"[/\\]snapshots[/\\][0-9a-fA-F]{6,64}$", "", name.rstrip("/\\"))  # as the hub's cache lays it out
+    part = re.split(r"[/\\]", path)[-1].lower().removeprefix("models--")
     part = part.rsplit("--", 1)[-1]
     by_part = _by_last_part().get(part)
     if by_part is not None:
@@ -94,7 +100,12 @@ def _resolve(name: str) -> tuple[dict[str, Any] | None, str | None, str]:
     for suffix, layout in _SUFFIXES:
         base = re.sub(rf"[-_.]{suffix}$", "", part)
         if base != part and (entry := _by_last_part().get(base)) is not None:
-            return entry, layout, f"its last part is that of {entry['id']} and says how the weights are stored"
+            in_blocks = layout == "fp8" and part.endswith("-fp8") and base.startswith(_PUBLISHED_IN_BLOCKS)
+            return (
+                entry,
+                "fp8-block" if in_blocks else layout,
+                f"its last part is that of {entry['id']} and says how the weights are stored",
+            )
     return None, None, ""
 
 
@@ -107,6 +118,8 @@ class Question:
     weights: str | None
     dtype: str | None
     """fp16, bf16 or fp32; ``None`` or ``auto``: the checkpoint's own."""
+    online_layout: str | None = None
+    """How the engine quantises 16-bit weights while it loads them."""
 
 
 def find_model(asked: Question, profiles: Iterable[Profile] = ()) -> Found:
@@ -116,8 +129,9 @@ def find_model(asked: Question, profiles: Iterable[Profile] = ()) -> Found:
     ``DeclarationError`` for fields that are not what config.json allows.
     """
     profile = next((each for each in profiles if each.matches(asked.name)), None)
-    entry, told, why = (None, None, "") if profile is not None else _resolve(asked.name)
-    if entry is None and profile is None and not asked.config:
+    is_complete = profile is not None and bool(profile.config)  # one that tells only a size is held against the catalogue
+    entry, told, why = (None, None, "") if is_complete else _resolve(asked.name)
+    if entry is None and not is_complete and not asked.config:
         return Found(
             model=ModelUnknown(
                 problem=f"{asked.name} is not in the catalogue and no config is given",
@@ -126,14 +140,16 @@ def find_model(asked: Question, profiles: Iterable[Profile] = ()) -> Found:
             )
         )
     weights = asked.weights or told
-    if profile is None and not asked.config and entry is not None:
-        found = _from_catalogue(entry["id"], asked.name, weights, asked.dtype)
+    if not is_complete and not asked.config and entry is not None:
+        found = _from_catalogue(entry["id"], asked.name, weights, asked.dtype, asked.online_layout)
     else:
-        base = profile.config if profile is not None else _without_other_layout(entry["config"], weights) if entry else {}
+        base = profile.config if profile is not None and is_complete else {}
+        if entry is not None:
+            base = _without_other_layout(entry["config"], weights)
         where = "spec.model.config" if asked.config else f"ModelProfile {profile.name}: spec.config" if profile else ""
         try:
             found = _read(
-                asked.name, {**base, **(asked.config or {})}, weights, asked.dtype,
+                asked.name, _over(asked.config or {}, base), weights, asked.dtype, asked.online_layout,
                 source=where, where=where, tower_parameters=0 if entry is None else entry.get("towerParameters", 0),
             )  # fmt: skip
         except ExceptionGroup as problems:
@@ -149,11 +165,22 @@ def find_model(asked: Question, profiles: Iterable[Profile] = ()) -> Found:
     return replace(found, assumptions=tuple(assumptions))
 
 
+def _over(stated: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """A stated config over another, field by field, wherever the other nests them."""
+    inner = {
+        key: {name: each for name, each in value.items() if name not in stated}
+        for key, value in base.items()
+        if isinstance(value, dict) and key in TEXT_PARTS and key not in stated
+    }
+    return {**base, **inner, **stated}
+
+
 @lru_cache(maxsize=128)
-def _from_catalogue(entry_id: str, name: str, weights: str | None, dtype: str | None) -> Found:
+def _from_catalogue(entry_id: str, name: str, weights: str | None, dtype: str | None, online_layout: str | None) -> Found:
     entry = _catalogue()[entry_id.lower()]
     return _read(
-        name, _without_other_layout(entry["config"], weights), weights, dtype, source=entry["source"], where="catalogue",
+        name, _without_other_layout(entry["config"], weights), weights, dtype, online_layout,
+        source=entry["source"], where="catalogue",
         tower_parameters=entry.get("towerParameters", 0),
     )  # fmt: skip
 
@@ -171,9 +198,10 @@ def _without_other_layout(config: Mapping[str, Any], weights: str | None) -> Map
 
 
 def _read(
-    name: str, config: Mapping[str, Any], weights: str | None, dtype: str | None, *, source: str, where: str, tower_parameters: int
-) -> Found:
-    layout, why, opaque = _layout(config, weights, dtype, where)
+    name: str, config: Mapping[str, Any], weights: str | None, dtype: str | None, online_layout: str | None = None,
+    *, source: str, where: str, tower_parameters: int,
+) -> Found:  # fmt: skip
+    layout, why, opaque = _layout(config, weights, dtype, online_layout, where)
     model = read_config(
         name, config, layout or shorthand("bf16"), source=source, where=where or "spec.model.config",
         tower_parameters=tower_parameters,
@@ -212,7 +240,7 @@ def _read(
 
 
 def _layout(
-    config: Mapping[str, Any], weights: str | None, dtype: str | None, where: str
+    config: Mapping[str, Any], weights: str | None, dtype: str | None, online_layout: str | None, where: str
 ) -> tuple[WeightLayout | None, str, tuple[str, ...]]:
     """(layout, why, what was opaque): config's quantization_config, else the shorthand, else the config's dtype."""
     nested = [config[key] for key in ("text_config", "language_config") if isinstance(config.get(key), dict)]
@@ -223,7 +251,9 @@ def _layout(
             return layout_of(quantization, str(config.get("model_type") or "")), "quantization_config", ()
         except UnreadQuantizationError as problem:
             return None, "", (f"{where or 'the catalogue'}.quantization_config: {problem}",)
-    if weights is not None:
+    if online_layout is not None and (weights is None or weights in UNQUANTISED):
+        name, why = online_layout, "quantised while loading, by a flag of spec.engine"
+    elif weights is not None:
         name, why = weights, "spec.model.weights"
     else:
         own = dtype_of(config)
@@ -265,6 +295,16 @@ def _held_to(found: Found, checkpoint_bytes: int) -> Found:
         model=replace(model, weight_scale=scale, weight_error=min(model.weight_error, 0.01)),
         assumptions=(*found.assumptions, ("spec.model.weights", told, "beats what the config tells")),
     )
+
+
+def are_same_model(one: str, other: str) -> bool | None:
+    """Whether two names mean the same checkpoint; ``None`` where one of them tells nothing."""
+    (first, first_layout, _), (second, second_layout, _) = _resolve(one), _resolve(other)
+    if one.lower() == other.lower():
+        return True
+    if first is None or second is None:
+        return None
+    return first is second and first_layout == second_layout
 
 
 def is_known(name: str) -> tuple[bool, bool]:

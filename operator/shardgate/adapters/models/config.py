@@ -142,8 +142,11 @@ class _Reading:
     def _longest_context(self) -> int | None:
         """Positions that the model was made for, stretched by its rope scaling as vLLM reads it; ``None`` where it is not told."""
         fields = self.fields
+        told = fields.number_or_none("model_max_length")
+        if told:  # vLLM takes it before all others (Command R)
+            return told
         positions = fields.number_or_none("max_position_embeddings")
-        scaling = fields.raw("rope_scaling")
+        scaling = fields.raw("rope_scaling") or fields.raw("rope_parameters")
         if not positions or not isinstance(scaling, dict):
             return positions or None
         kind, factor = str(scaling.get("rope_type") or scaling.get("type") or ""), scaling.get("factor")
@@ -173,7 +176,7 @@ class _Reading:
 
     def _vocabulary_matrix(self, name: str, part: Part, vocabulary: int, hidden: int) -> Matrix:
         matrix = linear(name, part, vocabulary, hidden, split=Split.OUTPUTS, bias=part is Part.HEAD and self.traits["headBias"])
-        return replace(matrix, packing=self.layout.packing(name, part), padded_to=VOCABULARY_PADDING)
+        return replace(matrix, packing=self.layout.packer()(name, part), padded_to=VOCABULARY_PADDING)
 
     def _dense_width(self) -> int:
         """Of a dense layer's MLP."""
@@ -193,6 +196,7 @@ class _Reading:
         """Each kind of layer once, and the kind of every layer."""
         fields, traits, layout = self.fields, self.traits, self.layout
         hidden = fields.count("hidden_size", 1)
+        pack, by_layer = layout.packer(), layout.by_layer
         attention = attention_of(fields, traits)
         types = self._layer_types(layers)
         mixed = mixture_layers(fields, layers)
@@ -206,14 +210,14 @@ class _Reading:
             shape = shapes[key]
             if layout.packed is None:
                 packings: tuple[Packing, ...] = ()
-            elif layout.by_layer:
-                packings = tuple(layout.packing(f"layers.{index}.{each.name}", each.part) for each in shape.matrices)
+            elif by_layer:
+                packings = tuple(pack(f"layers.{index}.{each.name}", each.part) for each in shape.matrices)
             else:
                 packings = (layout.packed,)
             signature = (*key, *map(id, packings))
             if signature not in index_of:
                 index_of[signature] = len(kinds)
-                kinds.append(packed(shape, layout, index))
+                kinds.append(packed(shape, layout.plain, pack, index))
             pattern.append(index_of[signature])
         return tuple(kinds), tuple(pattern)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from shardgate.adapters.errors import DeclarationError
 
-MOST = {"num_hidden_layers": 4096, "num_experts": 65536}
 MAX_DIMENSION = 2**31
-_TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 _SUB_CONFIGS = ("attn_config", "ffn_config")
 _ALIASES = {
     "hidden_size": ("n_embd", "d_model", "dim"),
@@ -41,7 +40,7 @@ class Fields:
         for part in _SUB_CONFIGS:
             if isinstance(values.get(part), dict):
                 values = {**{k: v for k, v in values[part].items() if k != "model_type"}, **values}
-        for part in _TEXT_PARTS:
+        for part in TEXT_PARTS:
             nested = values.get(part)
             if isinstance(nested, dict):
                 inner = nested.get("text_config")

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 from shardgate.adapters.models.fields import Fields
-from shardgate.adapters.models.quantization import WeightLayout
 from shardgate.domain.model import Cache, CacheKind, Layer, Matrix, Packing, Part, Split
 
 Traits = dict[str, Any]
@@ -324,15 +322,10 @@ def mixture_layers(fields: Fields, layers: int) -> tuple[bool, ...]:
     return tuple(index >= first and index not in only and (index + counts_from_one) % step == 0 for index in range(layers))
 
 
-def packed(layer: Layer, layout: WeightLayout, index: int) -> Layer:
+def packed(layer: Layer, plain: Packing, pack: Callable[[str, Part], Packing], index: int) -> Layer:
     """The layer with every matrix stored as the layout says."""
     return replace(
         layer,
-        matrices=tuple(replace(each, packing=layout.packing(f"layers.{index}.{each.name}", each.part)) for each in layer.matrices),
-        absorbed=tuple(replace(each, packing=layout.plain) for each in layer.absorbed),
+        matrices=tuple(replace(each, packing=pack(f"layers.{index}.{each.name}", each.part)) for each in layer.matrices),
+        absorbed=tuple(replace(each, packing=plain) for each in layer.absorbed),
     )
-
-
-def padded_vocabulary(size: int, to: int = 64) -> int:
-    """VLLM pads the vocabulary to a multiple of 64 before it splits it (``DEFAULT_VOCAB_PADDING_SIZE``)."""
-    return ceil(size / to) * to

@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -18,6 +18,10 @@ MOST_PATTERNS = 4096
 LONGEST_PATTERN = 2000
 MOST_REPEATS = 3
 """A pattern of more open repeats could take very long to match, so it is not tried."""
+_COST = (1, 1, 4, 40)
+_COST_BY_LAYER = 20
+MOST_COST = 200
+"""Of all patterns that must be tried on every matrix: by their repeats, more where every layer must be tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,30 +44,29 @@ class WeightLayout:
     unread: tuple[str, ...] = field(default=())
     """Patterns that were not understood."""
 
-    def packing(self, module: str, part: Part) -> Packing:
-        """Of one matrix; ``module`` is ``layers.3.self_attn.q_proj``, ``lm_head`` and the like."""
-        if self.packed is None or part not in self.parts:
-            return self.plain
-        if self.only and not _named(self.only, module):
-            return self.plain
-        return self.plain if self.kept and _named(self.kept, module) else self.packed
+    def packer(self) -> "Callable[[str, Part], Packing]":
+        """How each matrix is stored, by its module (``layers.3.self_attn.q_proj``, ``lm_head``) and its part."""
+        plain, packed, parts = self.plain, self.packed, self.parts
+        is_only, is_kept = (_matcher(patterns) if patterns else None for patterns in (self.only, self.kept))
+
+        def packing(module: str, part: Part) -> Packing:
+            if packed is None or part not in parts or (is_only is not None and not is_only(module)):
+                return plain
+            return plain if is_kept is not None and is_kept(module) else packed
+
+        return packing
 
     @property
     def by_layer(self) -> bool:
         """Whether layers may differ: a pattern speaks of single ones."""
-        return any("layers" in pattern or pattern.startswith("re:") for pattern in (*self.kept, *self.only))
-
-
-def _named(patterns: tuple[str, ...], module: str) -> bool:
-    exact, others = _compiled(patterns)
-    return module in exact or any(matches(module) for matches in others)
+        return any(map(_tells_layers_apart, (*self.kept, *self.only)))
 
 
 @lru_cache(maxsize=64)
-def _compiled(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[Callable[[str], object], ...]]:
-    """Names that match exactly, and matchers for the rest."""
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a module is named by one of the patterns, or stands inside one that is."""
     exact: set[str] = set()
-    starts: list[str] = []
+    parts: set[str] = set()
     others: list[Callable[[str], object]] = []
     for pattern in patterns:
         if pattern.startswith("re:"):
@@ -72,16 +75,33 @@ def _compiled(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[Callable
             others.append(_glob(_suffix(pattern)))
         elif "layers." in pattern:
             exact.add(_suffix(pattern))
-            starts.append(f"{_suffix(pattern)}.")
         else:
-            others.append(re.compile(rf"(^|\.){re.escape(pattern.strip('.'))}(\.|$)").search)
-    if starts:
-        others.append(partial(_starts_with, tuple(starts)))
-    return frozenset(exact), tuple(others)
+            parts.add(pattern.strip("."))
+    if parts:
+        others.append(partial(_has_part, frozenset(parts)))
+    if exact:
+        others.append(partial(_is_inside, frozenset(exact)))
+    return lambda module: any(matches(module) for matches in others)
 
 
-def _starts_with(starts: tuple[str, ...], module: str) -> bool:
-    return module.startswith(starts)
+def _is_inside(names: frozenset[str], module: str) -> bool:
+    """Whether the module, or one that holds it, is named."""
+    words = module.split(".")
+    return any(".".join(words[:end]) in names for end in range(1, len(words) + 1))
+
+
+def _has_part(names: frozenset[str], module: str) -> bool:
+    """Whether a run of the module's dotted parts is one of the names."""
+    words = module.split(".")
+    return any(".".join(words[i:j]) in names for i in range(len(words)) for j in range(i + 1, len(words) + 1))
+
+
+def _tells_layers_apart(pattern: str) -> bool:
+    """Whether it could match one layer and not another: it has a digit, or a class of characters."""
+    text = pattern.replace("\\.", "")
+    if pattern.startswith("re:"):
+        return any(each.isdigit() for each in text) or "[" in text or "\\" in text
+    return ("layers" in text or "*" in text) and any(each.isdigit() for each in text)
 
 
 def _glob(pattern: str) -> Callable[[str], object]:
@@ -105,9 +125,8 @@ def _regular(text: str) -> Callable[[str], object]:
 
 def _is_safe(text: str) -> bool:
     """Whether a regular expression surely matches in a short time, and is one at all."""
-    repeats = len(re.findall(r"(?<!\\)[*+{]", text))
     if (
-        repeats > MOST_REPEATS
+        _repeats(text) > MOST_REPEATS
         or re.search(r"\)[*+{?]", text)
         or "(?" in text.replace("(?:", "").replace("(?!", "")
         or len(text) > LONGEST_PATTERN
@@ -118,6 +137,24 @@ def _is_safe(text: str) -> bool:
     except re.error:
         return False
     return True
+
+
+def _repeats(text: str) -> int:
+    """Open repeats of a regular expression, or stars of a glob."""
+    return len(re.findall(r"(?<!\\)[*+{?]", text.replace("(?:", "").replace("(?!", "")))
+
+
+def _affordable(patterns: Iterable[str]) -> list[str]:
+    """Those that are tried: all that are looked up, and of those that must be matched as many as the budget allows."""
+    spent, kept = 0, []
+    for pattern in patterns:
+        if pattern.startswith("re:") or "*" in pattern:
+            repeats = _repeats(pattern)
+            spent += _COST[min(repeats, MOST_REPEATS)] * (_COST_BY_LAYER if _tells_layers_apart(pattern) else 1)
+            if spent > MOST_COST or repeats > MOST_REPEATS or (pattern.startswith("re:") and not _is_safe(pattern[3:])):
+                continue
+        kept.append(pattern)
+    return kept
 
 
 class UnreadQuantizationError(ValueError):
@@ -163,10 +200,11 @@ def layout_of(config: object, model_type: str) -> WeightLayout:
     else:
         layout = _by_method(method, config, model_type)
     kept = _names(config, "modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers", "llm_int8_skip_modules")
-    unread = tuple(each for each in kept if each.startswith("re:") and not _is_safe(each[3:]))
+    tried = _affordable(kept)
+    unread = tuple(set(kept) - set(tried))
     return replace(
         layout,
-        kept=(*layout.kept, *(each for each in kept if each not in unread)),
+        kept=(*layout.kept, *tried),
         unread=unread,
         error=max(layout.error, 0.1 if unread else 0.0),
         kv_cache_bits=_kv_cache_bits(config),
@@ -254,6 +292,9 @@ def _compressed(config: Mapping[str, Any]) -> WeightLayout:
     scheme = weights[0]
     bits, kind, strategy = scheme.get("num_bits"), scheme.get("type"), str(scheme.get("strategy") or "")
     group = scheme.get("group_size")
+    if not isinstance(bits, int) or not isinstance(kind, str):
+        problem = f"num_bits and type need a whole number and a word, not {bits!r} and {kind!r}"
+        raise UnreadQuantizationError(problem)
     table_name = {
         (8, "float"): "fp8-block" if strategy == "block" else "fp8", (8, "int"): "int8", (4, "int"): "compressed-int4",
         (4, "float"): "nvfp4",
@@ -263,6 +304,7 @@ def _compressed(config: Mapping[str, Any]) -> WeightLayout:
         raise UnreadQuantizationError(problem)
     layout = shorthand(table_name)
     packed = _packing(table_name, table("weight_layouts")["layouts"][table_name], group if isinstance(group, int) else None)
-    targets = [name for each in schemes for name in (each.get("targets") or []) if isinstance(name, str)]
-    only = tuple(name for name in targets if name != "Linear" and (not name.startswith("re:") or _is_safe(name[3:])))
+    lists = [each["targets"] for each in schemes if isinstance(each.get("targets"), list)]
+    targets = [name for each in lists for name in each if isinstance(name, str)][:MOST_PATTERNS]
+    only = tuple(_affordable(name for name in targets if name != "Linear"))
     return replace(layout, packed=packed, only=() if "Linear" in targets else only)

@@ -93,6 +93,19 @@ def widths_are_supported(situation: Situation) -> Iterator[Finding]:
     """Widths and combinations of widths that an engine does not have."""
     model, strategy = _model(situation), situation.declaration.strategy
     tensor, decode, prefill = strategy.tensor, strategy.decode_context, strategy.prefill_context
+    for rule, field, is_used in (
+        ("noAttentionData", "attentionData", strategy.attention_data),
+        ("noDecodeContext", "decodeContext", decode > 1),
+        ("noPrefillContext", "prefillContext", prefill > 1),
+        ("noExpertWidth", "expert", strategy.expert is not None),
+        ("noPipeline", "pipeline", strategy.pipeline > 1),
+    ):
+        if is_used:
+            named = f"{situation.declaration.engine.name} {situation.declaration.engine.version or ''}".strip()
+            yield from _by_rule(
+                situation, rule, "WidthUnsupported", where=f"spec.strategy.{field}",
+                message=f"{named} has no {field}", remedy=f"leave {field} out, or use an engine and a version that have it",
+            )  # fmt: skip
     if tensor & (tensor - 1):
         yield from _by_rule(
             situation, "powerOfTwo", "WidthUnsupported", where="spec.strategy.tensor",
@@ -146,6 +159,12 @@ def experts_split_evenly(situation: Situation) -> Iterator[Finding]:
         yield from _by_rule(situation, "experts", "ExpertsUneven", where=where, message=message, remedy=remedy)
         if declared.engine.settings.balances_experts:
             yield from _by_rule(situation, "balancedExperts", "ExpertsUneven", where=where, message=message, remedy=remedy)
+    if declared.engine.settings.balances_experts and not strategy.expert_parallel:
+        yield from _by_rule(
+            situation, "balancesExpertParallel", "DeclarationContradicts", where="spec.strategy.expertParallel",
+            message="expert load balancing (--enable-eplb) is asked for without expert parallelism",
+            remedy="set expertParallel, or leave --enable-eplb out",
+        )  # fmt: skip
     if strategy.expert is not None and strategy.tensor % strategy.expert:
         yield from _by_rule(
             situation, "expertWidth", "ExpertsUneven", where="spec.strategy.expert",
@@ -199,6 +218,11 @@ def pipeline_is_supported(situation: Situation) -> Iterator[Finding]:
     model, declared = _model(situation), situation.declaration
     if declared.strategy.pipeline == 1:
         return
+    if model is not None and not model.has_cache:
+        yield from _by_rule(
+            situation, "pipelineOfEncoder", "PipelineUnsupported", where="spec.strategy.pipeline",
+            message=f"{model.architecture} cannot be cut into pipeline stages", remedy="use a tensor width alone",
+        )  # fmt: skip
     message = f"{declared.engine.name} {declared.engine.version or ''}".strip() + " cannot cut the model into pipeline stages"
     remedy = "use a newer version, or a tensor width alone"
     where = "spec.strategy.pipeline"
@@ -231,7 +255,8 @@ def quantisation_divides(situation: Situation) -> Iterator[Finding]:
         rule = "quantisationBlocks" if matrix.packing.block_outputs > 1 else "quantisationGroups"
         if rule == "quantisationGroups" and matrix.part is Part.EXPERTS:
             rule = "quantisationGroupsOfExperts"
-        if (rule, matrix.part) in seen:
+        grouped = matrix.packing.name.startswith(("awq", "gptq"))  # others pad, or have no groups along a side
+        if (rule, matrix.part) in seen or (rule != "quantisationBlocks" and not grouped):
             continue
         seen.add((rule, matrix.part))
         remedy = "choose a narrower tensor width"
@@ -272,7 +297,14 @@ def nodes_divide_the_ranks(situation: Situation) -> Iterator[Finding]:
     """The nodes that the engine is told of share the ranks of a model copy evenly."""
     nodes, strategy = situation.declaration.engine.settings.nodes, situation.declaration.strategy
     ranks = strategy.tensor * strategy.pipeline
-    if nodes is not None and nodes > 0 and ranks % nodes:
+    executor = situation.declaration.engine.settings.executor
+    if nodes is not None and nodes > 1 and executor not in ("", "mp", "uni", "external_launcher"):
+        yield from _by_rule(
+            situation, "nodesBackend", "WidthUnsupported", where="spec.engine.args",
+            message=f"{nodes} nodes are told of (--nnodes), and the executor {executor} does not take that",
+            remedy="leave --nnodes out, or use the executor mp",
+        )  # fmt: skip
+    if nodes is not None and nodes > 0 and ranks % nodes and strategy.data == 1:  # data groups are dealt to nodes first
         yield from _by_rule(
             situation, "nodesDivide", "WorldSizeMismatch", where="spec.engine.args",
             message=f"{ranks} ranks (tensor x pipeline) cannot be shared evenly by {count(nodes, 'node')}",
@@ -280,13 +312,27 @@ def nodes_divide_the_ranks(situation: Situation) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+_MAY_STRETCH = ("--rope-scaling", "--hf-overrides", "--hf-config-path", "--config", "--json-model-override-args")
+"""Flags that can change how long a context the model is made for."""
+
+
 def context_is_within_the_model(situation: Situation) -> Iterator[Finding]:
     """No longer context is declared than the model was made for."""
     model, settings = _model(situation), situation.declaration.engine.settings
     asked = settings.max_model_len
-    if model is None or asked is None or model.max_context_tokens is None or settings.allows_long_context or settings.unmodelled:
+    if model is None or asked is None or model.max_context_tokens is None or settings.allows_long_context:
         return
-    if asked > model.max_context_tokens:
+    if asked <= model.max_context_tokens:
+        return
+    stretching = [flag for flag in settings.unmodelled if flag in _MAY_STRETCH]
+    if stretching:
+        yield finding(
+            "ContextTooLong", where="spec.engine.maxModelLen", outcome=Outcome.UNDECIDED,
+            message=f"{asked} tokens are declared, the model is made for {model.max_context_tokens} unless {stretching[0]} "
+            "says more",
+            remedy="give rope scaling in spec.model.config, where it is read",
+        )  # fmt: skip
+    else:
         yield from _by_rule(
             situation, "contextTooLong", "ContextTooLong", where="spec.engine.maxModelLen",
             message=f"{asked} tokens are declared, the model is made for {model.max_context_tokens}",
