@@ -50,7 +50,7 @@ class Product:
     @property
     def label(self) -> str:
         """The usual spelling."""
-        return self.labels[0]
+        return self.labels[0] if self.labels else self.gpu_id
 
     def seen_of(self, memory: Bytes | None) -> Visible | None:
         """What an engine sees, measured where this much memory was reported; never above it."""
