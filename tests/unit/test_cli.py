@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from builders import T4, NodeBuilder, a_body, a_node, a_pod
+from builders import GPU, T4, NodeBuilder, a_body, a_node, a_pod
 from command_line import run
 
 
@@ -203,3 +203,14 @@ def test_bad_objects_of_every_kind_are_named(tmp_path: Path, bad: dict[str, Any]
     result = run("verify", "-f", write(tmp_path / "w.yaml", a_body()), "--cluster", nodes)
     assert result.returncode == 65
     assert f"n.yaml, document 1: {bad['kind']} x: " in result.stderr
+
+
+def test_nodes_shows_how_each_is_read(tmp_path: Path) -> None:
+    nodes = write(tmp_path / "nodes.yaml", a_node("good").body, {**a_node("bad").body, "status": {"allocatable": {GPU: "1e30"}}})
+    table, document = run("nodes", "--cluster", nodes), run("nodes", "--cluster", nodes, "-o", "json")
+    assert (table.returncode, document.returncode) == (65, 65)
+    assert "document 2: Node bad: '1e30' is out of range" in table.stderr
+    assert "NVIDIA-H100-80GB-HBM3" in table.stdout
+    (found,) = json.loads(document.stdout)["nodes"]
+    assert (found["name"], found["gpusPhysical"], found["memoryMib"], found["nvlink"]["value"]) == ("good", 8, 81559, "yes")
+    assert found["sources"]["gpusSchedulable"] == "status.allocatable"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.models.catalogue import Profile
-from shardgate.adapters.nodes import NodeObject, Shapes, read_node
+from shardgate.adapters.nodes import Device, NodeObject, Shapes, SliceObject, devices_of, read_node
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.domain.inventory import (
@@ -75,6 +75,12 @@ class ClusterBook:
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
     """Counts changes that a verdict could depend on."""
+    _slices: dict[str, SliceObject] = field(default_factory=dict)
+    _slices_of: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Node -> names of its ResourceSlices."""
+    _devices: dict[str, tuple[Device, ...]] = field(default_factory=dict)
+    _with_slices: dict[str, NodeObject] = field(default_factory=dict)
+    """Objects of the nodes that have slices: read again when those change."""
     _stated: dict[str, Node | None] = field(default_factory=dict)
     _known: dict[str, _Known] = field(default_factory=dict)
     _pods: dict[str, PodRecord] = field(default_factory=dict)
@@ -95,8 +101,10 @@ class ClusterBook:
     def put_node(self, node: NodeObject, now: float) -> None:
         """A node was added or changed."""
         name = node.metadata.name
+        if name in self._slices_of:
+            self._with_slices[name] = node
         try:
-            stated = read_node(node, self.shapes)
+            stated = read_node(node, self.shapes, self._devices.get(name, ()))
             self.unreadable.pop(f"Node {name}", None)
         except QuantityError as error:
             self.unreadable[f"Node {name}"] = str(error)
@@ -110,6 +118,48 @@ class ClusterBook:
         self._stated[name] = stated
         self._remember(name, stated, now)
         self._touch(name)
+
+    # ---- ResourceSlices
+
+    def put_slice(self, item: SliceObject, now: float) -> None:
+        """A ResourceSlice was added or changed. Slices of no single node are none of ours."""
+        self.drop_slice(item.metadata.name, now, is_followed=True)
+        if item.spec.nodeName:
+            self._slices[item.metadata.name] = item
+            self._slices_of.setdefault(item.spec.nodeName, {})[item.metadata.name] = None
+            self._read_devices(item.spec.nodeName, now)
+
+    def drop_slice(self, name: str, now: float, *, is_followed: bool = False) -> None:
+        """A ResourceSlice was deleted."""
+        before = self._slices.pop(name, None)
+        if before is not None:
+            node = before.spec.nodeName
+            self._slices_of[node].pop(name)
+            if not is_followed:
+                self._read_devices(node, now)
+
+    def retain_slices(self, names: set[str], now: float) -> None:
+        """A complete list was read: what is not in it is gone."""
+        for name in [name for name in self._slices if name not in names]:
+            self.drop_slice(name, now)
+
+    def _read_devices(self, node: str, now: float) -> None:
+        """What the node's slices say now; a node that was seen is read again."""
+        try:
+            devices = devices_of(self._slices[name] for name in self._slices_of[node])
+            self.unreadable.pop(f"ResourceSlices of {node}", None)
+        except QuantityError as error:
+            self.unreadable[f"ResourceSlices of {node}"] = str(error)
+            devices = ()
+        if devices == self._devices.get(node, ()):
+            return
+        self._devices[node] = devices
+        if node in self._with_slices:
+            self.put_node(self._with_slices[node], now)
+
+    def devices(self, node: str) -> tuple[Device, ...]:
+        """GPUs that ResourceSlices list on a node."""
+        return self._devices.get(node, ())
 
     def drop_own_pods(self, namespace: str, declaration: str) -> None:
         """A declaration's own pods make room: what is planned for it takes their place."""
@@ -126,6 +176,7 @@ class ClusterBook:
         if name not in self._stated:
             return
         del self._stated[name]
+        self._with_slices.pop(name, None)
         if name in self._known:
             self._known[name].gone_since = now
         self._touch(name)

@@ -1,7 +1,7 @@
 """GPU products: names as labels and clouds spell them, memory, and what an engine sees of it (``data/gpus.json``)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -41,6 +41,8 @@ class Product:
     family: str | None
     has_nvlink: bool | None
     """Made to be joined by NVLink (or its vendor's like) inside a node; ``None`` where a bridge is optional."""
+    takes_bridge: bool
+    """A bridge, sold apart, may join two of them."""
     is_always_joined: bool
     """Sold in trays whose GPUs are all joined."""
     board_gpus: int | None
@@ -72,6 +74,7 @@ def _products() -> tuple[Product, ...]:
             compute_capability=_capability(row.get("computeCapability")),
             family=row.get("family"),
             has_nvlink=row.get("nvlink"),
+            takes_bridge=bool(row.get("bridge")),
             is_always_joined=bool(row.get("alwaysJoined")),
             board_gpus=row.get("boardGpus"),
             visible=row.get("visible"),
@@ -122,6 +125,13 @@ class PciDevice:
     gpu_id: str | None
     product: str
     is_integrated: bool = False
+
+
+def families_of_mig(profiles: Iterable[str]) -> str | None:
+    """The one family whose GPUs can be cut into all of these profiles; ``None`` where several can, or none is known to."""
+    wanted = set(profiles)
+    able = {row.get("family") for row in table("gpus")["gpus"] if wanted and wanted <= set(row.get("migProfiles", {}))}
+    return able.pop() if len(able) == 1 else None
 
 
 def by_pci_id(device_id: str) -> PciDevice | None:

@@ -25,7 +25,7 @@ from shardgate.shells.cluster import ApiError, ClusterUnreachable
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
 from shardgate.shells.model_folder import UnreadableFolder, profile_of_folder
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
-from shardgate.shells.terminal import print_report
+from shardgate.shells.terminal import print_nodes, print_report
 
 REFUSED, UNDECIDED = 1, 2
 USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
@@ -97,6 +97,32 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
         click.echo("no declaration found", err=True)
     _print(results, output)
     context.exit(_exit_code(results, unreadable))
+
+
+@cli.command()
+@click.option(
+    "--cluster",
+    "clusters",
+    multiple=True,
+    metavar="SNAPSHOT",
+    help="Nodes and ResourceSlices as YAML or JSON (kubectl get -o yaml will do). Default: the live cluster.",
+)
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the answer.")
+@click.pass_context
+def nodes(context: click.Context, clusters: tuple[str, ...], output: str) -> None:
+    """Show how each node's GPUs are read, and where each fact comes from.
+
+    Exit code: 65 for a node that cannot be read (named; the others are shown), 66 no such file, 69 cluster unreachable.
+    """
+    snapshot = _snapshot(clusters, None)
+    found = snapshot.nodes()
+    for each in snapshot.unreadable:
+        click.echo(f"error: {each}", err=True)
+    if output == "json":
+        click.echo(json.dumps({"nodes": found}, indent=2))
+    else:
+        print_nodes(Console(), found)
+    context.exit(BAD_DATA if snapshot.unreadable else 0)
 
 
 @cli.group()

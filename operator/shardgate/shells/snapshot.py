@@ -3,7 +3,7 @@
 import asyncio
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,8 @@ from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
 from shardgate.adapters.model_profiles import describes_model, profile_of
-from shardgate.adapters.nodes import node_from
+from shardgate.adapters.node_report import node_report
+from shardgate.adapters.nodes import NodeObject, node_from, slice_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
@@ -25,6 +26,7 @@ from shardgate.shells.documents import Document, Unreadable
 from shardgate.shells.stores import NamespaceObject
 
 HTTP_NOT_FOUND = 404
+DRA_VERSION = "resource.k8s.io/v1"
 _OWN_KINDS = ("VerificationPolicy", "ModelProfile")
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
@@ -39,6 +41,7 @@ class Snapshot:
 
     book: ClusterBook = field(default_factory=ClusterBook)
     unreadable: list[Unreadable] = field(default_factory=list)
+    _nodes: dict[str, NodeObject] = field(default_factory=dict)
 
     def inventory(self) -> Inventory:
         """Frozen, with what admitted declarations took."""
@@ -46,36 +49,72 @@ class Snapshot:
 
     def add(self, documents: Iterable[Document | Unreadable]) -> None:
         """Nodes, pods, namespaces, policies and models; other objects are none of ours."""
-        for document in documents:
+        for document in sorted(documents, key=_is_node):  # slices say what a node's devices are
             if isinstance(document, Unreadable):
                 self.unreadable.append(document)
             else:
                 self.unreadable += [Unreadable(document.where, problem) for problem in self._put(document.body)]
 
     def _put(self, body: Any) -> list[str]:  # an object of any kind
+        put = self._readers.get(body.get("kind"))
+        if put is None:
+            put = self._put_policy if is_policy(body) else self._put_profile if describes_model(body) else None
         try:
-            match body.get("kind"):
-                case "Node":
-                    node = node_from(body)
-                    self.book.put_node(node, 0.0)
-                    if why := self.book.unreadable.get(f"Node {node.metadata.name}"):
-                        return [f"Node {node.metadata.name}: {why}"]
-                case "Pod":
-                    record = read_pod(pod_from(body))
-                    if record is not None:
-                        self.book.put_pod(record)
-                case "Namespace":
-                    namespace = msgspec.convert(body, NamespaceObject).metadata
-                    self.book.put_namespace(namespace.name, namespace.labels or {})
-                case _ if is_policy(body):
-                    self.book.put_policy(read_policy(body))
-                case _ if describes_model(body):
-                    self.book.put_profile(profile_of(body))
+            return put(body) if put is not None else []
         except (msgspec.ValidationError, QuantityError) as error:
             return [f"{body.get('kind')} {(body.get('metadata') or {}).get('name')}: {error}"]
         except ExceptionGroup as problems:
             return [f"{body.get('kind')} {(body.get('metadata') or {}).get('name')}: {each}" for each in mistakes_in(problems)]
+
+    @property
+    def _readers(self) -> dict[str, Callable[[Any], list[str]]]:
+        return {
+            "Node": self._put_node,
+            "ResourceSlice": self._put_slice,
+            "Pod": self._put_pod,
+            "Namespace": self._put_namespace,
+        }
+
+    def _put_node(self, body: Any) -> list[str]:
+        node = node_from(body)
+        self._nodes[node.metadata.name] = node
+        self.book.put_node(node, 0.0)
+        why = self.book.unreadable.get(f"Node {node.metadata.name}")
+        return [f"Node {node.metadata.name}: {why}"] if why else []
+
+    def _put_slice(self, body: Any) -> list[str]:
+        item = slice_from(body)
+        self.book.put_slice(item, 0.0)
+        why = self.book.unreadable.get(f"ResourceSlices of {item.spec.nodeName}")
+        return [f"ResourceSlice {item.metadata.name}: {why}"] if why else []
+
+    def _put_pod(self, body: Any) -> list[str]:
+        record = read_pod(pod_from(body))
+        if record is not None:
+            self.book.put_pod(record)
         return []
+
+    def _put_namespace(self, body: Any) -> list[str]:
+        namespace = msgspec.convert(body, NamespaceObject).metadata
+        self.book.put_namespace(namespace.name, namespace.labels or {})
+        return []
+
+    def _put_policy(self, body: Any) -> list[str]:
+        self.book.put_policy(read_policy(body))
+        return []
+
+    def _put_profile(self, body: Any) -> list[str]:
+        self.book.put_profile(profile_of(body))
+        return []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """How each node's GPUs are read, by name; those that cannot be are among ``unreadable``."""
+        readable = [name for name in sorted(self._nodes) if f"Node {name}" not in self.book.unreadable]
+        return [node_report(self._nodes[name], self.book.devices(name)) for name in readable]
+
+
+def _is_node(document: Document | Unreadable) -> bool:
+    return isinstance(document, Document) and isinstance(document.body, dict) and document.body.get("kind") == "Node"
 
 
 def from_gpus(text: str) -> Snapshot:
@@ -126,6 +165,7 @@ async def live() -> Snapshot:
     snapshot = Snapshot()
     async with Cluster.from_environment() as cluster:
         for path, kind in (
+            (f"/apis/{DRA_VERSION}/resourceslices", "ResourceSlice"),
             ("/api/v1/nodes", "Node"),
             ("/api/v1/pods", "Pod"),
             ("/api/v1/namespaces", "Namespace"),
@@ -135,8 +175,8 @@ async def live() -> Snapshot:
             try:
                 items = await cluster.list_all(path)
             except ApiError as error:
-                if error.status == HTTP_NOT_FOUND and kind in _OWN_KINDS:
-                    continue  # Shardgate is not installed there
+                if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, "ResourceSlice"):
+                    continue  # Shardgate is not installed there, or DRA is not served
                 raise
             snapshot.add(_labelled(items, kind, cluster.server))
     return snapshot

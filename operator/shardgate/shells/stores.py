@@ -9,7 +9,7 @@ import msgspec
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.model_profiles import read_profile
-from shardgate.adapters.nodes import NodeObject
+from shardgate.adapters.nodes import NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.quantities import QuantityError
@@ -59,6 +59,29 @@ class Nodes:
     def retain(self, keys: set[str]) -> None:
         """Listed."""
         self._book.retain_nodes(keys, time.monotonic())
+
+
+class Slices:
+    """ResourceSlices into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: SliceObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: SliceObject) -> None:
+        """Added or changed."""
+        self._book.put_slice(item, time.monotonic())
+
+    def drop(self, item: SliceObject) -> None:
+        """Deleted."""
+        self._book.drop_slice(item.metadata.name, time.monotonic())
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        self._book.retain_slices(keys, time.monotonic())
 
 
 class Pods:

@@ -1,13 +1,16 @@
 """The report as people read it in a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shardgate.domain.units import KIBI, gb, gib
+from shardgate.domain.units import KIBI, count, gb, gib
+
+MOST_COLUMNS = 1000
+"""Of a table whose cells are never cut."""
 
 _STYLES = {"Sound": "green", "Wasteful": "yellow", "Risky": "yellow", "Waiting": "cyan", "Undecided": "magenta", "Unsound": "red"}
 
@@ -49,6 +52,43 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
                 soft_wrap=True,
             )
     console.print()
+
+
+def print_nodes(console: Console, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """How nodes' GPUs are read; those without any sign of GPUs are counted only."""
+    shown = [each for each in nodes if each["vendor"] is not None or each["findings"] or each["gpusSchedulable"]]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("Node", "GPUs", "schedulable", "Product", "Memory", "of a unit", "Sharing", "NVLink"):
+        table.add_column(name, justify="right" if name in ("GPUs", "schedulable", "Memory", "of a unit") else "left", no_wrap=True)
+    for each in shown:
+        unit = each["unitMemoryMib"]
+        by_resource = unit if isinstance(unit, dict) else {}
+        units = ", ".join(f"{mib:,} ({name.rpartition('/')[2]})" for name, mib in by_resource.items())
+        table.add_row(
+            each["name"], _known(each["gpusPhysical"]), _known(each["gpusSchedulable"]), _known(each["product"]),
+            _mib(each["memoryMib"]), units or _mib(unit), _known(each["sharing"]), each["nvlink"]["value"],
+        )  # fmt: skip
+    Console(file=console.file, width=MOST_COLUMNS).print(table)
+    for each in shown:
+        for finding in each["findings"]:
+            code = f"[magenta]{finding['code']}[/]: " if finding["code"] else ""
+            console.print(f"  {escape(each['name'])}: {code}{escape(finding['message'])}", highlight=False, soft_wrap=True)
+        by_source: dict[str, list[str]] = {}
+        for fact, where in each["sources"].items():
+            by_source.setdefault(where, []).append(fact)
+        told = "; ".join(f"{', '.join(facts)} by {where}" for where, facts in by_source.items())
+        if told:
+            console.print(f"  [dim]{escape(each['name'])}: {escape(told)}[/]", highlight=False, soft_wrap=True)
+    others = len(nodes) - len(shown)
+    console.print(f"{count(len(shown), 'node')} with GPUs, {others} without", highlight=False)
+
+
+def _known(value: object) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _mib(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,} MiB"
 
 
 def _line(console: Console, name: str, text: str) -> None:

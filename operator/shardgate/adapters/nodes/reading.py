@@ -91,7 +91,7 @@ def read_gpus(
         statements.from_azure(labels),
         statements.from_pci(labels),
     ]
-    return _Reader([each for each in told if each is not None]).read(labels, gpus, amounts, where)
+    return _Reader([each for each in told if each is not None]).read(labels, gpus, amounts, capacity, where)
 
 
 class _Reader:
@@ -102,7 +102,14 @@ class _Reader:
         self._sources: dict[str, str] = {}
         self._contradictions: list[Contradiction] = []
 
-    def read(self, labels: Mapping[str, str], gpus: Mapping[str, int], amounts: Mapping[str, int], where: str) -> NodeReading:
+    def read(
+        self,
+        labels: Mapping[str, str],
+        gpus: Mapping[str, int],
+        amounts: Mapping[str, int],
+        capacity: Mapping[str, int],
+        where: str,
+    ) -> NodeReading:
         vendor = self._first("vendor", lambda each: each.vendor)
         row, product = self._product()
         capability = self._first("computeCapability", lambda each: each.compute_capability)
@@ -112,7 +119,10 @@ class _Reader:
         resources, counts_from = self._resources(gpus, where)
         sharing = self._sharing(resources, row)
         memory, possible = self._memory(row, sharing)
-        physical = self._first("gpusPhysical", lambda each: each.gpus)
+        counted = physical = self._first("gpusPhysical", lambda each: each.gpus)
+        registered = max(capacity.get(PLAIN, 0), amounts.get(PLAIN, 0))
+        if physical is None and sharing is Sharing.NONE and registered and vendor == "nvidia":
+            physical, self._sources["gpusPhysical"] = registered, "nvidia.com/gpu in status, not shared"
         if resources or (amounts and vendor is not None):
             self._sources["gpusSchedulable"] = self._sources["resources"] = counts_from
         elif amounts:
@@ -120,7 +130,9 @@ class _Reader:
         self._compare_counts(physical, sharing, resources)
         unit, by_resource = self._units(sharing, memory)
         devices = self._first("", lambda each: each.visible_devices)
-        nvlink, reason = _nvlink(labels, vendor, row, sharing, physical or devices, self._first("", lambda each: each.nvlink))
+        nvlink, reason = _nvlink(
+            labels, vendor, row, sharing, physical, is_one=1 in (counted, devices), told=self._first("", lambda each: each.nvlink)
+        )
         if nvlink is not None:
             self._sources["nvlink"] = reason
         return NodeReading(
@@ -236,7 +248,8 @@ class _Reader:
         if row is None or _is_of(row, mib):
             self._sources["memoryMib"] = source
             return mib, ()
-        known = " or ".join(map(str, row.memory_mib)) or f"about {row.memory_gb_nominal} x 1024"
+        low, high = min(row.memory_mib, default=0), max(row.memory_mib, default=0)
+        known = f"{low} to {high}" if low < high else str(low or f"about {row.memory_gb_nominal} x 1024")
         self._contradict("memory", f"a {row.label} has {known} MiB, {source} say {mib} MiB")
         return None, tuple(sorted({mib, *row.memory_mib}))
 
@@ -258,8 +271,8 @@ class _Reader:
                 return memory, {}
             is_virtual = any(each.unit_memory_mib is not None and each.memory_mib is None for each in self._told)
             return (self._stated_unit() if is_virtual else None), {}
-        if sharing in (Sharing.MIG_SINGLE, Sharing.MPS, Sharing.VGPU):
-            return self._stated_unit(), {}
+        if sharing is not Sharing.MIG_MIXED and not any(each.fact == "memory" for each in self._contradictions):
+            return self._stated_unit(), {}  # what a labeller says is of a unit, whatever a unit is
         return None, {}
 
     def _stated_unit(self) -> int | None:
@@ -308,7 +321,9 @@ def _nvlink(
     row: Product | None,
     sharing: Sharing | None,
     gpus: int | None,
-    told: bool | None,  # noqa: FBT001  # a fact, not a switch
+    *,
+    is_one: bool,
+    told: bool | None,
 ) -> tuple[bool | None, str]:
     """Whether the GPUs of the node are joined by NVLink; never labelled but for partitions over several nodes."""
     name = row.label if row is not None else ""
@@ -319,11 +334,12 @@ def _nvlink(
         (bool(labels.get(CLIQUE)), True, f"label {CLIQUE}: the fabric manager reports a complete partition"),
         (vendor not in (None, "nvidia"), False, f"{vendor} devices have no NVLink"),
         (cut, False, "MIG instances have no NVLink"),
-        (row is not None and row.has_nvlink is False, False, f"{name} has no NVLink"),
+        (row is not None and row.has_nvlink is False and not row.takes_bridge, False, f"{name} has no NVLink"),
         (row is not None and row.is_always_joined, True, f"{name} comes in trays joined by NVLink"),
-        (gpus == 1, False, "one GPU on the node"),
+        (is_one, False, "one GPU on the node"),
         (told is not None, told, "instance type"),
         (made_for_it and is_whole, True, f"a whole board of {name}"),
+        (row is not None and row.takes_bridge, None, f"a bridge may join two {name}"),
         (made_for_it, None, f"{name} is made for NVLink, but the board is not whole or not known to be"),
     )
     return next(((value, reason) for holds, value, reason in reasons if holds), (None, "nothing tells"))

@@ -116,7 +116,7 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     if not names and not devices and PRODUCT not in labels:
         return None
     unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in names}
-    state = _state(node)
+    state = state_of(node)
     labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
     if labelled and not devices and not any(name.startswith(_NVIDIA) and capacity.get(name, 0) > 0 for name in names):
         # Labelled by GPU Feature Discovery, and no device plugin has registered (yet, or since a restart).
@@ -136,7 +136,8 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     )
 
 
-def _state(node: NodeObject) -> NodeState:
+def state_of(node: NodeObject) -> NodeState:
+    """Whether the node takes pods now, as it says of itself."""
     labels, status = node.metadata.labels or {}, node.status or NodeStatus()
     ready = next((each.status for each in status.conditions or () if each.type == "Ready"), "True")
     if ready != "True":

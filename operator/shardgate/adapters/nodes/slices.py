@@ -52,7 +52,7 @@ class SliceDevice(msgspec.Struct, gc=False):
 class _Pool(msgspec.Struct, gc=False):
     name: str = ""
     generation: int = 0
-    resourceSliceCount: int = 1  # noqa: N815  # as the API spells it
+    resourceSliceCount: int | None = None  # noqa: N815  # as the API spells it
 
 
 class SliceSpec(msgspec.Struct, gc=False):
@@ -96,10 +96,12 @@ class Device:
     parent: str = ""
     is_healthy: bool = True
     """No taint keeps it from being allocated."""
+    is_counted: bool = True
+    """All slices of its pool's generation are here, so that the number of devices is the pool's."""
 
 
 def devices_of(slices: Iterable[SliceObject]) -> tuple[Device, ...]:
-    """The GPUs of the complete pools, each pool by its highest generation. Raises ``QuantityError``."""
+    """The GPUs of all pools, each by its highest generation. Raises ``QuantityError``."""
     pools: dict[tuple[str, str], list[SliceSpec]] = defaultdict(list)
     for each in slices:
         if each.spec.driver in _VENDOR_OF_DRIVER:
@@ -108,13 +110,14 @@ def devices_of(slices: Iterable[SliceObject]) -> tuple[Device, ...]:
     for specs in pools.values():
         newest = max(spec.pool.generation for spec in specs)
         current = [spec for spec in specs if spec.pool.generation == newest]
-        if len(current) >= current[0].pool.resourceSliceCount:
-            found = (_device(spec, each) for spec in current for each in spec.devices or ())
-            devices += [each for each in found if each is not None]
+        wanted = current[0].pool.resourceSliceCount
+        is_counted = wanted is not None and len(current) >= wanted
+        found = (_device(spec, each, is_counted=is_counted) for spec in current for each in spec.devices or ())
+        devices += [each for each in found if each is not None]
     return tuple(sorted(devices, key=lambda each: (each.driver, each.pool, each.name)))
 
 
-def _device(spec: SliceSpec, device: SliceDevice) -> Device | None:
+def _device(spec: SliceSpec, device: SliceDevice, *, is_counted: bool) -> Device | None:
     basic = device.basic or _Basic()
     attributes = {name.rpartition("/")[2]: value for name, value in (device.attributes or basic.attributes or {}).items()}
     capacity = {name.rpartition("/")[2]: value for name, value in (device.capacity or basic.capacity or {}).items()}
@@ -137,6 +140,7 @@ def _device(spec: SliceSpec, device: SliceDevice) -> Device | None:
         compute_capability=_version(capability.version or capability.string or "") if capability else None,
         profile=profile,
         parent=text.get("parentUUID", ""),
+        is_counted=is_counted,
         is_healthy=not any(taint.effect in _BARRING for taint in device.taints or ()),
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shardgate.adapters.gpu_resources import LEGACY, MIG, PLAIN, RENAMED, passed_through, vendor_of
-from shardgate.adapters.gpus import by_cloud_name, by_pci_id, find_product, product_of_id, without_sharing
+from shardgate.adapters.gpus import by_cloud_name, by_pci_id, families_of_mig, find_product, product_of_id, without_sharing
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.tables import table
 from shardgate.domain.inventory import Sharing
@@ -82,7 +82,8 @@ def from_devices(devices: tuple[Device, ...]) -> Statement | None:
     products, memories = {each.product for each in devices}, {each.memory for each in whole}
     product = products.pop() if len(products) == 1 else None
     virtual = product is not None and is_virtual(product)
-    units = Counter(each.driver for each in (whole or parts) if each.is_healthy)
+    are_counted = all(each.is_counted for each in devices)
+    units = Counter(each.driver for each in (whole or parts) if each.is_healthy) if are_counted else {}
     memory = memories.pop() if len(memories) == 1 else None
     mib = None if memory is None else memory // MEBI
     sharing = None
@@ -93,6 +94,8 @@ def from_devices(devices: tuple[Device, ...]) -> Statement | None:
     elif not whole:
         sharing = Sharing.MIG_MIXED if parts[0].vendor == "nvidia" else Sharing.OTHER
     remarks = [f"device {each.name} of {each.driver} is tainted" for each in devices if not each.is_healthy]
+    if not are_counted:
+        remarks.append("not all ResourceSlices of the pool are here: devices are not counted")
     if len(products) > 1:
         remarks.append(f"several products: {', '.join(sorted(each or 'unknown' for each in products))}")
     return Statement(
@@ -102,8 +105,8 @@ def from_devices(devices: tuple[Device, ...]) -> Statement | None:
         compute_capability=_same(each.compute_capability for each in devices),
         memory_mib=None if virtual else mib,
         unit_memory_mib=mib,
-        gpus=None if virtual or not whole else len(whole),
-        visible_devices=len(whole) or None,
+        gpus=None if virtual or not whole or not are_counted else len(whole),
+        visible_devices=len(whole) or None if are_counted else None,
         units=dict(units),
         sharing=sharing,
         remarks=tuple(remarks),
@@ -272,6 +275,7 @@ def from_amd(labels: Labels, gpus: Amounts) -> Statement | None:
     row = find_product(product) if product else None
     vram = _VRAM.fullmatch(only.get("vram", ""))
     numbers = {sum(each or 0 for each in values.values()) for values in told.values() if all(values.values())}
+    counted = numbers.pop() or None if len(numbers) == 1 else None
     sharing = None
     if cut or (partition and not partition.startswith("spx")):
         sharing = Sharing.OTHER
@@ -280,15 +284,31 @@ def from_amd(labels: Labels, gpus: Amounts) -> Statement | None:
     return Statement(
         source="labels amd.com/gpu.*" if told or partition else "resource names",
         vendor="amd",
-        product=product or (pci.product if pci else None),
+        product=product or (pci.product if pci and not pci.is_integrated else None),
         gpu_id=row.gpu_id if row else (pci.gpu_id if pci else None),
         family=only.get("family") if not pci and row is None else None,
         memory_mib=int(vram[1]) * 1024 if vram and sharing is not Sharing.OTHER else None,
         is_rounded=True,
-        gpus=numbers.pop() if len(numbers) == 1 and numbers != {0} and sharing is not Sharing.OTHER else None,
+        gpus=_amd_cards(gpus) or (counted if sharing is not Sharing.OTHER else None),
         sharing=sharing,
         remarks=("integrated graphics: no accelerator for serving",) if pci and pci.is_integrated else (),
     )
+
+
+_PARTITIONS = {"spx": 1, "dpx": 2, "qpx": 4, "cpx": 8}
+"""Devices that one card becomes, by the name of its compute partitioning (AMD: single, dual, quad, core)."""
+
+
+def _amd_cards(gpus: Amounts) -> int | None:
+    """Cards behind partitions that are named by their kind; ``None`` where they make no whole cards."""
+    cards = 0
+    for name, amount in gpus.items():
+        parts = _PARTITIONS.get(name.removeprefix("amd.com/")[:3])
+        if parts is not None:
+            if amount % parts:
+                return None
+            cards += amount // parts
+    return cards or None
 
 
 def from_intel(labels: Labels, gpus: Amounts) -> Statement | None:
@@ -458,19 +478,25 @@ def from_resources(gpus: Amounts, every: Iterable[str]) -> Statement | None:
         several = f"GPUs of several vendors: {', '.join(sorted(vendors))}"
         return Statement(source="resource names", remarks=(several,)) if vendors else None
     names = [name for each, amount in gpus.items() if amount > 0 and (name := passed_through(each))]
-    product, sharing, gpu_id = None, None, None
+    product, sharing = None, None
     if len(names) == 1 and sum(amount > 0 for amount in gpus.values()) == 1:
         product = names[0].replace("_", "-")
         virtual = is_virtual(product)
         chip = re.sub(r"^[A-Z]{1,2}\d{3}[A-Z]*-(TESLA-)?", "", product)
         row = None if virtual else find_product(chip)
-        gpu_id = row.gpu_id if row else None
+        product = row.label if row else product
         sharing = Sharing.VGPU if virtual else Sharing.NONE
+    profiles = {
+        name.removeprefix(MIG).removesuffix(".shared") for name, amount in gpus.items() if name.startswith(MIG) and amount > 0
+    }
+    if profiles:
+        sharing = Sharing.MIG_MIXED
+    family = "neuron" if vendors == {"aws"} else families_of_mig(profiles)
     remarks = [f"nvidia.com/{name} is for virtual machines: no container gets it" for name in names]
     if "microsoft.com/directx" in gpus:
         remarks.append("microsoft.com/directx is for Windows containers")
     return Statement(
-        source="resource names", vendor=vendors.pop(), product=product, gpu_id=gpu_id, sharing=sharing, remarks=tuple(remarks)
+        source="resource names", vendor=vendors.pop(), product=product, family=family, sharing=sharing, remarks=tuple(remarks)
     )
 
 
