@@ -1,7 +1,11 @@
+from typing import Any
+
 import pytest
 
 from builders import GPU, NodeBuilder, a_node
+from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.gpus import gpu_of, normalised
+from shardgate.adapters.node_report import node_report
 from shardgate.adapters.nodes import Shapes, node_from, read_node
 from shardgate.domain.inventory import Node, NodeState, Sharing
 from shardgate.domain.units import MEBI, Bytes
@@ -126,3 +130,43 @@ def test_measured_visible_memory_never_exceeds_what_the_label_reports() -> None:
     assert t4.visible is not None
     assert t4.visible.high <= 15109 * MEBI
     assert gpu_of("Tesla-T4", Bytes(16384 * MEBI)).visible is None
+
+
+# ---- hostile nodes
+
+
+@pytest.mark.parametrize(
+    ("amount", "units"),
+    [("1000m", 1), ("8k", 8000), ("8", 8), (8, 8), ("0", 0), ("-1", -1)],
+)
+def test_quantities_of_all_spellings(amount: str | int, units: int) -> None:
+    node = read(NodeBuilder("n", 8, {}).allocatable(amount))
+    assert node.allocatable[GPU] == units
+
+
+@pytest.mark.parametrize("amount", ["1e30", "lots", "", "0x8", "NaN", "inf"])
+def test_what_is_no_quantity_is_named(amount: str) -> None:
+    book = ClusterBook()
+    book.put_node(node_from(a_node("good").body), 0.0)
+    book.put_node(node_from(NodeBuilder("bad", 8, {}).allocatable(amount).body), 0.0)
+    assert list(book.unreadable) == ["Node bad"]
+    assert [node.name for node in book.inventory(0.0).nodes] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {"name": "bare"}},
+        {"metadata": {"name": "bare"}, "spec": {}, "status": {}},
+        {"metadata": {"name": "bare", "labels": None}, "status": {"allocatable": None, "capacity": None, "conditions": None}},
+        {"metadata": {"name": "b\udcff\u202e", "labels": {"\x00": "\ud800"}}},
+        {"metadata": {"name": "many", "labels": {f"acme.io/label-{number}": "x" for number in range(10_000)}}},
+        {"metadata": {"name": "taints"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}] * 3}},
+        {"metadata": {"name": "labels", "labels": dict.fromkeys(("nvidia.com/gpu.count", "nvidia.com/gpu.replicas", "nvidia.com/gpu.memory", "nvidia.com/gpu.compute.major", "amd.com/gpu.vram", "nvidia.com/mig-1g.5gb.count", "cloud.google.com/gke-accelerator"), "٣")}},
+    ],
+)  # fmt: skip
+def test_nothing_crashes_the_reading(body: dict[str, Any]) -> None:
+    report = node_report(node_from(body))
+    assert report["name"] == body["metadata"]["name"]
+    assert report["gpusPhysical"] is None
+    assert read_node(node_from(body), Shapes()) is None or "nvidia.com/gpu.count" in body["metadata"]["labels"]

@@ -45,6 +45,8 @@ MEANINGS: dict[str, str] = {
     "EngineUnknown": "No engine is declared, or one whose rules are not known.",
     "DeclarationOpaque": "A part of the declaration that bears on the verdict could not be read.",
     "GpuFactsMissing": "Nothing tells the memory of GPUs that the pods would need.",
+    "GpuFactsContradict": "What a node says of its GPUs cannot all be right (a product and its memory, say), and the outcome "
+    "depends on which holds. `shardgate nodes` shows where each fact comes from.",
     "GpuShared": "The GPUs that the pods would need are shared (MIG, time-slicing, MPS, vGPU): "
     "what one unit may use is not certain. Unsound where a pod's ranks would have to share a card that is shared in time.",
     "ConstraintNotModelled": "The pods would fit, were it not for a constraint that is not modelled.",

@@ -168,7 +168,7 @@ def gpu_of(product: str | None, memory: Bytes | None) -> Gpu:
 
 def gpu_from(  # keyword-only: the facts of a schedulable unit
     *, row: Product | None, product: str | None, memory: Bytes | None, possible: tuple[Bytes, ...] = (),
-    compute_capability: tuple[int, int] | None, sharing: Sharing = Sharing.NONE, units_per_card: int | None = None,
+    compute_capability: tuple[int, int] | None, sharing: Sharing = Sharing.NONE, part: str = "", units_per_card: int | None = None,
     nvlink: bool | None = None, source: str = "", contradiction: str = "",
 ) -> Gpu:  # fmt: skip
     """A schedulable unit. Where several amounts of memory are possible, the least, the others as alternatives."""
@@ -180,6 +180,7 @@ def gpu_from(  # keyword-only: the facts of a schedulable unit
             memory=amount,
             visible=row.seen_of(amount) if row is not None and whole else None,
             sharing=sharing,
+            part=part,
             units_per_card=units_per_card,
             source=source,
             compute_capability=compute_capability,

@@ -27,7 +27,7 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
     FindingClass.UNKNOWN: (
         Outcome.UNDECIDED,
         (
-            "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing ConstraintNotModelled "
+            "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing GpuFactsContradict ConstraintNotModelled "
             "InventoryStale InventoryEmpty InternalError"
         ),
     ),

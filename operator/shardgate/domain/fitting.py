@@ -259,4 +259,4 @@ def _doubt(estimate: MemoryEstimate, gpu: Gpu) -> str | None:
 
 
 def _name(gpu: Gpu) -> str:
-    return gpu.product or "GPU"
+    return f"{gpu.part} of a {gpu.product or 'GPU'}" if gpu.part else gpu.product or "GPU"

@@ -121,6 +121,8 @@ class Gpu:
     sharing: Sharing = Sharing.NONE
     units_per_card: int | None = None
     """Schedulable units of one physical card that is shared in time."""
+    part: str = ""
+    """Of a GPU that is cut: the part (``mig-3g.20gb``)."""
     source: str = ""
     compute_capability: tuple[int, int] | None = None
     """CUDA's (major, minor): compared as numbers."""

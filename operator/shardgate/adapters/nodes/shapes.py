@@ -70,22 +70,27 @@ class Shapes:
 def units_of(reading: NodeReading) -> tuple[Gpu, Units]:
     """The GPU as ``nvidia.com/gpu`` or its like gives it, and those of resources that give something else."""
     unshared = reading.sharing is None  # as far as anybody tells
-    plain = _unit(reading, reading.memory_mib if unshared else reading.unit_memory_mib, reading.sharing)
+    cut = "MIG slice" if reading.sharing is Sharing.MIG_SINGLE else ""
+    plain = _unit(reading, reading.memory_mib if unshared else reading.unit_memory_mib, reading.sharing, cut)
     units = [
-        (name, _unit(reading, mib, Sharing.MIG_MIXED if name.startswith(MIG) else reading.sharing))
+        (name, _unit(reading, mib, Sharing.MIG_MIXED if name.startswith(MIG) else reading.sharing, _part(name)))
         for name, mib in reading.memory_of_resource_mib.items()
     ]
     if reading.sharing is Sharing.MIG_MIXED:  # GPUs that are not cut stay whole
         units += [(PLAIN, _unit(reading, reading.memory_mib, Sharing.NONE))]
         units += [
-            (name, _unit(reading, None, Sharing.MIG_MIXED))
+            (name, _unit(reading, None, Sharing.MIG_MIXED, _part(name)))
             for name in reading.resources
             if name.startswith(MIG) and name not in reading.memory_of_resource_mib
         ]
     return plain, tuple(units)
 
 
-def _unit(reading: NodeReading, mib: int | None, sharing: Sharing | None) -> Gpu:
+def _part(resource: str) -> str:
+    return resource.removeprefix(_NVIDIA).removesuffix(".shared") if resource.startswith(MIG) else ""
+
+
+def _unit(reading: NodeReading, mib: int | None, sharing: Sharing | None, part: str = "") -> Gpu:
     """One schedulable unit; a sharing that nothing speaks for is taken to be none, one that counts speak for is some."""
     if reading.contradicts("sharing"):
         sharing = Sharing.OTHER
@@ -96,6 +101,7 @@ def _unit(reading: NodeReading, mib: int | None, sharing: Sharing | None) -> Gpu
         possible=tuple(Bytes(each * MEBI) for each in reading.possible_memory_mib) if sharing in (Sharing.NONE, None) else (),
         compute_capability=reading.compute_capability,
         sharing=sharing or Sharing.NONE,
+        part=part,
         units_per_card=reading.units_per_card,
         nvlink=reading.nvlink if reading.vendor in (None, "nvidia") and reading.gpus_physical != 1 else None,
         source=reading.sources.get("unitMemoryMib") or reading.sources.get("memoryMib") or "nothing tells the memory",
