@@ -483,7 +483,7 @@ def test_shared_gpus_are_undecided() -> None:
 
 
 def test_an_unmodelled_constraint_matters_only_where_it_decides() -> None:
-    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}}
     assert outcomes(judged(a_node(), placement={"affinity": affinity})) == {"ConstraintNotModelled": Outcome.UNDECIDED}
     assert judged(a_node(gpus=4), placement={"affinity": affinity}).codes == ("GpuCountTooLow",)
     preferred = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}

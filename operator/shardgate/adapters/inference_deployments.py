@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shardgate.adapters.affinity import REQUIRED, read_node_affinity
 from shardgate.adapters.engines.arguments import Arguments, generation_of, read_arguments
 from shardgate.adapters.engines.speculation import draft_of
 from shardgate.adapters.engines.table import engine_of
@@ -223,6 +224,9 @@ def _read_placement(stated: PodPlacement, reading: _Reading) -> PlacementWish:
     except QuantityError as error:
         reading.errors.append(DeclarationError("spec.placement.requests", str(error)))
         return PlacementWish()
+    except ExceptionGroup as problems:
+        reading.errors += mistakes_in(problems)
+        return PlacementWish()
 
 
 def _strategy(stated: Strategy) -> ParallelStrategy:
@@ -268,10 +272,11 @@ def _placement(stated: PodPlacement) -> PlacementWish:
     unmodelled = [
         f"required {kind}"
         for kind, terms in (stated.affinity or {}).items()
-        if isinstance(terms, dict) and terms.get("requiredDuringSchedulingIgnoredDuringExecution")
+        if kind != "nodeAffinity" and isinstance(terms, dict) and terms.get(REQUIRED)
     ]
     return PlacementWish(
         node_selector=selector,
+        node_terms=read_node_affinity(stated.affinity or {}, "spec.placement.affinity"),
         tolerations=tuple(
             Toleration(
                 key=each.key or "",

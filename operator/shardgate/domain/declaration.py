@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from shardgate.domain.engine import Engine
 from shardgate.domain.inventory import Resources, Toleration
 from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.selectors import NodeTerm
 from shardgate.domain.strategy import ParallelStrategy
 
 
@@ -40,6 +41,8 @@ class PlacementWish:
     """Where the pods may go, and what they ask for besides GPUs."""
 
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_terms: tuple[NodeTerm, ...] | None = None
+    """Required node affinity: one of these must match; ``None`` without a requirement."""
     tolerations: tuple[Toleration, ...] = ()
     requests: Resources = field(default_factory=dict)
     product: str | None = None

@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeGroup, NodeShape, NodeState, Resources, Taint
+from shardgate.domain.selectors import HOST_LABEL
 from shardgate.domain.units import count
 
-HOST_LABEL = "kubernetes.io/hostname"
 MAX_EXAMPLE_PODS = 4096
 """An example of more pods tells nobody more, and costs time on the admission path."""
 
@@ -32,6 +32,7 @@ class Reason(StrEnum):
 
     PRODUCT = "another product"
     SELECTOR = "node selector"
+    AFFINITY = "node affinity"
     TAINT = "tainted"
     CORDONED = "cordoned"
     NOT_READY = "not ready"
@@ -137,6 +138,8 @@ class NodeFilter:
         wish = self.declaration.placement
         if any(key != HOST_LABEL and shape.labels.get(key) != value for key, value in wish.node_selector.items()):
             return Reason.SELECTOR
+        if wish.node_terms is not None and not any(term.may_match(shape.labels) for term in wish.node_terms):
+            return Reason.AFFINITY
         barring = (
             taint for taint in shape.taints if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
         )
@@ -145,9 +148,16 @@ class NodeFilter:
         return None
 
     def chosen(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        """Those that a selector for a host by name lets in; all, without one."""
-        host = self.declaration.placement.node_selector.get(HOST_LABEL)
-        return nodes if host is None else tuple(node for node in nodes if node.hostname == host)
+        """Those that a selector or an affinity for hosts by name lets in; all, without one."""
+        wish = self.declaration.placement
+        host, terms = wish.node_selector.get(HOST_LABEL), wish.node_terms
+        if host is not None:
+            nodes = tuple(node for node in nodes if node.hostname == host)
+        if terms is not None and any(term.is_of_hosts for term in terms):
+            nodes = tuple(
+                node for node in nodes if any(term.matches(node.shape.labels, node.name, node.hostname) for term in terms)
+            )
+        return nodes
 
     def state_reason(self, group: NodeGroup) -> Reason | None:
         """Why a node takes no pods now; a cordon is no obstacle to pods that tolerate it."""

@@ -1,0 +1,76 @@
+"""``affinity`` as in a pod -> node terms; what else is required is named."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from shardgate.adapters.errors import DeclarationError, group
+from shardgate.domain.selectors import Expression, NodeTerm
+
+REQUIRED, PREFERRED = (f"{which}DuringSchedulingIgnoredDuringExecution" for which in ("required", "preferred"))
+_WITH_VALUES, _WITHOUT_VALUES = ("In", "NotIn"), ("Exists", "DoesNotExist")
+
+
+class _Requirement(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    values: list[str] | None = None
+
+
+class _Term(msgspec.Struct, forbid_unknown_fields=True):
+    matchExpressions: list[_Requirement] | None = None  # noqa: N815  # as the API spells it
+    matchFields: list[_Requirement] | None = None  # noqa: N815
+
+
+class _NodeSelector(msgspec.Struct, forbid_unknown_fields=True):
+    nodeSelectorTerms: list[_Term]  # noqa: N815
+
+
+class _NodeAffinity(msgspec.Struct, forbid_unknown_fields=True, rename={"required": REQUIRED, "preferred": PREFERRED}):
+    required: _NodeSelector | None = None
+    preferred: list[Any] | None = None
+
+
+def read_node_affinity(affinity: Mapping[str, Any], where: str) -> tuple[NodeTerm, ...] | None:
+    """The terms of which one must hold; ``None`` without a requirement. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
+    stated = affinity.get("nodeAffinity")
+    if stated is None:
+        return None
+    try:
+        read = msgspec.convert(stated, _NodeAffinity)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        raise group([DeclarationError(f"{where}.nodeAffinity{path.rstrip('`')}", problem)]) from None
+    if read.required is None:
+        return None
+    at = f"{where}.nodeAffinity.{REQUIRED}.nodeSelectorTerms"
+    problems: list[DeclarationError] = []
+    if not read.required.nodeSelectorTerms:
+        problems.append(DeclarationError(at, "needs at least one term"))
+    terms = tuple(_term(term, f"{at}[{index}]", problems) for index, term in enumerate(read.required.nodeSelectorTerms))
+    if problems:
+        raise group(problems)
+    return terms
+
+
+def _term(term: _Term, where: str, problems: list[DeclarationError]) -> NodeTerm:
+    expressions, fields = (
+        tuple(_expression(each, f"{where}.{name}[{index}]", problems) for index, each in enumerate(stated or ()))
+        for name, stated in (("matchExpressions", term.matchExpressions), ("matchFields", term.matchFields))
+    )
+    for index, each in enumerate(fields):
+        if each.key != "metadata.name" or each.operator not in _WITH_VALUES or len(each.values) != 1:
+            problems.append(DeclarationError(f"{where}.matchFields[{index}]", "needs metadata.name, In or NotIn, and one value"))
+    return NodeTerm(expressions=expressions, fields=fields)
+
+
+def _expression(stated: _Requirement, where: str, problems: list[DeclarationError]) -> Expression:
+    values = tuple(stated.values or ())
+    if stated.operator in _WITH_VALUES and not values:
+        problems.append(DeclarationError(f"{where}.values", f"needs a value for {stated.operator}"))
+    if stated.operator in _WITHOUT_VALUES and values:
+        problems.append(DeclarationError(f"{where}.values", f"must be left out for {stated.operator}"))
+    if stated.operator in ("Gt", "Lt") and (len(values) != 1 or not values[0].removeprefix("-").isdecimal()):
+        problems.append(DeclarationError(f"{where}.values", f"needs one whole number for {stated.operator}"))
+    return Expression(key=stated.key, operator=stated.operator, values=values)

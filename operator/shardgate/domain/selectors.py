@@ -1,0 +1,69 @@
+"""Which nodes and pods a selector means, as Kubernetes evaluates it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+HOST_LABEL = "kubernetes.io/hostname"
+NAME_FIELD = "metadata.name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expression:
+    """One requirement on a label: In, NotIn, Exists, DoesNotExist, Gt or Lt."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """As ``labels.Requirement.Matches``: a missing key satisfies NotIn and DoesNotExist alone."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value is not None and value in self.values
+            case "NotIn":
+                return value is None or value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+            case _:
+                return value is not None and _compares(value, self.operator, self.values)
+
+
+def _compares(value: str, operator: str, values: tuple[str, ...]) -> bool:
+    """Gt and Lt, on whole numbers of 64 bits; what is none matches nothing."""
+    try:
+        left, right = int(value), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return left > right if operator == "Gt" else left < right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTerm:
+    """Requirements that all hold; a term without any matches no node."""
+
+    expressions: tuple[Expression, ...] = ()
+    fields: tuple[Expression, ...] = ()
+    """On ``metadata.name``."""
+
+    @property
+    def is_of_hosts(self) -> bool:
+        """Whether like nodes may differ in it: it names hosts."""
+        return bool(self.fields) or any(each.key == HOST_LABEL for each in self.expressions)
+
+    def may_match(self, labels: Mapping[str, str]) -> bool:
+        """Whether some node with these labels (which leave its host name out) could match."""
+        if not self.expressions and not self.fields:
+            return False
+        return all(each.matches(labels) for each in self.expressions if each.key != HOST_LABEL)
+
+    def matches(self, labels: Mapping[str, str], name: str, hostname: str) -> bool:
+        """Whether one node matches."""
+        told = {**labels, HOST_LABEL: hostname} if hostname else labels
+        return self.may_match(labels) and all(
+            each.matches(where)
+            for expressions, where in ((self.expressions, told), (self.fields, {NAME_FIELD: name}))
+            for each in expressions
+        )
