@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check generate bench accuracy clean
+.PHONY: help venv demo test check generate bench accuracy oracle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (A
 
 accuracy: venv ## the memory model against measured launches, into docs/accuracy.md (MEMORY=FILE OUT=FILE.json: another file)
 	@$(PYTHON) tests/accuracy/accuracy.py $(if $(MEMORY),--memory $(MEMORY)) $(if $(OUT),--out $(OUT))
+
+oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1)
+	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))
 
 clean: ## remove what was made here (the control plane's cache stays: ~/.cache/shardgate)
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

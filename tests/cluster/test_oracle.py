@@ -1,0 +1,24 @@
+"""Shardgate's placement against the real kube-scheduler on random clusters; ``make oracle`` asks thousands."""
+
+import asyncio
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "oracle"))
+
+from oracle import compare
+from scheduler import NAMESPACE
+
+from controlplane.plane import ControlPlane
+
+QUESTIONS = 60
+
+
+def test_the_scheduler_agrees(clean: ControlPlane) -> None:
+    clean.kubectl("create", "namespace", NAMESPACE, check=False)
+    tally: Counter[str] = Counter()
+    disagreements = asyncio.run(compare(clean, 7, range(QUESTIONS), tally))
+    assert [(answer.question.workload, what) for answer, what in disagreements] == []
+    assert tally["feasible"] > QUESTIONS / 10
+    assert tally["infeasible"] > QUESTIONS / 10
