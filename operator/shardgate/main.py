@@ -14,8 +14,9 @@ from typing import Any
 import kopf
 
 from shardgate.adapters.cluster_book import ClusterBook
-from shardgate.adapters.nodes import NodeObject
+from shardgate.adapters.nodes import SLICES_VERSION, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject
+from shardgate.adapters.quotas import QuotaObject
 from shardgate.api import GROUP, VERSION
 from shardgate.shells.cluster import Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
@@ -36,6 +37,8 @@ from shardgate.shells.stores import (
     PolicyObject,
     ProfileObject,
     Profiles,
+    Quotas,
+    Slices,
 )
 from shardgate.shells.webhook import Admission
 from shardgate.shells.webhook_server import WebhookServer
@@ -80,6 +83,11 @@ class Operator:
                 name="pods", path="/api/v1/pods", item=PodObject, store=Pods(self.book),
                 selector="status.phase!=Succeeded,status.phase!=Failed", **common,
             ),
+            Reflector(
+                name="resourceslices", path=f"/apis/{SLICES_VERSION}/resourceslices", item=SliceObject, store=Slices(self.book),
+                is_optional=True, **common,
+            ),
+            Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),
             Reflector(name="namespaces", path="/api/v1/namespaces", item=NamespaceObject, store=Namespaces(self.book), **common),
             Reflector(
                 name="verificationpolicies", path=f"/apis/{GROUP}/{VERSION}/verificationpolicies", item=PolicyObject,

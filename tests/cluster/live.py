@@ -31,6 +31,14 @@ def create(plane: ControlPlane, objects: Iterable[Json]) -> None:
             create_node(plane, body)
         else:
             plane.apply(body)
+            if body["kind"] == "ResourceQuota":
+                until("the quota is counted", lambda quota=body: _is_counted(plane, quota))  # type: ignore[misc]  # a lambda's default
+
+
+def _is_counted(plane: ControlPlane, quota: Json) -> bool:
+    metadata = quota["metadata"]
+    shown = plane.kubectl("get", "resourcequota", metadata["name"], "-n", metadata["namespace"], "-o", "json")
+    return "used" in json.loads(shown.stdout).get("status", {})
 
 
 def remove_everything(plane: ControlPlane) -> None:
@@ -38,6 +46,7 @@ def remove_everything(plane: ControlPlane) -> None:
     plane.kubectl("delete", "lease", "shardgate", "-n", "shardgate-system", "--ignore-not-found")
     plane.kubectl("delete", "events.events.k8s.io", "--all", "-A")
     plane.kubectl("delete", "inferencedeployments", "--all", "-A", "--wait=false", check=False)
+    plane.kubectl("delete", "resourcequotas", "--all", "-A", check=False)
     plane.kubectl("delete", "verificationpolicies,modelprofiles", "--all", check=False)
     plane.kubectl("delete", "pods", "--all", "-A", "--grace-period=0", "--force", check=False)
     plane.kubectl("delete", "nodes", "--all", check=False)

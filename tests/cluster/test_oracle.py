@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "oracle"))
 
-from oracle import compare
 from scheduler import NAMESPACE
 
 from controlplane.plane import ControlPlane
+from oracle import compare
 
 QUESTIONS = 60
 

@@ -17,6 +17,7 @@ from shardgate.adapters.models.catalogue import Profile
 from shardgate.adapters.nodes import Device, NodeObject, Shapes, SliceObject, devices_of, read_node
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
+from shardgate.adapters.quotas import QuotaObject, read_quota
 from shardgate.domain.inventory import (
     GroupKey,
     HeldPod,
@@ -25,6 +26,7 @@ from shardgate.domain.inventory import (
     NodeGroup,
     NodeShape,
     NodeState,
+    Quota,
     group_key,
     is_device,
 )
@@ -71,10 +73,13 @@ class ClusterBook:
     """What private names of models stand for, by the profile's name."""
     profiles_version: int = 0
     """Counts changes of profiles: declarations are read anew."""
+    quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
+    """(namespace, name) -> what it limits."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
     """Counts changes that a verdict could depend on."""
+    _quotas_of: dict[str, tuple[Quota, ...]] = field(default_factory=dict)
     _slices: dict[str, SliceObject] = field(default_factory=dict)
     _slices_of: dict[str, dict[str, None]] = field(default_factory=dict)
     """Node -> names of its ResourceSlices."""
@@ -311,6 +316,33 @@ class ClusterBook:
         self.policies.pop(name, None)
         self.version += 1
 
+    def put_quota(self, item: QuotaObject) -> None:
+        """A ResourceQuota was added or changed."""
+        key = (item.metadata.namespace, item.metadata.name)
+        try:
+            quota = read_quota(item)
+            self.unreadable.pop(f"ResourceQuota {'/'.join(key)}", None)
+        except QuantityError as error:
+            self.unreadable[f"ResourceQuota {'/'.join(key)}"] = str(error)
+            quota = None
+        if quota is None:
+            self.drop_quota(key)
+        elif self.quotas.get(key) != quota:
+            self.quotas[key] = quota
+            self._quotas_changed()
+
+    def drop_quota(self, key: tuple[str, str]) -> None:
+        """A ResourceQuota was deleted, or limits nothing of ours."""
+        if self.quotas.pop(key, None) is not None:
+            self._quotas_changed()
+
+    def _quotas_changed(self) -> None:
+        by_namespace: dict[str, list[Quota]] = {}
+        for (namespace, _), quota in sorted(self.quotas.items()):
+            by_namespace.setdefault(namespace, []).append(quota)
+        self._quotas_of = {namespace: tuple(quotas) for namespace, quotas in by_namespace.items()}
+        self.version += 1
+
     def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
         """A namespace was added or changed."""
         if self.namespaces.get(name) != labels:
@@ -334,6 +366,7 @@ class ClusterBook:
             groups=self._frozen,
             nodes_seen=len(self._stated),
             held=dict(self._held_pods),
+            quotas=self._quotas_of,
             known_gpus=known_gpus(),
             age_seconds=age_seconds,
             broken_seconds=broken_seconds,

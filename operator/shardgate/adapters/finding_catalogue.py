@@ -40,6 +40,8 @@ MEANINGS: dict[str, str] = {
     "GpusBusy": "The pods would fit if other pods did not hold the GPUs.",
     "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",
     "NodesToProvision": "The pods would fit once pools that a policy names as provisionable have grown.",
+    "QuotaTooSmall": "A ResourceQuota of the namespace leaves less than the pods would request: they would not be "
+    "created until it is raised, or others release what they hold.",
     "GpusLeftOver": "Pods ask for more GPUs than they have ranks.",
     "ModelUnknown": "The model's architecture is neither in the catalogue nor given in `spec.model.config`, or not modelled.",
     "EngineUnknown": "No engine is declared, or one whose rules are not known.",

@@ -287,6 +287,7 @@ def _placement(stated: PodPlacement) -> PlacementWish:
             for each in stated.tolerations or ()
         ),
         requests=resources(stated.requests, up=True),
+        priority_class=stated.priority_class_name or "",
         product=normalised(selector[PRODUCT_LABEL]) if PRODUCT_LABEL in selector else None,
         unmodelled=tuple(unmodelled),
     )

@@ -33,18 +33,20 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
     ),
 }
 
+_WAITING_CODES = ("GpusBusy", "NodesUnavailable", "NodesToProvision", "QuotaTooSmall")
+
 CLASS_OF_CODE = MappingProxyType(
     {code: each for each, (_, codes) in _WORST_BY_CLASS.items() for code in codes.split()}
     | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), FindingClass.MEMORY)
     | {"GpuShared": FindingClass.UNKNOWN}
-    | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), FindingClass.CAPACITY)
+    | dict.fromkeys(_WAITING_CODES, FindingClass.CAPACITY)
 )
 
 WORST_OF_CODE = MappingProxyType(
     {code: worst for worst, codes in _WORST_BY_CLASS.values() for code in codes.split()}
     | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), Outcome.UNDECIDED)
     | {"GpuShared": Outcome.UNSOUND}
-    | dict.fromkeys(("GpusBusy", "NodesUnavailable", "NodesToProvision"), Outcome.WAITING)
+    | dict.fromkeys(_WAITING_CODES, Outcome.WAITING)
 )
 
 

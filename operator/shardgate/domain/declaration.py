@@ -45,6 +45,7 @@ class PlacementWish:
     """Required node affinity: one of these must match; ``None`` without a requirement."""
     tolerations: tuple[Toleration, ...] = ()
     requests: Resources = field(default_factory=dict)
+    priority_class: str = ""
     product: str | None = None
     """The normalised product that the node selector names."""
     unmodelled: tuple[str, ...] = ()

@@ -254,6 +254,27 @@ class HeldPod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What a namespace may request in all, and what its pods request already."""
+
+    name: str
+    hard: Resources
+    used: Resources
+    priority_classes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(operator, names) that a pod's PriorityClass must satisfy for the quota to count it."""
+    is_used_known: bool = True
+
+    def counts(self, priority_class: str) -> bool:
+        """Whether it is for pods of this PriorityClass (empty: none)."""
+        return all(
+            {"In": priority_class in names, "NotIn": priority_class not in names, "Exists": bool(priority_class)}.get(
+                operator, not priority_class
+            )
+            for operator, names in self.priority_classes
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """All GPU nodes by groups, frozen at one moment.
 
@@ -265,6 +286,8 @@ class Inventory:
     nodes_seen: int
     held: Mapping[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
     """(namespace, declaration) -> its pods."""
+    quotas: Mapping[str, tuple[Quota, ...]] = field(default_factory=dict)
+    """Namespace -> its quotas."""
     known_gpus: tuple[Gpu, ...] = ()
     """The table of GPU products: what could ever come."""
     age_seconds: float = 0.0

@@ -30,7 +30,9 @@ HOLDS_AFTER_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 15.0
 MAX_DOUBLINGS = 6
 SHORT_WATCH_SECONDS = 1.0
-HTTP_GONE = 410
+HTTP_GONE, HTTP_NOT_FOUND = 410, 404
+ABSENT_SECONDS = 30
+"""How often a resource that is not served is asked for again."""
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -147,14 +149,14 @@ class Reflector(Generic[T]):
 
     def __init__(  # keyword-only: what it reflects, and how
         self, *, cluster: Cluster, name: str, path: str, item: type[T], store: Store[T],
-        page: int = 500, selector: str = "", on_change: Callable[[], None] = lambda: None,
+        page: int = 500, selector: str = "", on_change: Callable[[], None] = lambda: None, is_optional: bool = False,
     ) -> None:  # fmt: skip
         self.name, self.health = name, Health()
         self.unreadable: dict[str, str] = {}
         self._version = ""
         """Where to resume; empty: list again."""
         self._cluster, self._path, self._store = cluster, path, store
-        self._page, self._selector, self._on_change = page, selector, on_change
+        self._page, self._selector, self._on_change, self._is_optional = page, selector, on_change, is_optional
         self._item = msgspec.json.Decoder(item, strict=False)
         self._list, self._event = msgspec.json.Decoder(RawList), msgspec.json.Decoder(WatchEvent)
         self._any, self._error = msgspec.json.Decoder(AnyObject), msgspec.json.Decoder(ErrorStatus)
@@ -175,8 +177,8 @@ class Reflector(Generic[T]):
                 self.health.broke(f"{self.name}: {doubt}, listing again", "relist")
                 failures = min(failures, 1)
             except ApiError as error:
-                if error.status == HTTP_GONE:
-                    self._version = ""
+                if await self._is_absent(error):
+                    continue
                 self.health.broke(f"{self.name}: the API server answered {error}", str(error.status))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self.health.broke(f"{self.name}: {type(error).__name__} {error}".rstrip(), "connection")
@@ -189,6 +191,19 @@ class Reflector(Generic[T]):
                 self.health.broke(f"{self.name}: internal error, see the log", "internal")
             failures = min(failures + 1, MAX_DOUBLINGS)
             await asyncio.sleep(min(MAX_PAUSE_SECONDS, 0.25 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+
+    async def _is_absent(self, error: ApiError) -> bool:
+        """Whether the API server does not serve an optional resource: there is none of it, and later there may be."""
+        if error.status == HTTP_GONE:
+            self._version = ""
+        if error.status != HTTP_NOT_FOUND or not self._is_optional:
+            return False
+        self._version = ""
+        self._store.retain(set())
+        self.health.heard()
+        self.health.synced.set()
+        await asyncio.sleep(ABSENT_SECONDS)
+        return True
 
     async def _relist(self) -> str:
         seen: set[str] = set()

@@ -14,10 +14,11 @@ from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
 from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
-from shardgate.adapters.nodes import NodeObject, node_from, slice_from
+from shardgate.adapters.nodes import SLICES_VERSION, NodeObject, node_from, slice_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
+from shardgate.adapters.quotas import quota_from
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeState, Visible
 from shardgate.domain.units import Bytes
@@ -26,7 +27,6 @@ from shardgate.shells.documents import Document, Unreadable
 from shardgate.shells.stores import NamespaceObject
 
 HTTP_NOT_FOUND = 404
-DRA_VERSION = "resource.k8s.io/v1"
 _OWN_KINDS = ("VerificationPolicy", "ModelProfile")
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
@@ -72,6 +72,7 @@ class Snapshot:
             "Node": self._put_node,
             "ResourceSlice": self._put_slice,
             "Pod": self._put_pod,
+            "ResourceQuota": self._put_quota,
             "Namespace": self._put_namespace,
         }
 
@@ -93,6 +94,12 @@ class Snapshot:
         if record is not None:
             self.book.put_pod(record)
         return []
+
+    def _put_quota(self, body: Any) -> list[str]:
+        item = quota_from(body)
+        self.book.put_quota(item)
+        why = self.book.unreadable.get(f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}")
+        return [f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}: {why}"] if why else []
 
     def _put_namespace(self, body: Any) -> list[str]:
         namespace = msgspec.convert(body, NamespaceObject).metadata
@@ -165,10 +172,11 @@ async def live() -> Snapshot:
     snapshot = Snapshot()
     async with Cluster.from_environment() as cluster:
         for path, kind in (
-            (f"/apis/{DRA_VERSION}/resourceslices", "ResourceSlice"),
+            (f"/apis/{SLICES_VERSION}/resourceslices", "ResourceSlice"),
             ("/api/v1/nodes", "Node"),
             ("/api/v1/pods", "Pod"),
             ("/api/v1/namespaces", "Namespace"),
+            ("/api/v1/resourcequotas", "ResourceQuota"),
             (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
             (f"/apis/{GROUP}/{VERSION}/modelprofiles", "ModelProfile"),
         ):

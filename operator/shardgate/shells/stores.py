@@ -13,6 +13,7 @@ from shardgate.adapters.nodes import NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.quantities import QuantityError
+from shardgate.adapters.quotas import QuotaObject
 from shardgate.api import API_VERSION
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,30 @@ class Slices:
     def retain(self, keys: set[str]) -> None:
         """Listed."""
         self._book.retain_slices(keys, time.monotonic())
+
+
+class Quotas:
+    """ResourceQuotas into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: QuotaObject) -> str:
+        """By namespace and name."""
+        return f"{item.metadata.namespace}/{item.metadata.name}"
+
+    def put(self, item: QuotaObject) -> None:
+        """Added or changed."""
+        self._book.put_quota(item)
+
+    def drop(self, item: QuotaObject) -> None:
+        """Deleted."""
+        self._book.drop_quota((item.metadata.namespace, item.metadata.name))
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for namespace, name in [each for each in self._book.quotas if "/".join(each) not in keys]:
+            self._book.drop_quota((namespace, name))
 
 
 class Pods:

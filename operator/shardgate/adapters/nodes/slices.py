@@ -14,6 +14,9 @@ import msgspec
 from shardgate.adapters.quantities import whole
 from shardgate.domain.units import Bytes
 
+API_VERSION = "resource.k8s.io/v1"
+"""The version that is listed and watched: Kubernetes 1.34 or newer. Files may hold older ones."""
+
 _VENDOR_OF_DRIVER = {"gpu.nvidia.com": "nvidia", "gpu.amd.com": "amd", "gpu.intel.com": "intel", "gaudi.intel.com": "habana"}
 """Drivers of GPUs; channels and daemons of ``compute-domain.nvidia.com`` and network devices are none."""
 _WHOLE, _PART = ("gpu", "amdgpu", ""), ("mig", "amdgpu-partition")

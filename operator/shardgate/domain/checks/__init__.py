@@ -1,7 +1,7 @@
 """The rules, one module per class of finding, one function per rule; each yields what it finds.
 
 To change a rule, find its code: shape (the declaration against itself and its engine), memory, capacity, quality,
-unknown. A rule of an engine is raised only where the engine's table (``data/engines.json``) has it.
+unknown. A rule of an engine is raised only where the engine's table (``data/engine_rules.json``) has it.
 """
 
 from shardgate.domain.checks import capacity, memory, quality, shape, unknown
@@ -9,6 +9,7 @@ from shardgate.domain.checks import capacity, memory, quality, shape, unknown
 CHECKS = (
     *shape.CHECKS,
     capacity.pods_fit,
+    capacity.quota_allows,
     *memory.CHECKS,
     capacity.model_fits_cluster,
     *quality.CHECKS,

@@ -145,6 +145,36 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
         )
 
 
+def quota_allows(situation: Situation) -> Iterator[Finding]:
+    """The namespace's quotas leave what the pods would request; those that exist already are counted as used."""
+    pod, declared = situation.pod, situation.declaration
+    namespace = declared.subject.namespace
+    held = situation.inventory.held.get((namespace, declared.subject.name), ())
+    if situation.stale:
+        return
+    for quota in situation.inventory.quotas.get(namespace, ()):
+        if not quota.is_used_known or not quota.counts(declared.placement.priority_class):
+            continue
+        for resource, hard in quota.hard.items():
+            mine = sum(each.requests.get(resource, 0) for each in held)
+            wanted, used = pod.requests.get(resource, 0) * pod.pods, quota.used.get(resource, 0)
+            if wanted > mine and wanted - mine > hard - used:
+                amounts = (hard, used, wanted - mine)
+                allowed, taken, needed = (gib(each) if resource in _IN_BYTES else str(each) for each in amounts)
+                unit = "millicores of CPU" if resource == "cpu" else resource
+                yield finding(
+                    "QuotaTooSmall",
+                    where="metadata.namespace",
+                    outcome=Outcome.WAITING,
+                    message=f"quota {quota.name} of namespace {namespace} allows {allowed} {unit}, {taken} used; "
+                    f"this needs {needed}",
+                    remedy="ask for fewer replicas, or have the quota raised",
+                )
+
+
+_IN_BYTES = ("memory", "ephemeral-storage", "storage")
+
+
 def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     """The model's weights against all accepted GPUs together; says something only beside a finding that it worsens."""
     weights, pod = situation.weights, situation.pod
