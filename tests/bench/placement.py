@@ -1,0 +1,145 @@
+"""What the inventory and placement take at 5,000 nodes and 150,000 pods, without an API server."""
+
+import gc
+import json
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from builders import GPU, a_declaration, a_node, a_pod
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.nodes import NodeObject
+from shardgate.adapters.pods import PodObject, read_pod
+from shardgate.domain.policy import OWN_KIND
+from shardgate.domain.verify import verify
+
+NODES, PODS, RUNS, EVENTS = 5_000, 150_000, 400, 20_000
+
+
+def placement_rows() -> list[tuple[str, str]]:
+    """Rows of the table."""
+    before = _resident_mib()
+    book = ClusterBook()
+    nodes, pods = msgspec.json.Decoder(NodeObject, strict=False), msgspec.json.Decoder(PodObject, strict=False)
+    for index in range(NODES):
+        book.put_node(nodes.decode(_node(index)), 0.0)
+    for index in range(PODS):
+        record = read_pod(pods.decode(_pod(index, index % NODES)))
+        assert record is not None
+        book.put_pod(record)
+    book.inventory(0.0)
+    gc.collect()
+    rows = [(f"memory held for {NODES} nodes and {PODS} pods", f"{_resident_mib() - before:.0f} MiB")]
+    rows.append(("one pod event, decoded and applied: mean", _microseconds(_pod_events(book, pods))))
+    rows.append(("one pod event, applied", _microseconds(_pod_events(book, None))))
+    rows.append(("one node event, decoded and applied: mean", _microseconds(_node_events(book, nodes, changed=True))))
+    rows.append(("one node heartbeat, decoded and applied: mean", _microseconds(_node_events(book, nodes, changed=False))))
+    for replicas in (1, 4, 16):
+        rows.append((f"verify() of {replicas} pods of 8 GPUs: p50 / p99", _verify(book, replicas)))
+    rows.append(("after each of 100 pod events, inventory and verify() of 16 pods: p50 / p99", _verify_under_change(book)))
+    rows.append(("the same where every node differs in labels, amounts and use: p50 / p99", _verify(_adversarial(), 16)))
+    return rows
+
+
+def _node(index: int) -> bytes:
+    body = a_node(f"node-{index:05}").label("zone", f"z{index % 3}").body
+    body["status"]["images"] = [{"names": [f"registry.example/{n}/image@sha256:{'0' * 64}"], "sizeBytes": 10**9} for n in range(50)]
+    return json.dumps(body).encode()
+
+
+def _pod(index: int, node: int, gpus: int | None = None) -> bytes:
+    gpus = (1 if index < NODES * 6 and index // NODES < node % 8 else 0) if gpus is None else gpus
+    body = a_pod(f"pod-{index:06}", node=f"node-{node:05}", gpus=gpus)
+    body["metadata"]["labels"] = {"app": f"app-{index % 500}", "pod-template-hash": f"{index % 900:x}"}
+    body["spec"]["containers"][0]["env"] = [{"name": f"VARIABLE_{n}", "value": "x" * 40} for n in range(38)]
+    return json.dumps(body).encode()
+
+
+def _pod_events(book: ClusterBook, decoder: Any) -> Iterable[Callable[[], object]]:
+    plain = msgspec.json.Decoder(PodObject, strict=False)
+    for index in range(EVENTS):
+        raw = _pod(PODS + index % 100, (index * 7) % NODES, gpus=1)
+        if decoder is None:
+            record = read_pod(plain.decode(raw))
+            assert record is not None
+            yield lambda record=record: book.put_pod(record)
+        else:
+            yield lambda raw=raw: book.put_pod(read_pod(decoder.decode(raw)))
+
+
+def _node_events(book: ClusterBook, decoder: Any, *, changed: bool) -> Iterable[Callable[[], object]]:
+    for index in range(EVENTS // 4):
+        body = json.loads(_node((index * 7) % NODES))
+        if changed:
+            body["status"]["allocatable"][GPU] = str(8 - index % 2)
+        raw = json.dumps(body).encode()
+        yield lambda raw=raw: book.put_node(decoder.decode(raw), 0.0)
+
+
+def _microseconds(work: Iterable[Callable[[], object]]) -> str:
+    """CPU time of this process, the mean over all events."""
+    spent, number = 0.0, 0
+    for event in work:
+        started = time.process_time()
+        event()
+        spent, number = spent + time.process_time() - started, number + 1
+    return f"{spent / number * 1e6:.1f} us CPU"
+
+
+def _verify(book: ClusterBook, replicas: int) -> str:
+    declaration = a_declaration(replicas=replicas)
+    inventory = book.inventory(0.0)
+    return _milliseconds(lambda: verify(declaration, inventory, OWN_KIND))
+
+
+def _verify_under_change(book: ClusterBook) -> str:
+    declaration = a_declaration(replicas=16)
+    decoder = msgspec.json.Decoder(PodObject, strict=False)
+
+    def work() -> None:
+        record = read_pod(decoder.decode(_pod(PODS + 500, random.randrange(NODES), gpus=1)))  # any node
+        assert record is not None
+        book.put_pod(record)
+        verify(declaration, book.inventory(0.0), OWN_KIND)
+
+    return _milliseconds(work, 100)
+
+
+def _adversarial() -> ClusterBook:
+    """No two nodes alike."""
+    book, dice = ClusterBook(), random.Random(1)  # reproducible
+    for index in range(NODES):
+        builder = a_node(f"node-{index:05}").label("example.com/rack", f"r{index}")
+        builder.body["status"]["allocatable"] |= {"cpu": str(dice.randint(8, 200)), "memory": f"{dice.randint(64, 2000)}Gi"}
+        book.put_node(msgspec.convert(builder.body, NodeObject, strict=False), 0.0)
+        record = read_pod(
+            msgspec.convert(a_pod(f"p{index}", node=f"node-{index:05}", gpus=dice.randint(0, 8)), PodObject, strict=False)
+        )
+        assert record is not None
+        book.put_pod(record)
+    return book
+
+
+def _milliseconds(work: Callable[[], object], runs: int = RUNS) -> str:
+    taken = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        work()
+        taken.append((time.perf_counter() - started) * 1000)
+    cuts = statistics.quantiles(taken, n=100)
+    return f"{cuts[49]:.2f} / {cuts[98]:.2f} ms"
+
+
+def _resident_mib() -> float:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    for name, value in placement_rows():
+        print(f"{name:<90} {value}")
