@@ -116,6 +116,6 @@ def _outcome(outcome: Outcome) -> str:
 
 def _inventory(launch: Launch) -> Inventory:
     resource = launch.declaration.gpus.resource
-    shape = NodeShape(labels={}, taints=(), gpu=launch.gpu)
+    shape = NodeShape(taints=(), gpu=launch.gpu)
     node = Node(name="node", shape=shape, state=NodeState.USABLE, allocatable={resource: launch.gpus, "pods": 1000})
     return Inventory(groups=grouped([node]), nodes_seen=1)

@@ -7,6 +7,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -39,8 +40,7 @@ def placement_rows() -> list[tuple[str, str]]:
     rows.append(("one pod event, applied", _microseconds(_pod_events(book, None))))
     rows.append(("one node event, decoded and applied: mean", _microseconds(_node_events(book, nodes, changed=True))))
     rows.append(("one node heartbeat, decoded and applied: mean", _microseconds(_node_events(book, nodes, changed=False))))
-    for replicas in (1, 4, 16):
-        rows.append((f"verify() of {replicas} pods of 8 GPUs: p50 / p99", _verify(book, replicas)))
+    rows += [(f"verify() of {replicas} pods of 8 GPUs: p50 / p99", _verify(book, replicas)) for replicas in (1, 4, 16)]
     rows.append(("after each of 100 pod events, inventory and verify() of 16 pods: p50 / p99", _verify_under_change(book)))
     rows.append(("the same where every node differs in labels, amounts and use: p50 / p99", _verify(_adversarial(), 16)))
     return rows
@@ -136,8 +136,7 @@ def _milliseconds(work: Callable[[], object], runs: int = RUNS) -> str:
 
 
 def _resident_mib() -> float:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":

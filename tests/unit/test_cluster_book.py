@@ -133,8 +133,8 @@ def test_feature_labels_that_vanish_as_a_whole_are_remembered_too() -> None:
     feature = "feature.node.kubernetes.io/pci-10de.present"
     book = a_book(a_node().label(feature, "true"))
     put(book, a_node(), 10)
-    assert only(book, 11).shape.labels[feature] == "true"
-    assert feature not in only(book, 11 + LABELS_KEPT_SECONDS).shape.labels
+    assert only(book, 11).labels[feature] == "true"
+    assert feature not in only(book, 11 + LABELS_KEPT_SECONDS).labels
 
 
 def test_one_failed_gpu_is_real_at_once() -> None:

@@ -24,7 +24,6 @@ from shardgate.domain.inventory import (
     Inventory,
     Node,
     NodeGroup,
-    NodeShape,
     NodeState,
     Quota,
     group_key,
@@ -198,35 +197,37 @@ class ClusterBook:
             if known.gpus_missing_since is None:
                 known.gpus_missing_since = now
             if stated is not None:
-                known.good = replace(known.good, shape=self._remembering_labels(stated.shape, known, now))
+                remembering = self._remembering_labels(stated, known, now)
+                known.good = replace(known.good, shape=remembering.shape, labels=remembering.labels)
         elif stated is not None and _devices(stated):
             if known is None:
                 known = self._known[name] = _Known(good=stated)
             else:
-                known.good = replace(stated, shape=self._remembering_labels(stated.shape, known, now))
+                known.good = self._remembering_labels(stated, known, now)
             known.gpus_missing_since = known.gone_since = None
         elif known is not None:
             known.gone_since = None
 
-    def _remembering_labels(self, shape: NodeShape, known: _Known, now: float) -> NodeShape:
-        """The shape as stated, with a labeller's labels that all vanished at once put back, for a while."""
-        before = known.good.shape
+    def _remembering_labels(self, node: Node, known: _Known, now: float) -> Node:
+        """The node as stated, with a labeller's labels that all vanished at once put back, for a while."""
+        before = known.good
         vanished = {
             key: value
             for prefix in LABELLERS
-            if not any(_is_labellers(key, prefix) for key in shape.labels)
+            if not any(_is_labellers(key, prefix) for key in node.labels)
             for key, value in before.labels.items()
             if _is_labellers(key, prefix)
         }
         if not vanished:
             known.labels_missing_since = None
-            return shape
+            return node
         if known.labels_missing_since is None:
             known.labels_missing_since = now
-        gpu, units = shape.gpu, shape.units
-        if gpu.product is None and before.gpu.product is not None:
-            gpu, units = replace(before.gpu, source="remembered labels"), before.units
-        return self.shapes.shape({**vanished, **shape.labels}, shape.taints, gpu, tuple(units.items()))
+        gpu, units = node.shape.gpu, node.shape.units
+        if gpu.product is None and before.shape.gpu.product is not None:
+            gpu, units = replace(before.shape.gpu, source="remembered labels"), before.shape.units
+        shape = self.shapes.shape(node.shape.taints, gpu, tuple(units.items()))
+        return replace(node, shape=shape, labels=self.shapes.labels({**vanished, **node.labels}))
 
     # ---- pods
 

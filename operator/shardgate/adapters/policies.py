@@ -71,7 +71,8 @@ def _pool(pool: ProvisionablePool) -> Node:
     unstated = {"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE}
     return Node(
         name=pool.name,
-        shape=NodeShape(labels=labels, taints=taints, gpu=gpu_of(pool.product, None)),
+        shape=NodeShape(taints=taints, gpu=gpu_of(pool.product, None)),
+        labels=labels,
         state=NodeState.PROVISIONABLE,
         allocatable={**unstated, **resources(pool.allocatable), resource: pool.gpus_per_node},
         count=pool.max_nodes,

@@ -136,9 +136,8 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeShape:
-    """What many nodes share: labels (but for the host's own name), taints and GPUs. Compared by identity in loops."""
+    """What many nodes share, whatever their labels: taints and GPUs. Compared by identity in loops."""
 
-    labels: Mapping[str, str]
     taints: tuple[Taint, ...]
     gpu: Gpu
     units: Mapping[str, Gpu] = field(default_factory=dict)
@@ -161,6 +160,8 @@ class Node:
     """Capacity less allocatable, per GPU resource: devices that are registered and not healthy."""
     used: Resources = field(default_factory=dict)
     """Requests of the pods bound here."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """But for those that differ on every node; one object where nodes share them all."""
     hostname: str = ""
     """Value of the label ``kubernetes.io/hostname``, which need not be the name."""
     count: int = 1
@@ -180,7 +181,7 @@ def is_device(resource: str) -> bool:
 
 
 def group_key(node: Node) -> GroupKey:
-    """Equal for nodes that differ in name, CPU and memory alone."""
+    """Equal for nodes that differ in name, labels, CPU and memory alone."""
     return (
         id(node.shape),
         node.state,
@@ -195,10 +196,11 @@ def group_key(node: Node) -> GroupKey:
 class NodeGroup:
     """Nodes that are alike in shape, state and GPUs (``group_key``): a cluster of thousands has few of them.
 
-    What is asked of GPUs is asked once a group; CPU, memory and pod room differ from node to node.
+    What is asked of GPUs is asked once a group; labels, CPU, memory and pod room differ from node to node.
     """
 
     nodes: tuple[Node, ...]
+    _by_labels: list[tuple[Node, ...]] = field(default_factory=list)
     _least_free: dict[str, int] = field(default_factory=dict)
     _least_allocatable: dict[str, int] = field(default_factory=dict)
     """Both worked out when first asked for; they follow from the nodes alone."""
@@ -222,6 +224,16 @@ class NodeGroup:
         """GPUs of one node, unhealthy ones included."""
         node = self.nodes[0]
         return node.allocatable.get(resource, 0) + node.unavailable_gpus.get(resource, 0)
+
+    @property
+    def by_labels(self) -> list[tuple[Node, ...]]:
+        """Its nodes, those that share all labels together: a selector is asked once for each."""
+        if not self._by_labels:
+            shared: dict[int, list[Node]] = {}
+            for node in self.nodes:
+                shared.setdefault(id(node.labels), []).append(node)
+            self._by_labels.extend(map(tuple, shared.values()))
+        return self._by_labels
 
     def least_free(self, resource: str) -> int:
         """What the fullest node has free of a resource."""

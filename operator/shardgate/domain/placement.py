@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeGroup, NodeShape, NodeState, Resources, Taint
@@ -115,6 +116,10 @@ class PodShape:
         return self.pods_per_replica * self.replicas
 
 
+Excluded: TypeAlias = dict[Reason, list[str]]
+"""Reason -> names of nodes that were left out for it."""
+
+
 @dataclass(slots=True)
 class NodeFilter:
     """The declaration's constraints, applied to groups of nodes; remembers its answer per shape."""
@@ -122,42 +127,66 @@ class NodeFilter:
     declaration: Declaration
     _by_shape: dict[tuple[int, bool], Reason | None] = field(default_factory=dict)
 
-    def reason_against(self, group: NodeGroup, *, passing: bool = True) -> Reason | None:
-        """Why these pods cannot go to this group whatever is free; ``passing=False`` forgives taints that pass.
+    def select(self, groups: Iterable[NodeGroup]) -> tuple[tuple[NodeGroup, ...], Excluded]:
+        """(the nodes with an accepted product that selector and affinity let in, those that are left out)."""
+        wish = self.declaration.placement
+        excluded: Excluded = defaultdict(list)
+        selects = bool(wish.node_selector) or wish.node_terms is not None
+        selected: list[NodeGroup] = []
+        for group in groups:
+            if not self.accepts(group):
+                excluded[Reason.PRODUCT].extend(node.name for node in group.nodes)
+            elif not selects:
+                selected.append(group)
+            elif nodes := self._chosen(group, excluded):
+                selected.append(group if len(nodes) == len(group.nodes) else NodeGroup(nodes))
+        return tuple(selected), excluded
 
-        A selector for a host by name is left to ``chosen``.
-        """
+    def accepts(self, group: NodeGroup) -> bool:
+        """Whether its GPUs are of an accepted product."""
+        wish = self.declaration.gpus
+        return accepts_product(wish.products, group.shape.unit(wish.resource).product)
+
+    def _chosen(self, group: NodeGroup, excluded: Excluded) -> tuple[Node, ...]:
+        wish = self.declaration.placement
+        host = wish.node_selector.get(HOST_LABEL)
+        wanted = [(key, value) for key, value in wish.node_selector.items() if key != HOST_LABEL]
+        terms, of_hosts = wish.node_terms, any(term.is_of_hosts for term in wish.node_terms or ())
+        chosen: list[Node] = []
+        for nodes in group.by_labels:
+            labels = nodes[0].labels
+            reason = None
+            if any(labels.get(key) != value for key, value in wanted):
+                reason = Reason.SELECTOR
+            elif terms is not None and not any(term.may_match(labels) for term in terms):
+                reason = Reason.AFFINITY
+            if reason is not None:
+                excluded[reason].extend(node.name for node in nodes)
+            elif host is None and not of_hosts:
+                chosen.extend(nodes)
+            else:
+                for node in nodes:
+                    if host is not None and node.hostname != host:
+                        excluded[Reason.SELECTOR].append(node.name)
+                    elif of_hosts and not any(term.matches(labels, node.name, node.hostname) for term in terms or ()):
+                        excluded[Reason.AFFINITY].append(node.name)
+                    else:
+                        chosen.append(node)
+        return tuple(chosen)
+
+    def reason_against(self, group: NodeGroup, *, passing: bool = True) -> Reason | None:
+        """Why these pods cannot go to this selected group whatever is free; ``passing=False`` forgives taints that pass."""
         key = (id(group.shape), passing)
         if key not in self._by_shape:
             self._by_shape[key] = self._judge(group.shape, passing=passing)
         return self._by_shape[key]
 
     def _judge(self, shape: NodeShape, *, passing: bool) -> Reason | None:
-        if not accepts_product(self.declaration.gpus.products, shape.unit(self.declaration.gpus.resource).product):
-            return Reason.PRODUCT
-        wish = self.declaration.placement
-        if any(key != HOST_LABEL and shape.labels.get(key) != value for key, value in wish.node_selector.items()):
-            return Reason.SELECTOR
-        if wish.node_terms is not None and not any(term.may_match(shape.labels) for term in wish.node_terms):
-            return Reason.AFFINITY
+        tolerations = self.declaration.placement.tolerations
         barring = (
             taint for taint in shape.taints if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
         )
-        if any(not any(each.tolerates(taint) for each in wish.tolerations) for taint in barring):
-            return Reason.TAINT
-        return None
-
-    def chosen(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        """Those that a selector or an affinity for hosts by name lets in; all, without one."""
-        wish = self.declaration.placement
-        host, terms = wish.node_selector.get(HOST_LABEL), wish.node_terms
-        if host is not None:
-            nodes = tuple(node for node in nodes if node.hostname == host)
-        if terms is not None and any(term.is_of_hosts for term in terms):
-            nodes = tuple(
-                node for node in nodes if any(term.matches(node.shape.labels, node.name, node.hostname) for term in terms)
-            )
-        return nodes
+        return Reason.TAINT if any(not any(each.tolerates(taint) for each in tolerations) for taint in barring) else None
 
     def state_reason(self, group: NodeGroup) -> Reason | None:
         """Why a node takes no pods now; a cordon is no obstacle to pods that tolerate it."""
@@ -192,16 +221,17 @@ def place(
     node_filter: NodeFilter,
     shape: PodShape,
     own: Mapping[str, Resources],
-    left_out: frozenset[int] = frozenset(),
+    left_out: frozenset[int],
+    unselected: Mapping[Reason, list[str]],
 ) -> Placement:
-    """Place every pod of every replica on what is free now.
+    """Place every pod of every replica on what is free now of groups that were selected.
 
     ``own`` is what these very pods already hold, by node: it counts as room. ``left_out`` holds the ids of node
-    shapes whose GPUs do not hold a rank.
+    shapes whose GPUs do not hold a rank, ``unselected`` the nodes that were left out before.
     """
     slots: list[_Slots] = []
     idle_room = 0
-    excluded: dict[Reason, list[str]] = defaultdict(list)
+    excluded: Excluded = defaultdict(list, {reason: list(names) for reason, names in unselected.items()})
     for group in groups:
         reason = node_filter.reason_against(group)
         if reason in (None, Reason.TAINT):  # the taint that comes with a cordon or a failure says less than the state
@@ -211,10 +241,8 @@ def place(
         if reason is not None:
             excluded[reason].extend(node.name for node in group.nodes)
             continue
-        nodes = node_filter.chosen(group.nodes)
-        if len(nodes) < len(group.nodes):
-            excluded[Reason.SELECTOR].extend(node.name for node in group.nodes if node not in nodes)
-        idle_room += _idle_room(nodes, group, shape, View.IDLE)
+        nodes = group.nodes
+        idle_room += _idle_room(group, shape, View.IDLE)
         mine = tuple(node for node in nodes if node.name in own) if own else ()
         for node in mine:
             _sort_in(slots, excluded, (node,), _room_with_own(node, shape, own[node.name]))
@@ -231,9 +259,7 @@ def place(
     )
 
 
-def _place_others(
-    group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, slots: list[_Slots], excluded: dict[Reason, list[str]]
-) -> None:
+def _place_others(group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, slots: list[_Slots], excluded: Excluded) -> None:
     """Nodes without pods of our own: GPUs are asked of the group, the rest of each node unless even the fullest has it."""
     room = group.like.free(shape.resource) // shape.gpus
     if room <= 0:
@@ -246,7 +272,7 @@ def _place_others(
             _sort_in(slots, excluded, (node,), min(room, least))
 
 
-def _sort_in(slots: list[_Slots], excluded: dict[Reason, list[str]], nodes: tuple[Node, ...], room: int) -> None:
+def _sort_in(slots: list[_Slots], excluded: Excluded, nodes: tuple[Node, ...], room: int) -> None:
     if room > 0:
         slots.append(_Slots(room, nodes))
     else:
@@ -257,7 +283,7 @@ def _room_with_own(node: Node, shape: PodShape, mine: Resources) -> int:
     return min((node.free(name) + mine.get(name, 0)) // amount for name, amount in shape.requests.items() if amount > 0)
 
 
-def _idle_room(nodes: tuple[Node, ...], group: NodeGroup, shape: PodShape, view: View) -> int:
+def _idle_room(group: NodeGroup, shape: PodShape, view: View) -> int:
     """Pods that these nodes take, were nothing else running there."""
     like = group.like
     gpus = like.allocatable.get(shape.resource, 0) if view is View.IDLE else group.installed(shape.resource)
@@ -266,14 +292,16 @@ def _idle_room(nodes: tuple[Node, ...], group: NodeGroup, shape: PodShape, view:
         return 0
     wanted = [(name, amount) for name, amount in shape.other_requests if amount > 0 and name != "pods"]
     if all(group.least_allocatable(name) >= room * amount for name, amount in wanted):
-        return room * (group.count if nodes is group.nodes else sum(node.count for node in nodes))
-    return sum(min(room, *(node.allocatable.get(name, 0) // amount for name, amount in wanted)) * node.count for node in nodes)
+        return room * group.count
+    return sum(
+        min(room, *(node.allocatable.get(name, 0) // amount for name, amount in wanted)) * node.count for node in group.nodes
+    )
 
 
 def room_in_total(groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: PodShape, left_out: frozenset[int]) -> int:
-    """Pods that all that is here could take, were it all available and idle; passing taints and states forgiven."""
+    """Pods that selected groups could take, were they all available and idle; passing taints and states forgiven."""
     return sum(
-        _idle_room(node_filter.chosen(group.nodes), group, shape, View.OBTAINABLE)
+        _idle_room(group, shape, View.OBTAINABLE)
         for group in groups
         if id(group.shape) not in left_out and node_filter.reason_against(group, passing=False) is None
     )

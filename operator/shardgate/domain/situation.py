@@ -7,7 +7,7 @@ from itertools import islice
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
 from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, grouped
-from shardgate.domain.placement import NodeFilter, Placement, PodShape, accepts_product, place, room_in_total
+from shardgate.domain.placement import NodeFilter, Placement, PodShape, place, room_in_total
 from shardgate.domain.policy import Capacity, Policy
 from shardgate.domain.verdict import Requirement
 from shardgate.domain.weights import WeightsEstimate
@@ -28,8 +28,10 @@ class Situation:
     node_filter: NodeFilter
     accepted: tuple[NodeGroup, ...]
     """Nodes (those that may come included) with the asked resource and an accepted product."""
+    selected: tuple[NodeGroup, ...]
+    """Those of them that selector and affinity let in."""
     candidates: tuple[NodeGroup, ...]
-    """Those of them that selector and lasting taints let the pods on, usable now or not."""
+    """Those of the selected whose lasting taints let the pods on, usable now or not."""
     weighed: Weighed | None
     found_of_shape: Mapping[int, GpuFit]
     """id of a candidate's shape -> whether its GPU will do for the fullest rank; empty when weights are not known."""
@@ -60,7 +62,7 @@ class Situation:
 
     def room(self, up_to: Fit) -> int:
         """Pods that all that is here or may come could take, were it idle, on GPUs that fit no worse than this."""
-        return room_in_total(self.accepted, self.node_filter, self.pod, _worse_than(up_to, self.found_of_shape))
+        return room_in_total(self.selected, self.node_filter, self.pod, _worse_than(up_to, self.found_of_shape))
 
     def rests_on(self, fit: Fit) -> bool:
         """Whether the outcome hangs on GPUs of which no more than this is known.
@@ -97,13 +99,11 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     """Work out what the checks need."""
     resource = declaration.gpus.resource
     groups = inventory.groups + grouped(policy.provisionable)
-    accepted = tuple(
-        group
-        for group in groups
-        if group.installed(resource) > 0 and accepts_product(declaration.gpus.products, group.shape.unit(resource).product)
-    )
     node_filter = NodeFilter(declaration)
-    candidates = tuple(group for group in accepted if node_filter.reason_against(group, passing=False) is None)
+    accepted = tuple(group for group in groups if group.installed(resource) > 0 and node_filter.accepts(group))
+    let_in, unselected = node_filter.select(groups)
+    selected = tuple(group for group in let_in if group.installed(resource) > 0)
+    candidates = tuple(group for group in selected if node_filter.reason_against(group, passing=False) is None)
     weighed = Weighed.of(declaration)
     found_of_shape = _found(candidates, declaration, weighed) if weighed is not None else {}
     unfit = _worse_than(Fit.UNKNOWN, found_of_shape)
@@ -113,13 +113,14 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     sure = _worse_than(Fit.FITS, found_of_shape)
 
     def tried(pod: PodShape) -> _Cut:
-        room = room_in_total(accepted, node_filter, pod, sure)
+        room = room_in_total(selected, node_filter, pod, sure)
         if room >= pod.pods:
             left_out = sure  # GPUs that surely do are enough, once they are free: the others decide nothing
         else:
             left_out = unfit if len(unfit) < len(found_of_shape) else frozenset()
-            room = room_in_total(accepted, node_filter, pod, left_out)
-        return _Cut(pod=pod, left_out=left_out, placement=place(groups, node_filter, pod, own, left_out), room=room)
+            room = room_in_total(selected, node_filter, pod, left_out)
+        placement = place(let_in, node_filter, pod, own, left_out, unselected)
+        return _Cut(pod=pod, left_out=left_out, placement=placement, room=room)
 
     cut = _best_cut(tried(pod) for pod in _pods(declaration, nodes))
     pod, left_out, placement = cut.pod, cut.left_out, cut.placement
@@ -138,6 +139,7 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         pod=pod,
         node_filter=node_filter,
         accepted=accepted,
+        selected=selected,
         candidates=candidates,
         weighed=weighed,
         found_of_shape=found_of_shape,

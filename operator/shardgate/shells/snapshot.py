@@ -161,7 +161,8 @@ def _node(number: int, item: str) -> Node:
     resource = {"amd": "amd.com/gpu"}.get(parts["product"].split("_")[0].lower(), "nvidia.com/gpu")
     return Node(
         name=f"node-{number}",
-        shape=NodeShape(labels={"nvidia.com/gpu.product": label_of(product)}, taints=(), gpu=gpu),
+        shape=NodeShape(taints=(), gpu=gpu),
+        labels={"nvidia.com/gpu.product": label_of(product)},
         state=NodeState.USABLE,
         allocatable={"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE, resource: int(parts["count"])},
     )

@@ -35,17 +35,24 @@ class Shapes:
     """Shares equal node shapes and readings, so that what holds for one need not be worked out for each node."""
 
     def __init__(self) -> None:
-        self._shapes: dict[tuple[frozenset[tuple[str, str]], tuple[Taint, ...], Gpu, Units], NodeShape] = {}
+        self._shapes: dict[tuple[tuple[Taint, ...], Gpu, Units], NodeShape] = {}
+        self._labels: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
         self._units: dict[object, tuple[Gpu, Units]] = {}
 
-    def shape(self, labels: Mapping[str, str], taints: tuple[Taint, ...], gpu: Gpu, units: Units = ()) -> NodeShape:
-        """The one shape with these labels, taints and GPUs."""
-        key = (frozenset(labels.items()), taints, gpu, units)
+    def shape(self, taints: tuple[Taint, ...], gpu: Gpu, units: Units = ()) -> NodeShape:
+        """The one shape with these taints and GPUs."""
+        key = (taints, gpu, units)
         if len(self._shapes) > MAX_SHAPES:
             self._shapes.clear()
         if key not in self._shapes:
-            self._shapes[key] = NodeShape(labels=dict(labels), taints=taints, gpu=gpu, units=dict(units))
+            self._shapes[key] = NodeShape(taints=taints, gpu=gpu, units=dict(units))
         return self._shapes[key]
+
+    def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """The one object for these labels."""
+        if len(self._labels) > MAX_SHAPES:
+            self._labels.clear()
+        return self._labels.setdefault(frozenset(labels.items()), dict(labels))
 
     def units(
         self, labels: Mapping[str, str], allocatable: Mapping[str, int], capacity: Mapping[str, int], register: str,
@@ -134,7 +141,8 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     gpu, units = shapes.units(kept, allocatable, capacity, register, devices)
     return Node(
         name=node.metadata.name,
-        shape=shapes.shape(kept, taints, gpu, units),
+        shape=shapes.shape(taints, gpu, units),
+        labels=shapes.labels(kept),
         state=state,
         allocatable={**_UNSTATED, **allocatable},
         unavailable_gpus={name: amount for name, amount in unavailable.items() if amount > 0},

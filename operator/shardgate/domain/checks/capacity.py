@@ -22,10 +22,10 @@ class _Room:
 
 def _room(situation: Situation) -> _Room:
     out = situation.left_out
-    here = [group for group in situation.accepted if is_here(group)]
+    here = [group for group in situation.selected if is_here(group)]
     return _Room(
         here=room_in_total(here, situation.node_filter, situation.pod, out),
-        with_more=room_in_total(situation.accepted, situation.node_filter, situation.pod, out),
+        with_more=room_in_total(situation.selected, situation.node_filter, situation.pod, out),
     )
 
 
