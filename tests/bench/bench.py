@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from decision import decision_rows
+from placement import placement_rows
 
 from builders import GPU, a_body, a_node, a_pod
 from controlplane.installation import Installation
@@ -249,6 +250,8 @@ def main() -> int:
     arguments = parser.parse_args()
     say("timing single decisions")
     decisions = decision_rows()
+    say("timing the inventory and placement")
+    decisions += placement_rows()
     with control_plane(say, large=True) as plane:
         rows = decisions + asyncio.run(measure(plane, arguments.nodes, arguments.pods))
     lines = [

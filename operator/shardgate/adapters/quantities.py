@@ -25,8 +25,9 @@ def _exact(text: str) -> Decimal:
         raise QuantityError(problem) from error
 
 
+@lru_cache(maxsize=65536)
 def whole(resource: str, value: str | float, *, up: bool = False) -> int:
-    """A quantity as a whole number; rounded down for what a node has, up for what a pod asks."""
+    """A quantity as a whole number; rounded down for what a node has, up for what a pod asks. Nodes and pods repeat few."""
     exact = _exact(str(value))
     if not exact.is_finite() or abs(exact) > _LARGEST:
         problem = f"{value!r} is out of range"
