@@ -35,6 +35,8 @@ from shardgate.shells.stores import (
     Pods,
     Policies,
     PolicyObject,
+    PriorityClasses,
+    PriorityClassObject,
     ProfileObject,
     Profiles,
     Quotas,
@@ -88,6 +90,10 @@ class Operator:
                 is_optional=True, **common,
             ),
             Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),
+            Reflector(
+                name="priorityclasses", path="/apis/scheduling.k8s.io/v1/priorityclasses", item=PriorityClassObject,
+                store=PriorityClasses(self.book), **common,
+            ),
             Reflector(name="namespaces", path="/api/v1/namespaces", item=NamespaceObject, store=Namespaces(self.book), **common),
             Reflector(
                 name="verificationpolicies", path=f"/apis/{GROUP}/{VERSION}/verificationpolicies", item=PolicyObject,

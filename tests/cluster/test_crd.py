@@ -58,7 +58,7 @@ RIGHT: list[dict[str, Any]] = [
     {"strategy": {"tensor": 4, "data": 2, "attentionData": True}},
     {"replicas": 0},
     {"gpus": {"resource": "amd.com/gpu", "products": ["MI300X*"]}},
-    {"placement": {"requests": {"cpu": 8, "memory": "64Gi"}, "affinity": {"nodeAffinity": {"anything": [1]}}}},
+    {"placement": {"requests": {"cpu": 8, "memory": "64Gi"}, "affinity": {"podAffinity": {"anything": [1]}}}},
     {"model": {"config": {"architectures": ["X"], "rope_scaling": {"factor": 8.0}}}},
     {"model": None, "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}},
 ]

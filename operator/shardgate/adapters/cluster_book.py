@@ -25,12 +25,15 @@ from shardgate.domain.inventory import (
     Node,
     NodeGroup,
     NodeState,
+    PendingPods,
     Quota,
     group_key,
     is_device,
 )
 from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
 
+BUILT_IN_PRIORITIES = {"": 0, "system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+"""PriorityClasses that every cluster has, and that of pods without one where no other is the default."""
 GONE_COUNTS_SECONDS = 15 * 60
 TRANSITION_SECONDS = 15 * 60
 LABELS_KEPT_SECONDS = 24 * 3600
@@ -89,6 +92,14 @@ class ClusterBook:
     _known: dict[str, _Known] = field(default_factory=dict)
     _pods: dict[str, PodRecord] = field(default_factory=dict)
     _used: dict[str, dict[str, int]] = field(default_factory=dict)
+    _used_by_priority: dict[str, dict[int, dict[str, int]]] = field(default_factory=dict)
+    _waiting: dict[str, PendingPods] = field(default_factory=dict)
+    """uid -> a pod that waits for a node."""
+    _pending: tuple[PendingPods, ...] | None = None
+    priorities: dict[str, int] = field(default_factory=dict)
+    """PriorityClass -> its value."""
+    _default_priority: str = ""
+    """The PriorityClass of pods without one, where a class is the default."""
     _held: dict[tuple[str, str], dict[str, PodRecord]] = field(default_factory=dict)
     _held_pods: dict[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
     _key_of: dict[str, GroupKey] = field(default_factory=dict)
@@ -236,7 +247,8 @@ class ClusterBook:
         before = self._pods.get(pod.uid)
         if before == pod:
             return
-        if before is not None and (before.node, before.requests) == (pod.node, pod.requests):
+        self._queue(pod.uid, pod.waiting)
+        if before is not None and (before.node, before.requests, before.priority) == (pod.node, pod.requests, pod.priority):
             self._pods[pod.uid] = pod
         else:
             if before is not None:
@@ -249,6 +261,7 @@ class ClusterBook:
         """A pod was deleted, or has ended."""
         before = self._pods.pop(uid, None)
         if before is not None:
+            self._queue(uid, None)
             self._count(before, -1)
             self._hold(before, None)
 
@@ -257,12 +270,45 @@ class ClusterBook:
         for uid in [uid for uid in self._pods if uid not in uids]:
             self.drop_pod(uid)
 
+    def _queue(self, uid: str, waiting: PendingPods | None) -> None:
+        """A pod waits for a node, or does no longer."""
+        if waiting is not None:
+            self._waiting[uid] = waiting
+        elif self._waiting.pop(uid, None) is None:
+            return
+        self._pending = None
+        self.version += 1
+
+    def _frozen_pending(self) -> tuple[PendingPods, ...]:
+        """Those that wait for a node, like ones together."""
+        if self._pending is None:
+            alike: dict[str, list[PendingPods]] = {}
+            for each in self._waiting.values():
+                alike.setdefault(repr(each), []).append(each)
+            self._pending = tuple(replace(each[0], count=len(each)) for each in alike.values())
+        return self._pending
+
+    def put_priority_class(self, name: str, value: int, *, is_default: bool) -> None:
+        """A PriorityClass was added or changed."""
+        self.priorities[name] = value
+        if is_default or self._default_priority == name:
+            self._default_priority = name if is_default else ""
+        self.version += 1
+
+    def drop_priority_class(self, name: str) -> None:
+        """A PriorityClass was deleted."""
+        if self.priorities.pop(name, None) is not None:
+            self._default_priority = "" if self._default_priority == name else self._default_priority
+            self.version += 1
+
     def _count(self, pod: PodRecord, sign: int) -> None:
         if not pod.node:
             return
         used = self._used.setdefault(pod.node, {})
+        at_priority = self._used_by_priority.setdefault(pod.node, {}).setdefault(pod.priority, {})
         for resource, amount in pod.requests:
             used[resource] = used.get(resource, 0) + sign * amount
+            at_priority[resource] = at_priority.get(resource, 0) + sign * amount
         if self._stated.get(pod.node) is not None or pod.node in self._known:
             self._touch(pod.node)
 
@@ -367,6 +413,8 @@ class ClusterBook:
             groups=self._frozen,
             nodes_seen=len(self._stated),
             held=dict(self._held_pods),
+            pending=self._frozen_pending(),
+            priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
             quotas=self._quotas_of,
             known_gpus=known_gpus(),
             age_seconds=age_seconds,
@@ -398,7 +446,15 @@ class ClusterBook:
                 touched[before] = None
             node = self._present(name, now)
             if node is not None:
-                node = replace(node, used={key: amount for key, amount in self._used.get(name, {}).items() if amount})
+                node = replace(
+                    node,
+                    used={key: amount for key, amount in self._used.get(name, {}).items() if amount},
+                    used_by_priority={
+                        priority: dict(amounts)
+                        for priority, amounts in self._used_by_priority.get(name, {}).items()
+                        if any(amounts.values())
+                    },
+                )
                 key = self._key_of[name] = group_key(node)
                 self._members.setdefault(key, {})[name] = node
                 touched[key] = None

@@ -37,7 +37,9 @@ MEANINGS: dict[str, str] = {
     "GpuProductNotAccepted": "The cluster has GPUs, none of them of an accepted product.",
     "ModelExceedsCluster": "The whole model is larger than all accepted GPUs together; stands beside a finding that says why that "
     "matters.",
-    "GpusBusy": "The pods would fit if other pods did not hold the GPUs.",
+    "GpusBusy": "The pods would fit if other pods did not hold the GPUs, or did not wait for them with equal or higher priority.",
+    "WouldPreempt": "The pods fit only by preempting pods of lower priority: kube-scheduler would do that, and "
+    "somebody would notice.",
     "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",
     "NodesToProvision": "The pods would fit once pools that a policy names as provisionable have grown.",
     "QuotaTooSmall": "A ResourceQuota of the namespace leaves less than the pods would request: they would not be "

@@ -6,10 +6,12 @@ from typing import Any
 
 import msgspec
 
+from shardgate.adapters.affinity import read_node_affinity
 from shardgate.adapters.quantities import resources
-from shardgate.domain.inventory import HeldPod
+from shardgate.domain.inventory import HeldPod, PendingPods, Toleration
 
 DECLARATION_LABEL = "shardgate.io/inference-deployment"
+DEFAULT_SCHEDULER = "default-scheduler"
 _TERMINAL = ("Succeeded", "Failed")
 
 Amounts = dict[str, str | int | float]
@@ -39,10 +41,25 @@ class PodMetadata(msgspec.Struct, gc=False):
     labels: dict[str, str] | None = None
 
 
+class PodToleration(msgspec.Struct, gc=False):
+    """A toleration."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
 class PodSpec(msgspec.Struct, gc=False):
     """The part of a pod's spec that is read."""
 
     nodeName: str = ""  # noqa: N815
+    priority: int = 0
+    schedulerName: str = "default-scheduler"  # noqa: N815
+    schedulingGates: list[Any] | None = None  # noqa: N815
+    nodeSelector: dict[str, str] | None = None  # noqa: N815
+    tolerations: list[PodToleration] | None = None
+    affinity: dict[str, Any] | None = None
     containers: list[Container] | None = None
     initContainers: list[Container] | None = None  # noqa: N815
     overhead: Amounts | None = None
@@ -80,6 +97,9 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
     requests: tuple[tuple[str, int], ...]
     declaration: str
     ready: bool
+    priority: int = 0
+    waiting: PendingPods | None = None
+    """Of a pod that waits for a node: where it may go."""
 
     def held(self) -> HeldPod:
         """As a declaration's own pod."""
@@ -103,6 +123,31 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         requests=_shared(tuple(sorted(effective_requests(pod.spec).items()))),
         declaration=(metadata.labels or {}).get(DECLARATION_LABEL, ""),
         ready=ready,
+        priority=pod.spec.priority if pod.spec else 0,
+        waiting=_waiting(pod),
+    )
+
+
+def _waiting(pod: PodObject) -> PendingPods | None:
+    """What kube-scheduler will look at; ``None`` for pods that it does not look at (now)."""
+    spec, metadata = pod.spec, pod.metadata
+    if spec is None or spec.nodeName or spec.schedulingGates or spec.schedulerName != DEFAULT_SCHEDULER:
+        return None
+    try:
+        terms = read_node_affinity(spec.affinity or {}, "spec.affinity")
+    except ExceptionGroup:  # of no form that the API server would have let in
+        return None
+    return PendingPods(
+        requests=effective_requests(spec),
+        priority=spec.priority,
+        count=1,
+        owner=(metadata.namespace, (metadata.labels or {}).get(DECLARATION_LABEL, "")),
+        node_selector=spec.nodeSelector or {},
+        node_terms=terms,
+        tolerations=tuple(
+            Toleration(key=each.key, operator=each.operator, value=each.value, effect=each.effect)
+            for each in spec.tolerations or ()
+        ),
     )
 
 

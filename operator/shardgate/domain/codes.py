@@ -35,9 +35,12 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
 
 _WAITING_CODES = ("GpusBusy", "NodesUnavailable", "NodesToProvision", "QuotaTooSmall")
 
+_RISKY_CAPACITY_CODES = ("WouldPreempt",)
+
 CLASS_OF_CODE = MappingProxyType(
     {code: each for each, (_, codes) in _WORST_BY_CLASS.items() for code in codes.split()}
     | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), FindingClass.MEMORY)
+    | dict.fromkeys(_RISKY_CAPACITY_CODES, FindingClass.CAPACITY)
     | {"GpuShared": FindingClass.UNKNOWN}
     | dict.fromkeys(_WAITING_CODES, FindingClass.CAPACITY)
 )
@@ -45,6 +48,7 @@ CLASS_OF_CODE = MappingProxyType(
 WORST_OF_CODE = MappingProxyType(
     {code: worst for worst, codes in _WORST_BY_CLASS.values() for code in codes.split()}
     | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), Outcome.UNDECIDED)
+    | dict.fromkeys(_RISKY_CAPACITY_CODES, Outcome.RISKY)
     | {"GpuShared": Outcome.UNSOUND}
     | dict.fromkeys(_WAITING_CODES, Outcome.WAITING)
 )

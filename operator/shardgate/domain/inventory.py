@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+from shardgate.domain.selectors import HOST_LABEL, NodeTerm
 from shardgate.domain.units import Bytes
 
 Resources: TypeAlias = Mapping[str, int]
@@ -160,6 +161,8 @@ class Node:
     """Capacity less allocatable, per GPU resource: devices that are registered and not healthy."""
     used: Resources = field(default_factory=dict)
     """Requests of the pods bound here."""
+    used_by_priority: Mapping[int, Resources] = field(default_factory=dict)
+    """``used``, by the pods' priority: what pods of a higher one could have by preemption."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """But for those that differ on every node; one object where nodes share them all."""
     hostname: str = ""
@@ -266,6 +269,30 @@ class HeldPod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingPods:
+    """Pods of others that wait for a node: so many that ask for the same, in the same places."""
+
+    requests: Resources
+    priority: int
+    count: int
+    owner: tuple[str, str]
+    """(namespace, declaration) where they are a declaration's own."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_terms: tuple[NodeTerm, ...] | None = None
+    tolerations: tuple[Toleration, ...] = ()
+
+    def may_go_to(self, node: Node) -> bool:
+        """Whether the filters that look at one node alone let them on."""
+        told = {**node.labels, HOST_LABEL: node.hostname}
+        if any(told.get(key) != value for key, value in self.node_selector.items()):
+            return False
+        if self.node_terms is not None and not any(term.matches(node.labels, node.name, node.hostname) for term in self.node_terms):
+            return False
+        barring = (taint for taint in node.shape.taints if taint.effect in ("NoSchedule", "NoExecute"))
+        return all(any(each.tolerates(taint) for each in self.tolerations) for taint in barring)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
     """What a namespace may request in all, and what its pods request already."""
 
@@ -298,6 +325,9 @@ class Inventory:
     nodes_seen: int
     held: Mapping[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
     """(namespace, declaration) -> its pods."""
+    pending: tuple[PendingPods, ...] = ()
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """PriorityClass -> its value; the empty name is that of pods without one."""
     quotas: Mapping[str, tuple[Quota, ...]] = field(default_factory=dict)
     """Namespace -> its quotas."""
     known_gpus: tuple[Gpu, ...] = ()

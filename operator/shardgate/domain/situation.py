@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
+from shardgate.domain.contention import after_preemption, ahead_of, both_fit, usable_now
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
-from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, grouped
+from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, PendingPods, grouped
 from shardgate.domain.placement import NodeFilter, Placement, PodShape, place, room_in_total
 from shardgate.domain.policy import Capacity, Policy
 from shardgate.domain.verdict import Requirement
@@ -38,6 +39,10 @@ class Situation:
     left_out: frozenset[int]
     """ids of shapes that no pod is counted on: too small (unless all are), or doubtful where enough others surely do."""
     placement: Placement
+    contenders: tuple[PendingPods, ...]
+    """Others' pods that wait before these, where not both fit."""
+    preempting: Placement | None
+    """Where these pods fit only if pods of lower priority made way: how they would."""
     stale: bool
 
     @property
@@ -124,6 +129,7 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
 
     cut = _best_cut(tried(pod) for pod in _pods(declaration, nodes))
     pod, left_out, placement = cut.pod, cut.left_out, cut.placement
+    contenders, preempting = _contention(declaration, inventory, let_in, cut, node_filter, own)
     is_chosen = declaration.gpus.per_pod is not None or bool(nodes)
     required = Requirement(
         gpus_per_replica=pod.gpus * pod.pods_per_replica,
@@ -145,8 +151,28 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         found_of_shape=found_of_shape,
         left_out=left_out,
         placement=placement,
+        contenders=contenders,
+        preempting=preempting,
         stale=is_stale(inventory, policy),
     )
+
+
+def _contention(
+    declaration: Declaration, inventory: Inventory, groups: tuple[NodeGroup, ...], cut: "_Cut", node_filter: NodeFilter,
+    own: Mapping[str, Mapping[str, int]],
+) -> tuple[tuple[PendingPods, ...], Placement | None]:  # fmt: skip
+    """(pods that wait before these where not both fit, a placement by preemption where there is none without)."""
+    pod, subject = cut.pod, declaration.subject
+    priority = inventory.priorities.get(declaration.placement.priority_class, 0)
+    if cut.placement.feasible:
+        ahead = ahead_of(inventory.pending, (subject.namespace, subject.name), priority, pod.resource)
+        usable = usable_now(groups, node_filter, cut.left_out)
+        return (ahead if ahead and not both_fit(inventory.groups, usable, pod, own, ahead) else ()), None
+    if not cut.placement.feasible_when_idle:
+        return (), None
+    made_way = after_preemption(groups, priority)
+    found = place(made_way, node_filter, pod, own, cut.left_out, {}) if made_way is not None else None
+    return (), found if found is not None and found.feasible else None
 
 
 def _own(held: tuple[HeldPod, ...]) -> dict[str, dict[str, int]]:

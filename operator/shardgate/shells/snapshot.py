@@ -24,7 +24,7 @@ from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeStat
 from shardgate.domain.units import Bytes
 from shardgate.shells.cluster import ApiError, Cluster
 from shardgate.shells.documents import Document, Unreadable
-from shardgate.shells.stores import NamespaceObject
+from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 
 HTTP_NOT_FOUND = 404
 _OWN_KINDS = ("VerificationPolicy", "ModelProfile")
@@ -73,6 +73,7 @@ class Snapshot:
             "ResourceSlice": self._put_slice,
             "Pod": self._put_pod,
             "ResourceQuota": self._put_quota,
+            "PriorityClass": self._put_priority_class,
             "Namespace": self._put_namespace,
         }
 
@@ -100,6 +101,11 @@ class Snapshot:
         self.book.put_quota(item)
         why = self.book.unreadable.get(f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}")
         return [f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}: {why}"] if why else []
+
+    def _put_priority_class(self, body: Any) -> list[str]:
+        item = msgspec.convert(body, PriorityClassObject, strict=False)
+        self.book.put_priority_class(item.metadata.name, item.value, is_default=item.globalDefault)
+        return []
 
     def _put_namespace(self, body: Any) -> list[str]:
         namespace = msgspec.convert(body, NamespaceObject).metadata
@@ -178,6 +184,7 @@ async def live() -> Snapshot:
             ("/api/v1/pods", "Pod"),
             ("/api/v1/namespaces", "Namespace"),
             ("/api/v1/resourcequotas", "ResourceQuota"),
+            ("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
             (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
             (f"/apis/{GROUP}/{VERSION}/modelprofiles", "ModelProfile"),
         ):

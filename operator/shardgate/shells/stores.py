@@ -32,6 +32,14 @@ class NamespaceObject(msgspec.Struct, gc=False):
     metadata: NamedObject
 
 
+class PriorityClassObject(msgspec.Struct, gc=False):
+    """A PriorityClass."""
+
+    metadata: NamedObject
+    value: int = 0
+    globalDefault: bool = False  # noqa: N815  # as the API spells it
+
+
 class PolicyObject(msgspec.Struct):
     """A VerificationPolicy, its spec as it stands."""
 
@@ -162,6 +170,30 @@ class Namespaces:
         """Listed."""
         for name in [name for name in self._book.namespaces if name not in keys]:
             del self._book.namespaces[name]
+
+
+class PriorityClasses:
+    """PriorityClasses into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: PriorityClassObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: PriorityClassObject) -> None:
+        """Added or changed."""
+        self._book.put_priority_class(item.metadata.name, item.value, is_default=item.globalDefault)
+
+    def drop(self, item: PriorityClassObject) -> None:
+        """Deleted."""
+        self._book.drop_priority_class(item.metadata.name)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for name in [name for name in self._book.priorities if name not in keys]:
+            self._book.drop_priority_class(name)
 
 
 class Policies:

@@ -32,11 +32,15 @@ def _room(situation: Situation) -> _Room:
 def pods_fit(situation: Situation) -> Iterator[Finding]:
     """Every pod of every replica finds a place: one finding says how far from it the cluster is."""
     pod, placement = situation.pod, situation.placement
-    if situation.stale or situation.nothing_seen or pod.replicas == 0 or placement.feasible:
+    if situation.stale or situation.nothing_seen or pod.replicas == 0:
+        return
+    if placement.feasible:
+        if situation.contenders:
+            yield _contended(situation)
         return
     room = _room(situation)
     if placement.feasible_when_idle:
-        yield _busy(situation)
+        yield _busy(situation) if situation.preempting is None else _preempting(situation)
     elif room.here >= pod.pods:
         yield _unavailable(situation)
     elif room.with_more >= pod.pods:
@@ -76,6 +80,34 @@ def _busy(situation: Situation) -> Finding:
         message=f"{_needs(situation)}, {free} of {have} are free; "
         f"{placement.replicas_that_fit} of {count(situation.pod.replicas, 'replica')} fit now",
         remedy="wait until GPUs are released, or ask for fewer replicas",
+    )
+
+
+def _contended(situation: Situation) -> Finding:
+    resource = situation.pod.resource
+    pods = sum(each.count for each in situation.contenders)
+    gpus = sum(each.count * each.requests.get(resource, 0) for each in situation.contenders)
+    return finding(
+        "GpusBusy",
+        where="spec.replicas",
+        outcome=Outcome.WAITING,
+        message=f"{_needs(situation)}, which are free; {count(pods, 'pod')} of equal or higher priority wait for "
+        f"{count(gpus, 'GPU')} as well, and not both fit",
+        remedy="wait until those have their place, or ask for fewer replicas",
+    )
+
+
+def _preempting(situation: Situation) -> Finding:
+    chosen = situation.preempting
+    nodes = {pod.node for pod in chosen.pods} if chosen is not None else set()
+    priority = situation.declaration.placement.priority_class or "the default priority"
+    return finding(
+        "WouldPreempt",
+        where="spec.placement.priorityClassName",
+        outcome=Outcome.RISKY,
+        message=f"{_needs(situation)}, and not as many are free: with {priority} they would preempt pods of lower priority, "
+        f"on {count(len(nodes), 'node')} for example",
+        remedy="wait until GPUs are released, or use a PriorityClass that preempts nobody",
     )
 
 

@@ -1,0 +1,110 @@
+"""Pods that wait before these, and pods that would make way for them."""
+
+from typing import Any
+
+import pytest
+
+from builders import GPU, NodeBuilder, a_book, a_declaration, a_node, a_pod
+from shardgate.domain.policy import OWN_KIND
+from shardgate.domain.verdict import Outcome, Verdict
+from shardgate.domain.verify import verify
+
+Json = dict[str, Any]
+
+
+def waiting(name: str, gpus: int, *, priority: int = 0, **spec: Any) -> Json:
+    body = a_pod(name, gpus=gpus, namespace="other")
+    body["status"] = {"phase": "Pending"}
+    body["spec"] |= {"priority": priority, **spec}
+    return body
+
+
+def holding(name: str, node: str, gpus: int, priority: int) -> Json:
+    body = a_pod(name, node=node, gpus=gpus, namespace="other")
+    body["spec"]["priority"] = priority
+    return body
+
+
+def judged(*objects: NodeBuilder | Json, priority_class: str = "", **changes: Any) -> Verdict:
+    book = a_book(*objects)
+    book.put_priority_class("high", 1000, is_default=False)
+    placement = {**changes.pop("placement", {}), "priorityClassName": priority_class}
+    declared = a_declaration(
+        model={"name": "acme/x"}, engine={"name": "other"}, strategy={"tensor": 4, "pipeline": 1}, gpus={"perPod": 4},
+        placement=placement, **changes,
+    )  # fmt: skip
+    return verify(declared, book.inventory(0.0), OWN_KIND)
+
+
+def capacity(verdict: Verdict) -> dict[str, Outcome]:
+    return {each.code: each.outcome for each in verdict.findings if each.code in ("GpusBusy", "WouldPreempt", "GpuCountTooLow")}
+
+
+@pytest.mark.parametrize(
+    ("pending", "busy"),
+    [
+        ([waiting("p", 8)], True),
+        ([waiting("p", 4)], False),  # both fit
+        ([waiting("p", 4), waiting("q", 4)], True),
+        ([waiting("p", 8, priority=-1)], False),  # behind us
+        ([waiting("p", 16)], False),  # fits nowhere: it waits on
+        ([waiting("p", 8, nodeSelector={"pool": "x"})], False),  # may not go there
+        ([waiting("p", 8, nodeSelector={"kubernetes.io/hostname": "node-a"})], True),
+        ([waiting("p", 8, schedulingGates=[{"name": "wait"}])], False),  # not queued
+        ([waiting("p", 8, schedulerName="volcano")], False),
+        ([waiting("p", 0)], False),
+    ],
+)
+def test_pods_that_wait_before(pending: list[Json], busy: bool) -> None:  # a parameter of the table
+    verdict = judged(a_node(), *pending)
+    assert capacity(verdict) == ({"GpusBusy": Outcome.WAITING} if busy else {})
+    assert verdict.placement is not None
+    assert verdict.placement.feasible  # what the scheduler would bind, were these pods alone in the queue
+
+
+def test_others_go_where_they_hinder_least() -> None:
+    """The pod of 2 GPUs goes beside the one that runs, so that the whole node stays whole."""
+    nodes = (a_node("whole", gpus=4), a_node("part", gpus=4))
+    assert capacity(judged(*nodes, holding("h", "part", 2, 0), waiting("p", 2))) == {}
+    assert capacity(judged(*nodes, holding("h", "part", 3, 0), waiting("p", 2))) == {"GpusBusy": Outcome.WAITING}
+
+
+def test_a_higher_priority_goes_first() -> None:
+    assert capacity(judged(a_node(), waiting("p", 8, priority=500))) == {"GpusBusy": Outcome.WAITING}
+    assert capacity(judged(a_node(), waiting("p", 8, priority=500), priority_class="high")) == {}
+
+
+def test_own_pods_are_no_others() -> None:
+    own = a_pod("own", gpus=4, declaration="llama")
+    own["status"] = {"phase": "Pending"}
+    assert capacity(judged(a_node(gpus=4), own)) == {}
+
+
+def test_what_would_make_way_is_obtainable() -> None:
+    held = (a_node(), holding("a", "node-a", 4, 0), holding("b", "node-a", 4, 0))
+    assert capacity(judged(*held)) == {"GpusBusy": Outcome.WAITING}
+    verdict = judged(*held, priority_class="high")
+    assert capacity(verdict) == {"WouldPreempt": Outcome.RISKY}
+    assert verdict.placement is not None
+    assert not verdict.placement.feasible
+    peers = (a_node(), holding("a", "node-a", 4, 1000), holding("b", "node-a", 4, 1000))
+    assert capacity(judged(*peers, priority_class="high")) == {"GpusBusy": Outcome.WAITING}
+
+
+def test_the_default_priority_class_counts_for_pods_without_one() -> None:
+    book = a_book(a_node(), holding("a", "node-a", 8, 0))
+    book.put_priority_class("usual", 10, is_default=True)
+    assert book.inventory(0.0).priorities[""] == 10
+    book.drop_priority_class("usual")
+    assert book.inventory(0.0).priorities[""] == 0
+
+
+def test_a_pod_that_was_bound_waits_no_longer() -> None:
+    book = a_book(a_node(), waiting("p", 8))
+    assert [each.count for each in book.inventory(0.0).pending] == [1]
+    for body in (holding("p", "node-a", 8, 0),):
+        body["metadata"]["uid"] = "uid-other-p"
+        for each in a_book(body)._pods.values():  # the same pod, bound
+            book.put_pod(each)
+    assert book.inventory(0.0).pending == ()
+    assert book.inventory(0.0).nodes[0].free(GPU) == 0
