@@ -108,3 +108,25 @@ def test_a_pod_that_was_bound_waits_no_longer() -> None:
             book.put_pod(each)
     assert book.inventory(0.0).pending == ()
     assert book.inventory(0.0).nodes[0].free(GPU) == 0
+
+
+@pytest.mark.parametrize(
+    ("replicas", "pods", "held", "scheduler", "risky"),
+    [
+        (2, 2, 4, "default-scheduler", True),  # three of four pods fit: each replica may hold one or two
+        (2, 2, 0, "default-scheduler", False),  # all fit
+        (1, 4, 4, "default-scheduler", False),  # one group waits for its own pods alone
+        (4, 1, 4, "default-scheduler", False),  # groups of one pod
+        (2, 2, 12, "default-scheduler", False),  # one pod fits: one group at most is half placed
+        (2, 2, 4, "volcano", False),
+    ],
+)
+def test_half_placed_groups(replicas: int, pods: int, held: int, scheduler: str, risky: bool) -> None:
+    objects = [a_node("a"), a_node("b"), *(holding(f"h{index}", "ab"[index % 2], 4, 0) for index in range(held // 4))]
+    book = a_book(*objects)
+    declared = a_declaration(
+        model={"name": "acme/x"}, engine={"name": "other"}, strategy={"tensor": 4, "pipeline": pods}, gpus={"perPod": 4},
+        replicas=replicas, placement={"schedulerName": scheduler},
+    )  # fmt: skip
+    codes = verify(declared, book.inventory(0.0), OWN_KIND).codes
+    assert ("GroupsMayDeadlock" in codes) is risky

@@ -38,6 +38,8 @@ MEANINGS: dict[str, str] = {
     "ModelExceedsCluster": "The whole model is larger than all accepted GPUs together; stands beside a finding that says why that "
     "matters.",
     "GpusBusy": "The pods would fit if other pods did not hold the GPUs, or did not wait for them with equal or higher priority.",
+    "GroupsMayDeadlock": "Not all of several replicas of several pods fit now, and nothing schedules them as gangs: half-placed "
+    "replicas can hold each other's places for ever.",
     "WouldPreempt": "The pods fit only by preempting pods of lower priority: kube-scheduler would do that, and "
     "somebody would notice.",
     "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",

@@ -288,6 +288,7 @@ def _placement(stated: PodPlacement) -> PlacementWish:
         ),
         requests=resources(stated.requests, up=True),
         priority_class=stated.priority_class_name or "",
+        scheduler=stated.scheduler_name,
         product=normalised(selector[PRODUCT_LABEL]) if PRODUCT_LABEL in selector else None,
         unmodelled=tuple(unmodelled),
     )

@@ -8,10 +8,10 @@ import msgspec
 
 from shardgate.adapters.affinity import read_node_affinity
 from shardgate.adapters.quantities import resources
+from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import HeldPod, PendingPods, Toleration
 
 DECLARATION_LABEL = "shardgate.io/inference-deployment"
-DEFAULT_SCHEDULER = "default-scheduler"
 _TERMINAL = ("Succeeded", "Failed")
 
 Amounts = dict[str, str | int | float]

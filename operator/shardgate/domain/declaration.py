@@ -36,6 +36,9 @@ class GpuWish:
     """Accepted products, shell patterns on the normalised name; empty accepts any."""
 
 
+DEFAULT_SCHEDULER = "default-scheduler"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementWish:
     """Where the pods may go, and what they ask for besides GPUs."""
@@ -46,6 +49,7 @@ class PlacementWish:
     tolerations: tuple[Toleration, ...] = ()
     requests: Resources = field(default_factory=dict)
     priority_class: str = ""
+    scheduler: str = DEFAULT_SCHEDULER
     product: str | None = None
     """The normalised product that the node selector names."""
     unmodelled: tuple[str, ...] = ()

@@ -81,6 +81,8 @@ class Placement:
     feasible: bool
     feasible_when_idle: bool
     replicas_that_fit: int
+    pods_that_fit: int
+    """Single pods that would find a place now, whole replicas or not."""
     pods: tuple[PlacedPod, ...]
     excluded: tuple[Exclusion, ...]
 
@@ -249,11 +251,13 @@ def place(
         others = tuple(node for node in nodes if node.name not in own) if mine else nodes
         if others:
             _place_others(group, others, shape, slots, excluded)
-    fit = sum(each.room * len(each.nodes) for each in slots) // shape.pods_per_replica
+    room = sum(each.room * len(each.nodes) for each in slots)
+    fit = room // shape.pods_per_replica
     return Placement(
         feasible=fit >= shape.replicas,
         feasible_when_idle=idle_room >= shape.pods,
         replicas_that_fit=fit,
+        pods_that_fit=room,
         pods=tuple(_example(slots, shape)) if shape.replicas and fit >= shape.replicas else (),
         excluded=tuple(Exclusion(reason=reason, nodes=tuple(excluded[reason])) for reason in Reason if reason in excluded),
     )

@@ -9,6 +9,7 @@ from shardgate.domain.checks import capacity, memory, quality, shape, unknown
 CHECKS = (
     *shape.CHECKS,
     capacity.pods_fit,
+    capacity.groups_find_their_places,
     capacity.quota_allows,
     *memory.CHECKS,
     capacity.model_fits_cluster,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from shardgate.domain.codes import finding
+from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import Node, NodeGroup, NodeState
 from shardgate.domain.placement import room_in_total, summary_of
 from shardgate.domain.policy import Capacity
@@ -174,6 +175,24 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
             message=f"{_needs(situation)}, each replica as {per}; the cluster has {gpus}, and no placement on its nodes"
             f"{f' ({summary})' if summary else ''}{partly}",
             remedy="smaller pods (spec.gpus.perPod), or a selector and tolerations that let in more nodes",
+        )
+
+
+def groups_find_their_places(situation: Situation) -> Iterator[Finding]:
+    """Replicas of several pods that do not all fit cannot be left half placed: each would hold what another needs."""
+    pod, placement = situation.pod, situation.placement
+    if situation.stale or situation.nothing_seen or placement.feasible or pod.pods_per_replica < 2 or pod.replicas < 2:  # noqa: PLR2004
+        return
+    if situation.declaration.placement.scheduler != DEFAULT_SCHEDULER:
+        return  # it may well place groups whole
+    if placement.pods_that_fit >= 2 and _room(situation).with_more >= pod.pods:  # noqa: PLR2004  # one of each of two groups
+        yield finding(
+            "GroupsMayDeadlock",
+            where="spec.replicas",
+            outcome=Outcome.RISKY,
+            message=f"{placement.pods_that_fit} of {count(pod.pods, 'pod')} fit now, in replicas of {pod.pods_per_replica}: "
+            "half-placed replicas can hold each other's places, since nothing schedules them as gangs",
+            remedy="ask for as many replicas as fit, or use a gang scheduler (Kueue, Volcano, a scheduling group)",
         )
 
 
