@@ -55,3 +55,19 @@ def test_a_pod_knows_whose_it_is() -> None:
     record = read(a_pod("p", node="n", gpus=8, declaration="llama", ready=True))
     assert record is not None
     assert (record.declaration, record.ready, record.node) == ("llama", True, "n")
+
+
+def test_what_a_container_was_given_counts_while_it_is_resized() -> None:
+    spec = {"containers": [{"name": "main", "resources": {"requests": {"cpu": "2", "memory": "4Gi"}}}]}
+    given = {"name": "main", "allocatedResources": {"cpu": "4"}, "resources": {"requests": {"cpu": "3", "memory": "6Gi"}}}
+    record = read_pod(pod_from({"metadata": {"name": "p"}, "spec": spec, "status": {"containerStatuses": [given]}}))
+    assert record is not None
+    assert dict(record.requests) == {"cpu": 4000, "memory": 6 * 2**30, "pods": 1}
+
+
+def test_resources_of_the_pod_as_a_whole_stand_for_its_containers_sums() -> None:
+    containers = [{"name": name, "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}} for name in "ab"]
+    spec = {"containers": containers, "resources": {"requests": {"cpu": "8"}}, "overhead": {"cpu": "500m"}}
+    record = read_pod(pod_from({"metadata": {"name": "p"}, "spec": spec}))
+    assert record is not None
+    assert dict(record.requests) == {"cpu": 8500, "memory": 2 * 2**30, "pods": 1}

@@ -537,3 +537,29 @@ def test_the_same_question_has_the_same_answer() -> None:
         read_inference_deployment(body), inventory, OWN_KIND
     )
     assert GPU in inventory.nodes[0].used
+
+
+def test_daemon_pods_are_there_when_idle_too() -> None:
+    """A DaemonSet's pods hold CPU whatever else runs: what needs that CPU will not fit by waiting."""
+    daemon = a_pod("agent", node="node-a", gpus=0, namespace="kube-system")
+    daemon["metadata"]["ownerReferences"] = [
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "uid": "u", "controller": True}
+    ]
+    daemon["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "8"}}
+    wanted = {"requests": {"cpu": "60"}}
+    assert judged(a_node(), daemon, placement=wanted).codes[0] == "NodesDoNotFit"
+    daemon["metadata"]["ownerReferences"] = []
+    assert judged(a_node(), daemon, placement=wanted).codes[0] == "GpusBusy"
+
+
+def test_stages_go_to_neighbouring_nodes() -> None:
+    """Two replicas of two pods on four nodes: each within one NVLink clique, whatever the nodes are called."""
+    cliques = {"a": "x.1", "b": "x.2", "c": "x.1", "d": "x.2"}
+    nodes = [a_node(name).label("nvidia.com/gpu.clique", clique) for name, clique in cliques.items()]
+    verdict = judged(*nodes, strategy={"tensor": 8, "pipeline": 2}, replicas=2, gpus={"perPod": 8})
+    assert verdict.placement is not None
+    by_replica: dict[int, set[str]] = {}
+    for pod in verdict.placement.pods:
+        by_replica.setdefault(pod.replica, set()).add(cliques[pod.node])
+    assert all(len(each) == 1 for each in by_replica.values())
+    assert len(by_replica) == 2

@@ -92,6 +92,7 @@ class ClusterBook:
     _known: dict[str, _Known] = field(default_factory=dict)
     _pods: dict[str, PodRecord] = field(default_factory=dict)
     _used: dict[str, dict[str, int]] = field(default_factory=dict)
+    _daemons: dict[str, dict[str, int]] = field(default_factory=dict)
     _used_by_priority: dict[str, dict[int, dict[str, int]]] = field(default_factory=dict)
     _waiting: dict[str, PendingPods] = field(default_factory=dict)
     """uid -> a pod that waits for a node."""
@@ -309,6 +310,10 @@ class ClusterBook:
         for resource, amount in pod.requests:
             used[resource] = used.get(resource, 0) + sign * amount
             at_priority[resource] = at_priority.get(resource, 0) + sign * amount
+        if pod.is_daemon:
+            daemons = self._daemons.setdefault(pod.node, {})
+            for resource, amount in pod.requests:
+                daemons[resource] = daemons.get(resource, 0) + sign * amount
         if self._stated.get(pod.node) is not None or pod.node in self._known:
             self._touch(pod.node)
 
@@ -449,6 +454,7 @@ class ClusterBook:
                 node = replace(
                     node,
                     used={key: amount for key, amount in self._used.get(name, {}).items() if amount},
+                    daemons={key: amount for key, amount in self._daemons.get(name, {}).items() if amount},
                     used_by_priority={
                         priority: dict(amounts)
                         for priority, amounts in self._used_by_priority.get(name, {}).items()

@@ -27,8 +27,16 @@ class Requirements(msgspec.Struct, gc=False):
 class Container(msgspec.Struct, gc=False):
     """The part of a container that is read."""
 
+    name: str = ""
     resources: Requirements | None = None
     restartPolicy: str = ""  # noqa: N815  # as the API spells it
+
+
+class OwnerReference(msgspec.Struct, gc=False):
+    """An owner."""
+
+    kind: str = ""
+    controller: bool = False
 
 
 class PodMetadata(msgspec.Struct, gc=False):
@@ -39,6 +47,7 @@ class PodMetadata(msgspec.Struct, gc=False):
     uid: str = ""
     resourceVersion: str = ""  # noqa: N815
     labels: dict[str, str] | None = None
+    ownerReferences: list[OwnerReference] | None = None  # noqa: N815
 
 
 class PodToleration(msgspec.Struct, gc=False):
@@ -63,6 +72,8 @@ class PodSpec(msgspec.Struct, gc=False):
     containers: list[Container] | None = None
     initContainers: list[Container] | None = None  # noqa: N815
     overhead: Amounts | None = None
+    resources: Requirements | None = None
+    """Of the pod as a whole: instead of its containers' sums, where it names a resource."""
 
 
 class PodCondition(msgspec.Struct, gc=False):
@@ -72,10 +83,20 @@ class PodCondition(msgspec.Struct, gc=False):
     status: str = ""
 
 
+class ContainerStatus(msgspec.Struct, gc=False):
+    """What a container was given: differs from its spec while it is resized in place."""
+
+    name: str = ""
+    allocatedResources: Amounts | None = None  # noqa: N815
+    resources: Requirements | None = None
+
+
 class PodStatus(msgspec.Struct, gc=False):
     """The part of a pod's status that is read."""
 
     phase: str = ""
+    containerStatuses: list[ContainerStatus] | None = None  # noqa: N815
+    initContainerStatuses: list[ContainerStatus] | None = None  # noqa: N815
     conditions: list[PodCondition] | None = None
 
 
@@ -98,6 +119,8 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
     declaration: str
     ready: bool
     priority: int = 0
+    is_daemon: bool = False
+    """A DaemonSet's: it is on the node whatever else is."""
     waiting: PendingPods | None = None
     """Of a pod that waits for a node: where it may go."""
 
@@ -120,10 +143,11 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         namespace=sys.intern(metadata.namespace),
         name=metadata.name,
         node=sys.intern(pod.spec.nodeName if pod.spec else ""),
-        requests=_shared(tuple(sorted(effective_requests(pod.spec).items()))),
+        requests=_shared(tuple(sorted(effective_requests(pod.spec, pod.status).items()))),
         declaration=(metadata.labels or {}).get(DECLARATION_LABEL, ""),
         ready=ready,
         priority=pod.spec.priority if pod.spec else 0,
+        is_daemon=any(each.kind == "DaemonSet" and each.controller for each in metadata.ownerReferences or ()),
         waiting=_waiting(pod),
     )
 
@@ -161,17 +185,31 @@ def _shared(requests: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...
     return _REQUESTS.setdefault(requests, requests)
 
 
-def effective_requests(spec: PodSpec | None) -> dict[str, int]:
-    """As kube-scheduler counts: containers and sidecars together, or the largest start-up step; overhead; one pod."""
+def effective_requests(spec: PodSpec | None, status: PodStatus | None = None) -> dict[str, int]:
+    """As kube-scheduler counts: containers and sidecars together, or the largest start-up step; overhead; one pod.
+
+    A container that is resized in place holds the larger of what it asks for and what it was given.
+    """
     total: dict[str, int] = {}
     if spec is None:
         return {"pods": 1}
+    statuses = () if status is None else (*(status.containerStatuses or ()), *(status.initContainerStatuses or ()))
+    given = {each.name: each for each in statuses}
+
+    def requests(container: Container) -> dict[str, int]:
+        asked = _stated(container.resources)
+        held = given.get(container.name)
+        for amounts in () if held is None else (resources(held.allocatedResources, up=True), _stated(held.resources)):
+            for name, amount in amounts.items():
+                asked[name] = max(asked.get(name, 0), amount)
+        return asked
+
     for container in spec.containers or ():
-        _add(total, _requests(container))
+        _add(total, requests(container))
     start_up: dict[str, int] = {}
     sidecars: dict[str, int] = {}
     for container in spec.initContainers or ():
-        asked = _requests(container)
+        asked = requests(container)
         if container.restartPolicy == "Always":
             _add(sidecars, asked)
             step = dict(sidecars)
@@ -183,16 +221,15 @@ def effective_requests(spec: PodSpec | None) -> dict[str, int]:
     _add(total, sidecars)
     for name, amount in start_up.items():
         total[name] = max(total.get(name, 0), amount)
+    total |= _stated(spec.resources)
     _add(total, resources(spec.overhead, up=True))
     total["pods"] = 1
     return total
 
 
-def _requests(container: Container) -> dict[str, int]:
+def _stated(stated: Requirements | None) -> dict[str, int]:
     """A limit without a request is a request, as the API server defaults it."""
-    if container.resources is None:
-        return {}
-    return resources({**(container.resources.limits or {}), **(container.resources.requests or {})}, up=True)
+    return {} if stated is None else resources({**(stated.limits or {}), **(stated.requests or {})}, up=True)
 
 
 def _add(to: dict[str, int], amounts: Mapping[str, int]) -> None:

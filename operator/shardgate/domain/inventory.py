@@ -161,6 +161,8 @@ class Node:
     """Capacity less allocatable, per GPU resource: devices that are registered and not healthy."""
     used: Resources = field(default_factory=dict)
     """Requests of the pods bound here."""
+    daemons: Resources = field(default_factory=dict)
+    """Of ``used``: DaemonSets' pods, which are there whatever else is."""
     used_by_priority: Mapping[int, Resources] = field(default_factory=dict)
     """``used``, by the pods' priority: what pods of a higher one could have by preemption."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -172,6 +174,10 @@ class Node:
     def free(self, resource: str) -> int:
         """May be negative where more is requested than is left."""
         return self.allocatable.get(resource, 0) - self.used.get(resource, 0)
+
+    def idle(self, resource: str) -> int:
+        """What is left were nothing running but DaemonSets' pods."""
+        return self.allocatable.get(resource, 0) - self.daemons.get(resource, 0)
 
 
 GroupKey: TypeAlias = tuple[object, ...]
@@ -247,7 +253,7 @@ class NodeGroup:
     def least_allocatable(self, resource: str) -> int:
         """What the smallest node has of a resource, were nothing running there."""
         if resource not in self._least_allocatable:
-            self._least_allocatable[resource] = min(node.allocatable.get(resource, 0) for node in self.nodes)
+            self._least_allocatable[resource] = min(node.idle(resource) for node in self.nodes)
         return self._least_allocatable[resource]
 
 

@@ -288,18 +288,16 @@ def _room_with_own(node: Node, shape: PodShape, mine: Resources) -> int:
 
 
 def _idle_room(group: NodeGroup, shape: PodShape, view: View) -> int:
-    """Pods that these nodes take, were nothing else running there."""
+    """Pods that these nodes take, were nothing else running there but DaemonSets' pods."""
     like = group.like
     gpus = like.allocatable.get(shape.resource, 0) if view is View.IDLE else group.installed(shape.resource)
     room = gpus // shape.gpus
     if room <= 0:
         return 0
-    wanted = [(name, amount) for name, amount in shape.other_requests if amount > 0 and name != "pods"]
+    wanted = [(name, amount) for name, amount in shape.other_requests if amount > 0]
     if all(group.least_allocatable(name) >= room * amount for name, amount in wanted):
         return room * group.count
-    return sum(
-        min(room, *(node.allocatable.get(name, 0) // amount for name, amount in wanted)) * node.count for node in group.nodes
-    )
+    return sum(max(0, min(room, *(node.idle(name) // amount for name, amount in wanted))) * node.count for node in group.nodes)
 
 
 def room_in_total(groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: PodShape, left_out: frozenset[int]) -> int:
@@ -312,7 +310,7 @@ def room_in_total(groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: P
 
 
 def _example(slots: list[_Slots], shape: PodShape) -> Iterator[PlacedPod]:
-    """Whole replicas into single nodes first, the snuggest node first; what is left is filled across nodes."""
+    """Whole replicas into single nodes first, the snuggest node first; what is left goes across neighbouring nodes."""
     per_replica = shape.pods_per_replica
     order = sorted(slots, key=lambda each: (each.room < per_replica, each.room, each.nodes[0].name))
     limit = min(shape.replicas, -(-MAX_EXAMPLE_PODS // per_replica))
@@ -326,15 +324,43 @@ def _example(slots: list[_Slots], shape: PodShape) -> Iterator[PlacedPod]:
                 for pod in range(per_replica):
                     yield _placed(replica, pod, node, taken, shape)
                 replica += 1
-    left = (
-        node
-        for each in order
-        for node in each.nodes
-        for _ in range(each.room - (each.room // per_replica) * per_replica if each.room >= per_replica else each.room)
-    )
-    for rest in range(replica, limit):
-        for pod in range(per_replica):
-            yield _placed(rest, pod, next(left), taken, shape)
+    if replica < limit:
+        yield from _across_nodes(order, shape, range(replica, limit), taken)
+
+
+def _across_nodes(slots: list[_Slots], shape: PodShape, replicas: range, taken: dict[str, int]) -> Iterator[PlacedPod]:
+    """Replicas that no single node takes: within one neighbourhood where it has the room, else over those that adjoin."""
+    per_replica = shape.pods_per_replica
+    where: dict[int, tuple[str, ...]] = {}
+    room_of: dict[tuple[str, ...], list[Node]] = defaultdict(list)
+    for each in slots:
+        rest = each.room % per_replica if each.room >= per_replica else each.room
+        for node in each.nodes if rest else ():
+            if id(node.labels) not in where:
+                where[id(node.labels)] = tuple(node.labels.get(key, "") for key in NEIGHBOURHOODS)
+            room_of[where[id(node.labels)]] += [node] * rest
+    left: list[Node] = []
+    number = replicas.start
+    for neighbourhood in sorted(room_of):
+        nodes = room_of[neighbourhood]
+        whole = min(len(nodes) // per_replica, replicas.stop - number)
+        for index, node in enumerate(nodes[: whole * per_replica]):
+            yield _placed(number + index // per_replica, index % per_replica, node, taken, shape)
+        number += whole
+        left += nodes[whole * per_replica :]
+    for index, node in enumerate(left[: (replicas.stop - number) * per_replica]):
+        yield _placed(number + index // per_replica, index % per_replica, node, taken, shape)
+
+
+NEIGHBOURHOODS = (
+    "topology.kubernetes.io/region", "topology.kubernetes.io/zone",
+    "cloud.google.com/gce-topology-block", "cloud.google.com/gce-topology-subblock",
+    "topology.k8s.aws/network-node-layer-1", "topology.k8s.aws/network-node-layer-2", "topology.k8s.aws/network-node-layer-3",
+    "oci.oraclecloud.com/rdma.network_block_id", "oci.oraclecloud.com/rdma.local_block_id",
+    "network.topology.nvidia.com/spine", "network.topology.nvidia.com/block", "topology.kubernetes.io/rack",
+    "nvidia.com/gpu.clique",
+)  # fmt: skip
+"""Labels of where a node stands, coarse to fine: stages of a replica are put on nodes that share as many as can be."""
 
 
 def _placed(replica: int, pod: int, node: Node, taken: dict[str, int], shape: PodShape) -> PlacedPod:
