@@ -14,7 +14,7 @@ from typing import Any
 import kopf
 
 from shardgate.adapters.cluster_book import ClusterBook
-from shardgate.adapters.nodes import SLICES_VERSION, NodeObject, SliceObject
+from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.api import GROUP, VERSION
@@ -27,8 +27,10 @@ from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.reconciler import Reconciler
 from shardgate.shells.reflector import Reflector
 from shardgate.shells.stores import (
+    Claims,
     DeclarationObject,
     Declarations,
+    DeviceClasses,
     NamespaceObject,
     Namespaces,
     Nodes,
@@ -85,9 +87,15 @@ class Operator:
                 name="pods", path="/api/v1/pods", item=PodObject, store=Pods(self.book),
                 selector="status.phase!=Succeeded,status.phase!=Failed", **common,
             ),
-            Reflector(
-                name="resourceslices", path=f"/apis/{SLICES_VERSION}/resourceslices", item=SliceObject, store=Slices(self.book),
-                is_optional=True, **common,
+            *(
+                Reflector(
+                    name=plural, path=f"/apis/{SLICES_VERSION}/{plural}", item=item, store=store, is_optional=True, **common
+                )
+                for plural, item, store in (
+                    ("resourceslices", SliceObject, Slices(self.book)),
+                    ("deviceclasses", DeviceClassObject, DeviceClasses(self.book)),
+                    ("resourceclaims", ClaimObject, Claims(self.book)),
+                )
             ),
             Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),
             Reflector(

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.models.catalogue import Profile
-from shardgate.adapters.nodes import Device, NodeObject, Shapes, SliceObject, devices_of, read_node
+from shardgate.adapters.nodes import ClaimObject, Device, DeviceClassObject, NodeObject, Shapes, SliceObject, devices_of, read_node
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject, read_quota
 from shardgate.domain.inventory import (
+    DEVICE_CLASS_DOMAIN,
     GroupKey,
     HeldPod,
     Inventory,
@@ -86,6 +87,12 @@ class ClusterBook:
     _slices_of: dict[str, dict[str, None]] = field(default_factory=dict)
     """Node -> names of its ResourceSlices."""
     _devices: dict[str, tuple[Device, ...]] = field(default_factory=dict)
+    _extended_names: dict[str, str] = field(default_factory=dict)
+    """DeviceClass -> the extended resource by which pods may ask for its devices; only those that have one."""
+    _claimed: dict[str, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)
+    """ResourceClaim, by uid -> (driver, pool, device) that it holds."""
+    _taken: set[tuple[str, str, str]] = field(default_factory=set)
+    """All of them."""
     _with_slices: dict[str, NodeObject] = field(default_factory=dict)
     """Objects of the nodes that have slices: read again when those change."""
     _stated: dict[str, Node | None] = field(default_factory=dict)
@@ -159,6 +166,71 @@ class ClusterBook:
         for name in [name for name in self._slices if name not in names]:
             self.drop_slice(name, now)
 
+    def put_device_class(self, item: DeviceClassObject) -> None:
+        """A DeviceClass was added or changed."""
+        name, extended = item.metadata.name, item.spec.extendedResourceName
+        if self._extended_names.get(name, "") != extended:
+            self._extended_names[name] = extended
+            self._touch_devices()
+
+    def drop_device_class(self, name: str) -> None:
+        """A DeviceClass was deleted."""
+        if self._extended_names.pop(name, None) is not None:
+            self._touch_devices()
+
+    def put_claim(self, item: ClaimObject) -> None:
+        """A ResourceClaim was added or changed."""
+        held = tuple((each.driver, each.pool, each.device) for each in item.devices)
+        if held == self._claimed.get(item.metadata.uid, ()):
+            return
+        self.drop_claim(item.metadata.uid)
+        self._claimed[item.metadata.uid] = held
+        self._taken.update(held)
+        self._touch_pools(held)
+
+    def drop_claim(self, uid: str) -> None:
+        """A ResourceClaim was deleted."""
+        held = self._claimed.pop(uid, ())
+        self._taken.difference_update(held)
+        self._touch_pools(held)
+
+    def retain_claims(self, uids: set[str]) -> None:
+        """A complete list was read: what is not in it is gone."""
+        for uid in [uid for uid in self._claimed if uid not in uids]:
+            self.drop_claim(uid)
+
+    @property
+    def device_classes(self) -> tuple[str, ...]:
+        """Names of DeviceClasses that stand for an extended resource."""
+        return tuple(self._extended_names)
+
+    def _touch_pools(self, held: tuple[tuple[str, str, str], ...]) -> None:
+        pools = {(driver, pool) for driver, pool, _ in held}
+        for node, devices in self._devices.items():
+            if pools and any((each.driver, each.pool) in pools for each in devices):
+                self._touch(node)
+
+    def _touch_devices(self) -> None:
+        for node in self._devices:
+            self._touch(node)
+
+    def _with_devices(self, node: Node) -> Node:
+        """The node with what its DeviceClasses' extended resources offer, where no device plugin offers the same GPUs."""
+        devices = self._devices.get(node.name, ())
+        if not devices or node.state is NodeState.GONE:
+            return node
+        allocatable, used = dict(node.allocatable), dict(node.used)
+        for driver in {each.driver for each in devices}:
+            whole = [each for each in devices if each.driver == driver and each.is_whole and each.is_counted]
+            healthy = sum(each.is_healthy for each in whole)
+            held = sum((each.driver, each.pool, each.name) in self._taken for each in whole)
+            extended = self._extended_names.get(driver, "")
+            for name in (f"{DEVICE_CLASS_DOMAIN}/{driver}", extended):
+                if name and not any(allocatable.get(each, 0) for each in (extended, name)):
+                    allocatable[name] = healthy
+                    used[name] = max(held, used.get(name, 0))
+        return replace(node, allocatable=allocatable, used={name: amount for name, amount in used.items() if amount})
+
     def _read_devices(self, node: str, now: float) -> None:
         """What the node's slices say now; a node that was seen is read again."""
         try:
@@ -170,6 +242,7 @@ class ClusterBook:
         if devices == self._devices.get(node, ()):
             return
         self._devices[node] = devices
+        self._touch(node)
         if node in self._with_slices:
             self.put_node(self._with_slices[node], now)
 
@@ -461,6 +534,7 @@ class ClusterBook:
                         if any(amounts.values())
                     },
                 )
+                node = self._with_devices(node)
                 key = self._key_of[name] = group_key(node)
                 self._members.setdefault(key, {})[name] = node
                 touched[key] = None

@@ -16,7 +16,11 @@ WEBHOOK_TIMEOUT_SECONDS = 3
 
 CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
-    {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": ["resource.k8s.io"],
+        "resources": ["deviceclasses", "resourceclaims", "resourceslices"],
+        "verbs": ["list", "watch"],
+    },
     {"apiGroups": ["scheduling.k8s.io"], "resources": ["priorityclasses"], "verbs": ["list", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments/status"], "verbs": ["patch"]},

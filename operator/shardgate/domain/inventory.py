@@ -183,10 +183,14 @@ class Node:
 GroupKey: TypeAlias = tuple[object, ...]
 
 
+DEVICE_CLASS_DOMAIN = "deviceclass.resource.kubernetes.io"
+"""Of the extended resource that every DeviceClass is, under its own name (KEP-5004)."""
+
+
 def is_device(resource: str) -> bool:
     """Extended resources: GPUs under any vendor's name. Kubernetes' own names are none."""
     domain, slash, _ = resource.partition("/")
-    return bool(slash) and not domain.endswith("kubernetes.io")
+    return bool(slash) and (domain == DEVICE_CLASS_DOMAIN or not domain.endswith("kubernetes.io"))
 
 
 def group_key(node: Node) -> GroupKey:

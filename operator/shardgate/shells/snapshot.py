@@ -14,7 +14,7 @@ from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
 from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
-from shardgate.adapters.nodes import SLICES_VERSION, NodeObject, node_from, slice_from
+from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, node_from, slice_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
@@ -27,6 +27,7 @@ from shardgate.shells.documents import Document, Unreadable
 from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 
 HTTP_NOT_FOUND = 404
+_DYNAMIC_ALLOCATION = {"resourceslices": "ResourceSlice", "deviceclasses": "DeviceClass", "resourceclaims": "ResourceClaim"}
 _OWN_KINDS = ("VerificationPolicy", "ModelProfile")
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
@@ -71,6 +72,8 @@ class Snapshot:
         return {
             "Node": self._put_node,
             "ResourceSlice": self._put_slice,
+            "DeviceClass": self._put_device_class,
+            "ResourceClaim": self._put_claim,
             "Pod": self._put_pod,
             "ResourceQuota": self._put_quota,
             "PriorityClass": self._put_priority_class,
@@ -89,6 +92,16 @@ class Snapshot:
         self.book.put_slice(item, 0.0)
         why = self.book.unreadable.get(f"ResourceSlices of {item.spec.nodeName}")
         return [f"ResourceSlice {item.metadata.name}: {why}"] if why else []
+
+    def _put_device_class(self, body: Any) -> list[str]:
+        self.book.put_device_class(msgspec.convert(body, DeviceClassObject, strict=False))
+        return []
+
+    def _put_claim(self, body: Any) -> list[str]:
+        claim = msgspec.convert(body, ClaimObject, strict=False)
+        claim.metadata.uid = claim.metadata.uid or f"{claim.metadata.namespace}/{claim.metadata.name}"
+        self.book.put_claim(claim)
+        return []
 
     def _put_pod(self, body: Any) -> list[str]:
         record = read_pod(pod_from(body))
@@ -179,7 +192,7 @@ async def live() -> Snapshot:
     snapshot = Snapshot()
     async with Cluster.from_environment() as cluster:
         for path, kind in (
-            (f"/apis/{SLICES_VERSION}/resourceslices", "ResourceSlice"),
+            *((f"/apis/{SLICES_VERSION}/{plural}", kind) for plural, kind in _DYNAMIC_ALLOCATION.items()),
             ("/api/v1/nodes", "Node"),
             ("/api/v1/pods", "Pod"),
             ("/api/v1/namespaces", "Namespace"),
@@ -191,7 +204,7 @@ async def live() -> Snapshot:
             try:
                 items = await cluster.list_all(path)
             except ApiError as error:
-                if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, "ResourceSlice"):
+                if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, *_DYNAMIC_ALLOCATION.values()):
                     continue  # Shardgate is not installed there, or DRA is not served
                 raise
             snapshot.add(_labelled(items, kind, cluster.server))

@@ -9,7 +9,7 @@ import msgspec
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.model_profiles import read_profile
-from shardgate.adapters.nodes import NodeObject, SliceObject
+from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.quantities import QuantityError
@@ -91,6 +91,53 @@ class Slices:
     def retain(self, keys: set[str]) -> None:
         """Listed."""
         self._book.retain_slices(keys, time.monotonic())
+
+
+class DeviceClasses:
+    """DeviceClasses into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: DeviceClassObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: DeviceClassObject) -> None:
+        """Added or changed."""
+        self._book.put_device_class(item)
+
+    def drop(self, item: DeviceClassObject) -> None:
+        """Deleted."""
+        self._book.drop_device_class(item.metadata.name)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for name in [name for name in self._book.device_classes if name not in keys]:
+            self._book.drop_device_class(name)
+
+
+class Claims:
+    """ResourceClaims into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: ClaimObject) -> str:
+        """By uid."""
+        return item.metadata.uid
+
+    def put(self, item: ClaimObject) -> None:
+        """Added or changed."""
+        self._book.put_claim(item)
+
+    def drop(self, item: ClaimObject) -> None:
+        """Deleted."""
+        self._book.drop_claim(item.metadata.uid)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        self._book.retain_claims(keys)
 
 
 class Quotas:

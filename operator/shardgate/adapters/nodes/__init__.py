@@ -9,11 +9,13 @@ from shardgate.adapters.nodes.objects import NodeObject, node_from
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
 from shardgate.adapters.nodes.shapes import Shapes, read_node
 from shardgate.adapters.nodes.slices import API_VERSION as SLICES_VERSION
-from shardgate.adapters.nodes.slices import Device, SliceObject, devices_of, slice_from
+from shardgate.adapters.nodes.slices import ClaimObject, Device, DeviceClassObject, SliceObject, devices_of, slice_from
 
 __all__ = [
     "SLICES_VERSION",
+    "ClaimObject",
     "Device",
+    "DeviceClassObject",
     "NodeObject",
     "NodeReading",
     "Shapes",

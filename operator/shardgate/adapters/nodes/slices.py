@@ -153,6 +153,61 @@ def _version(text: str) -> tuple[int, int] | None:
     return (int(parts[1]), int(parts[2])) if parts else None
 
 
+class DeviceClassSpec(msgspec.Struct, gc=False):
+    """The part of a DeviceClass's spec that is read."""
+
+    extendedResourceName: str = ""  # noqa: N815  # as the API spells it
+
+
+class DeviceClassObject(msgspec.Struct, gc=False):
+    """A DeviceClass: pods may ask for its devices by an extended resource's name."""
+
+    metadata: SliceMetadata
+    spec: DeviceClassSpec = msgspec.field(default_factory=DeviceClassSpec)
+
+
+class AllocatedDevice(msgspec.Struct, gc=False):
+    """A device that a claim holds."""
+
+    driver: str = ""
+    pool: str = ""
+    device: str = ""
+
+
+class _Allocated(msgspec.Struct, gc=False):
+    results: list[AllocatedDevice] | None = None
+
+
+class _Allocation(msgspec.Struct, gc=False):
+    devices: _Allocated = msgspec.field(default_factory=_Allocated)
+
+
+class _ClaimStatus(msgspec.Struct, gc=False):
+    allocation: _Allocation | None = None
+
+
+class ClaimMetadata(msgspec.Struct, gc=False):
+    """The part of ObjectMeta that is read."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resourceVersion: str = ""  # noqa: N815
+
+
+class ClaimObject(msgspec.Struct, gc=False):
+    """A ResourceClaim, decoded no further than it is read."""
+
+    metadata: ClaimMetadata
+    status: _ClaimStatus | None = None
+
+    @property
+    def devices(self) -> list[AllocatedDevice]:
+        """What it holds; empty while nothing is allocated."""
+        allocation = self.status.allocation if self.status is not None else None
+        return (allocation.devices.results or []) if allocation is not None else []
+
+
 def slice_from(body: Mapping[str, Any]) -> SliceObject:
     """A ResourceSlice from plain values. Raises ``msgspec.ValidationError`` naming the field."""
     return msgspec.convert(body, SliceObject, strict=False)

@@ -1,0 +1,105 @@
+"""GPUs that a DRA driver lists: counted by DeviceClass, held by claims, never twice."""
+
+from typing import Any
+
+import msgspec
+
+from builders import GPU, a_node
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.nodes import node_from, slice_from
+from shardgate.adapters.nodes.slices import ClaimObject, DeviceClassObject
+from shardgate.domain.inventory import Node
+
+Json = dict[str, Any]
+CLASS = "deviceclass.resource.kubernetes.io/gpu.nvidia.com"
+
+
+def a_slice(name: str = "s", gpus: int = 8, generation: int = 1, count: int = 1, **of_first: Any) -> Json:
+    def device(index: int) -> Json:
+        attributes = {
+            "type": {"string": "gpu"},
+            "productName": {"string": "NVIDIA H100 80GB HBM3"},
+            "cudaComputeCapability": {"version": "9.0.0"},
+        }
+        body = {"name": f"gpu-{index}", "attributes": attributes, "capacity": {"memory": {"value": "81559Mi"}}}
+        return {**body, **(of_first if index == 0 else {})}
+
+    pool = {"name": "node-a", "generation": generation, "resourceSliceCount": count}
+    devices = [device(index) for index in range(gpus)]
+    return {
+        "metadata": {"name": name},
+        "spec": {"driver": "gpu.nvidia.com", "nodeName": "node-a", "pool": pool, "devices": devices},
+    }
+
+
+def a_claim(uid: str, *devices: str) -> ClaimObject:
+    results = [{"driver": "gpu.nvidia.com", "pool": "node-a", "device": each} for each in devices]
+    return msgspec.convert({"metadata": {"uid": uid}, "status": {"allocation": {"devices": {"results": results}}}}, ClaimObject)
+
+
+def a_book(*slices: Json, extended: str = GPU, plugin: bool = False) -> ClusterBook:
+    book = ClusterBook()
+    for each in slices:
+        book.put_slice(slice_from(each), 0.0)
+    node = a_node().without_gpu_labels()
+    if not plugin:
+        for amounts in (node.body["status"]["capacity"], node.body["status"]["allocatable"]):
+            del amounts[GPU]
+    book.put_node(node_from(node.body), 0.0)
+    if extended:
+        book.put_device_class(
+            msgspec.convert({"metadata": {"name": "gpu.nvidia.com"}, "spec": {"extendedResourceName": extended}}, DeviceClassObject)
+        )
+    return book
+
+
+def only(book: ClusterBook) -> Node:
+    (node,) = book.inventory(0.0).nodes
+    return node
+
+
+def test_a_class_stands_for_an_extended_resource() -> None:
+    node = only(a_book(a_slice()))
+    assert (node.allocatable[GPU], node.allocatable[CLASS]) == (8, 8)
+    assert node.shape.gpu.product == "H100-80GB-HBM3"
+    assert GPU not in only(a_book(a_slice(), extended="")).allocatable
+
+
+def test_what_a_device_plugin_offers_is_not_counted_again() -> None:
+    node = only(a_book(a_slice(), plugin=True))
+    assert (node.allocatable[GPU], CLASS in node.allocatable) == (8, False)
+
+
+def test_claims_hold_devices_until_they_are_gone() -> None:
+    book = a_book(a_slice())
+    book.put_claim(a_claim("one", "gpu-0", "gpu-1"))
+    book.put_claim(a_claim("two", "gpu-7"))
+    assert (only(book).free(GPU), only(book).free(CLASS)) == (5, 5)
+    book.put_claim(a_claim("one"))
+    assert only(book).free(GPU) == 7
+    book.retain_claims(set())
+    assert only(book).free(GPU) == 8
+
+
+def test_a_tainted_device_is_not_to_be_had() -> None:
+    taints = [{"key": "gpu.nvidia.com/xid", "value": "79", "effect": "NoSchedule"}]
+    assert only(a_book(a_slice(taints=taints))).allocatable[GPU] == 7
+    informed = [{"key": "gpu.nvidia.com/xid", "value": "43", "effect": "None"}]
+    assert only(a_book(a_slice(taints=informed))).allocatable[GPU] == 8
+
+
+def test_a_pool_counts_once_all_slices_of_its_newest_generation_are_here() -> None:
+    book = a_book(a_slice("old", gpus=8), a_slice("new-1", gpus=4, generation=2, count=2))
+    assert only(book).allocatable.get(GPU, 0) == 0
+    second = a_slice("new-2", gpus=6, generation=2, count=2)
+    second["spec"]["devices"] = second["spec"]["devices"][4:]
+    book.put_slice(slice_from(second), 1.0)
+    assert only(book).allocatable[GPU] == 6
+    book.drop_slice("new-2", 2.0)
+    assert only(book).allocatable.get(GPU, 0) == 0
+
+
+def test_channels_of_compute_domains_are_no_gpus() -> None:
+    channels = a_slice("c", gpus=4)
+    channels["spec"]["driver"] = "compute-domain.nvidia.com"
+    assert only(a_book(channels, a_slice("s", gpus=2))).allocatable[GPU] == 2
