@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import GPU, H100, T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
+from builders import GPU, H100, T4, NodeBuilder, a_book, a_declaration, a_node, a_pod, an_inventory
+from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import Stored, enforce
 from shardgate.domain.inventory import Inventory, grouped
@@ -168,3 +169,28 @@ def test_every_layer_is_on_one_stage(layers: int, stages: int) -> None:
     split = layers_of_stages(layers, ParallelStrategy(pipeline=stages))
     assert [layer for stage in split for layer in stage] == list(range(layers))
     assert max(map(len, split)) - min(map(len, split)) <= 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8), st.integers(1, 60)), max_size=12))
+def test_an_inventory_kept_by_events_equals_one_read_anew(events: list[tuple[int, int, int]]) -> None:
+    """Pods come, grow and go on four nodes: groups, and the least amounts that are kept of them, are those of a fresh read."""
+    nodes = [a_node(f"n{index}") for index in range(4)]
+    book = a_book(*nodes)
+    pods: dict[str, dict[str, Any]] = {}
+    for node, gpus, cpu in events:
+        for group in book.inventory(0.0).groups:  # what is asked of a group is kept
+            group.least_free("cpu"), group.least_allocatable("cpu")
+        pod = a_pod(f"p{node}", node=f"n{node}", gpus=gpus)
+        pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": str(cpu), GPU: str(gpus)}}
+        pods[f"p{node}"] = pod
+        record = read_pod(pod_from(pod))
+        assert record is not None
+        book.put_pod(record)
+    fresh = a_book(*nodes, *pods.values()).inventory(0.0)
+    kept = book.inventory(0.0)
+    assert {frozenset(node.name for node in group.nodes) for group in kept.groups} == {
+        frozenset(node.name for node in group.nodes) for group in fresh.groups
+    }
+    for group in kept.groups:
+        assert group.least_free("cpu") == min(node.free("cpu") for node in group.nodes)
+        assert group.least_allocatable("cpu") == min(node.idle("cpu") for node in group.nodes)

@@ -8,6 +8,7 @@ cluster may get for a while, one whose device plugin restarts keeps its last kno
 its last known labels.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -115,6 +116,8 @@ class ClusterBook:
     _groups: dict[GroupKey, NodeGroup] = field(default_factory=dict)
     _dirty: dict[str, None] = field(default_factory=dict)
     """Names to build again, in the order in which they changed."""
+    _timed: dict[str, None] = field(default_factory=dict)
+    """Names of nodes of which something is remembered for a while."""
     _frozen: tuple[NodeGroup, ...] = ()
     _expires: float = float("inf")
     """When the next remembered thing stops counting."""
@@ -516,12 +519,13 @@ class ClusterBook:
 
     def _rebuild(self, now: float) -> None:
         """Sort the touched nodes into groups again, and freeze the groups that they left or joined."""
-        touched: dict[GroupKey, None] = {}
+        left: dict[GroupKey, list[Node]] = defaultdict(list)
+        joined: dict[GroupKey, list[Node]] = defaultdict(list)
         for name in self._dirty:
+            self._note_deadlines(name)
             before = self._key_of.pop(name, None)
             if before is not None:
-                del self._members[before][name]
-                touched[before] = None
+                left[before].append(self._members[before].pop(name))
             node = self._present(name, now)
             if node is not None:
                 node = replace(
@@ -537,17 +541,28 @@ class ClusterBook:
                 node = self._with_devices(node)
                 key = self._key_of[name] = group_key(node)
                 self._members.setdefault(key, {})[name] = node
-                touched[key] = None
-        for key in touched:
+                joined[key].append(node)
+        for key in (*left, *(key for key in joined if key not in left)):
             if self._members[key]:
-                self._groups[key] = NodeGroup(tuple(self._members[key].values()))
+                frozen = NodeGroup(tuple(self._members[key].values()))
+                if (previous := self._groups.get(key)) is not None:
+                    frozen.take_over(previous, left[key], joined[key])
+                self._groups[key] = frozen
             else:
                 del self._members[key]
                 self._groups.pop(key, None)
         self._dirty.clear()
         self._frozen = tuple(self._groups.values())
-        deadlines = [deadline for known in self._known.values() for deadline in _deadlines(known)]
+        deadlines = [deadline for name in self._timed for deadline in _deadlines(self._known[name])]
         self._expires = min((each for each in deadlines if each > now), default=float("inf"))
+
+    def _note_deadlines(self, name: str) -> None:
+        """Whether something of the node is remembered for a while: only those need be looked at as time goes by."""
+        known = self._known.get(name)
+        if known is not None and any(True for _ in _deadlines(known)):
+            self._timed[name] = None
+        else:
+            self._timed.pop(name, None)
 
     def _present(self, name: str, now: float) -> Node | None:
         """The node as it counts now: as stated, or as remembered while something is on its way."""

@@ -218,6 +218,17 @@ class NodeGroup:
     _least_allocatable: dict[str, int] = field(default_factory=dict)
     """Both worked out when first asked for; they follow from the nodes alone."""
 
+    def take_over(self, before: "NodeGroup", left: Iterable[Node], joined: Iterable[Node]) -> None:
+        """Least amounts that are known of the group as it was: they still hold unless a node that had the least has left."""
+        for known, old, amount_of in (
+            (self._least_free, before._least_free, Node.free),  # noqa: SLF001  # of its own kind
+            (self._least_allocatable, before._least_allocatable, Node.idle),  # noqa: SLF001
+        ):
+            for resource, least in old.items():
+                another = amount_of(self.nodes[0], resource) == least  # in a uniform cluster nearly all have the least
+                if another or all(amount_of(node, resource) > least for node in left):
+                    known[resource] = min([least, *(amount_of(node, resource) for node in joined)])
+
     @property
     def like(self) -> Node:
         """Any of them: for shape, state and GPUs."""
