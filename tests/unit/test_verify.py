@@ -193,7 +193,7 @@ def test_what_may_come_back_is_waiting_even_when_closed(node: NodeBuilder, why: 
 def test_a_cordoned_node_is_left_out_as_cordoned_not_as_tainted() -> None:
     verdict = judged(a_node().cordoned(), a_node("b", gpus=4))
     assert verdict.placement is not None
-    assert summary_of(verdict.placement.excluded) == "2 nodes: 1 cordoned, 1 too few free GPUs"
+    assert summary_of(verdict.placement.excluded) == "2 nodes: 1 cordoned, 1 with fewer than 8 free GPUs"
 
 
 def test_a_pod_that_tolerates_a_cordon_goes_there() -> None:
@@ -223,7 +223,7 @@ def test_a_taint_that_only_prefers_is_no_obstacle() -> None:
 def test_nodes_left_out_are_counted_by_reason() -> None:
     verdict = judged(a_node().tainted(), a_node("b", gpus=4))
     assert outcomes(verdict) == {"NodesDoNotFit": Outcome.UNSOUND}
-    assert "2 nodes: 1 tainted, 1 too few free GPUs" in message(verdict, "NodesDoNotFit")
+    assert "2 nodes: 1 tainted team=other, 1 with fewer than 8 free GPUs" in message(verdict, "NodesDoNotFit")
 
 
 @pytest.mark.parametrize(

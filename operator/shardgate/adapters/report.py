@@ -192,7 +192,7 @@ def _placement(placement: Placement | None) -> Json:
             for each in placement.pods
         ],
         "excluded": [
-            {"reason": each.reason.value, "count": len(each.nodes), "nodes": list(each.nodes)} for each in placement.excluded
+            {"reason": each.text, "count": len(each.nodes), "nodes": list(each.nodes)} for each in placement.excluded
         ],
     }  # fmt: skip
 

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     OTHER_RESOURCE = "too little CPU, memory or pod room"
 
 
+_ORDER = {reason: index for index, reason in enumerate(Reason)}
 _STATE_REASONS = {
     NodeState.CORDONED: Reason.CORDONED,
     NodeState.NOT_READY: Reason.NOT_READY,
@@ -60,6 +61,19 @@ class Exclusion:
 
     reason: Reason
     nodes: tuple[str, ...]
+    detail: str = ""
+    """The taint (``key=value``), or how many GPUs a pod asks for."""
+
+    @property
+    def text(self) -> str:
+        """``tainted nvidia.com/gpu=present``, ``with fewer than 8 free GPUs``, ``cordoned``."""
+        match self.reason:
+            case Reason.TAINT:
+                return f"tainted {self.detail}"
+            case Reason.GPUS:
+                return "without a free GPU" if self.detail == "1" else f"with fewer than {self.detail} free GPUs"
+            case _:
+                return self.reason.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +102,8 @@ class Placement:
 
 
 def summary_of(excluded: Iterable[Exclusion]) -> str:
-    """``12 nodes: 3 tainted, 9 too few free GPUs``; empty when none was left out."""
-    parts = [f"{len(each.nodes)} {each.reason.value}" for each in excluded]
+    """``12 nodes: 3 tainted dedicated=training, 9 with fewer than 8 free GPUs``; empty when none was left out."""
+    parts = [f"{len(each.nodes)} {each.text}" for each in excluded]
     total = sum(len(each.nodes) for each in excluded)
     return f"{count(total, 'node')}: {', '.join(parts)}" if parts else ""
 
@@ -118,8 +132,8 @@ class PodShape:
         return self.pods_per_replica * self.replicas
 
 
-Excluded: TypeAlias = dict[Reason, list[str]]
-"""Reason -> names of nodes that were left out for it."""
+Excluded: TypeAlias = dict[tuple[Reason, str], list[str]]
+"""(reason, detail) -> names of nodes that were left out for it."""
 
 
 @dataclass(slots=True)
@@ -137,7 +151,7 @@ class NodeFilter:
         selected: list[NodeGroup] = []
         for group in groups:
             if not self.accepts(group):
-                excluded[Reason.PRODUCT].extend(node.name for node in group.nodes)
+                excluded[Reason.PRODUCT, ""].extend(node.name for node in group.nodes)
             elif not selects:
                 selected.append(group)
             elif nodes := self._chosen(group, excluded):
@@ -163,15 +177,15 @@ class NodeFilter:
             elif terms is not None and not any(term.may_match(labels) for term in terms):
                 reason = Reason.AFFINITY
             if reason is not None:
-                excluded[reason].extend(node.name for node in nodes)
+                excluded[reason, ""].extend(node.name for node in nodes)
             elif host is None and not of_hosts:
                 chosen.extend(nodes)
             else:
                 for node in nodes:
                     if host is not None and node.hostname != host:
-                        excluded[Reason.SELECTOR].append(node.name)
+                        excluded[Reason.SELECTOR, ""].append(node.name)
                     elif of_hosts and not any(term.matches(labels, node.name, node.hostname) for term in terms or ()):
-                        excluded[Reason.AFFINITY].append(node.name)
+                        excluded[Reason.AFFINITY, ""].append(node.name)
                     else:
                         chosen.append(node)
         return tuple(chosen)
@@ -184,11 +198,20 @@ class NodeFilter:
         return self._by_shape[key]
 
     def _judge(self, shape: NodeShape, *, passing: bool) -> Reason | None:
+        return Reason.TAINT if next(self._barring(shape, passing=passing), None) is not None else None
+
+    def _barring(self, shape: NodeShape, *, passing: bool) -> Iterator[Taint]:
+        """Taints that keep these pods off."""
         tolerations = self.declaration.placement.tolerations
-        barring = (
-            taint for taint in shape.taints if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
-        )
-        return Reason.TAINT if any(not any(each.tolerates(taint) for each in tolerations) for taint in barring) else None
+        for taint in shape.taints:
+            bars = taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
+            if bars and not any(each.tolerates(taint) for each in tolerations):
+                yield taint
+
+    def barring_taint(self, group: NodeGroup) -> str:
+        """The first taint that keeps these pods off a group: ``key=value``, or ``key``."""
+        taint = next(self._barring(group.shape, passing=True), None)
+        return "" if taint is None else f"{taint.key}={taint.value}" if taint.value else taint.key
 
     def state_reason(self, group: NodeGroup) -> Reason | None:
         """Why a node takes no pods now; a cordon is no obstacle to pods that tolerate it."""
@@ -224,7 +247,7 @@ def place(
     shape: PodShape,
     own: Mapping[str, Resources],
     left_out: frozenset[int],
-    unselected: Mapping[Reason, list[str]],
+    unselected: Mapping[tuple[Reason, str], list[str]],
 ) -> Placement:
     """Place every pod of every replica on what is free now of groups that were selected.
 
@@ -233,7 +256,7 @@ def place(
     """
     slots: list[_Slots] = []
     idle_room = 0
-    excluded: Excluded = defaultdict(list, {reason: list(names) for reason, names in unselected.items()})
+    excluded: Excluded = defaultdict(list, {key: list(names) for key, names in unselected.items()})
     for group in groups:
         reason = node_filter.reason_against(group)
         if reason in (None, Reason.TAINT):  # the taint that comes with a cordon or a failure says less than the state
@@ -241,7 +264,8 @@ def place(
         if reason is None and id(group.shape) in left_out:
             reason = Reason.MEMORY
         if reason is not None:
-            excluded[reason].extend(node.name for node in group.nodes)
+            detail = node_filter.barring_taint(group) if reason is Reason.TAINT else ""
+            excluded[reason, detail].extend(node.name for node in group.nodes)
             continue
         nodes = group.nodes
         idle_room += _idle_room(group, shape, View.IDLE)
@@ -259,7 +283,10 @@ def place(
         replicas_that_fit=fit,
         pods_that_fit=room,
         pods=tuple(_example(slots, shape)) if shape.replicas and fit >= shape.replicas else (),
-        excluded=tuple(Exclusion(reason=reason, nodes=tuple(excluded[reason])) for reason in Reason if reason in excluded),
+        excluded=tuple(
+            Exclusion(reason=reason, detail=detail, nodes=tuple(names))
+            for (reason, detail), names in sorted(excluded.items(), key=lambda each: (_ORDER[each[0][0]], each[0][1]))
+        ),
     )
 
 
@@ -267,7 +294,7 @@ def _place_others(group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, sl
     """Nodes without pods of our own: GPUs are asked of the group, the rest of each node unless even the fullest has it."""
     room = group.like.free(shape.resource) // shape.gpus
     if room <= 0:
-        excluded[Reason.GPUS].extend(node.name for node in nodes)
+        excluded[Reason.GPUS, str(shape.gpus)].extend(node.name for node in nodes)
     elif all(group.least_free(name) >= room * amount for name, amount in shape.other_requests if amount > 0):
         slots.append(_Slots(room, nodes))
     else:
@@ -280,7 +307,7 @@ def _sort_in(slots: list[_Slots], excluded: Excluded, nodes: tuple[Node, ...], r
     if room > 0:
         slots.append(_Slots(room, nodes))
     else:
-        excluded[Reason.OTHER_RESOURCE].extend(node.name for node in nodes)
+        excluded[Reason.OTHER_RESOURCE, ""].extend(node.name for node in nodes)
 
 
 def _room_with_own(node: Node, shape: PodShape, mine: Resources) -> int:
