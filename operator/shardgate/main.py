@@ -14,6 +14,8 @@ from typing import Any
 import kopf
 
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
+from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
@@ -33,6 +35,8 @@ from shardgate.shells.stores import (
     DeviceClasses,
     NamespaceObject,
     Namespaces,
+    NodeClaims,
+    NodePools,
     Nodes,
     Pods,
     Policies,
@@ -88,13 +92,13 @@ class Operator:
                 selector="status.phase!=Succeeded,status.phase!=Failed", **common,
             ),
             *(
-                Reflector(
-                    name=plural, path=f"/apis/{SLICES_VERSION}/{plural}", item=item, store=store, is_optional=True, **common
-                )
-                for plural, item, store in (
-                    ("resourceslices", SliceObject, Slices(self.book)),
-                    ("deviceclasses", DeviceClassObject, DeviceClasses(self.book)),
-                    ("resourceclaims", ClaimObject, Claims(self.book)),
+                Reflector(name=plural, path=f"/apis/{version}/{plural}", item=item, store=store, is_optional=True, **common)
+                for version, plural, item, store in (
+                    (SLICES_VERSION, "resourceslices", SliceObject, Slices(self.book)),
+                    (SLICES_VERSION, "deviceclasses", DeviceClassObject, DeviceClasses(self.book)),
+                    (SLICES_VERSION, "resourceclaims", ClaimObject, Claims(self.book)),
+                    (KARPENTER_VERSION, "nodepools", NodePoolObject, NodePools(self.book)),
+                    (KARPENTER_VERSION, "nodeclaims", NodeClaimObject, NodeClaims(self.book)),
                 )
             ),
             Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),

@@ -9,11 +9,12 @@ its last known labels.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
+from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool
 from shardgate.adapters.models.catalogue import Profile
 from shardgate.adapters.nodes import ClaimObject, Device, DeviceClassObject, NodeObject, Shapes, SliceObject, devices_of, read_node
 from shardgate.adapters.pods import PodRecord
@@ -30,6 +31,7 @@ from shardgate.domain.inventory import (
     PendingPods,
     Quota,
     group_key,
+    grouped,
     is_device,
 )
 from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
@@ -84,6 +86,9 @@ class ClusterBook:
     version: int = 0
     """Counts changes that a verdict could depend on."""
     _quotas_of: dict[str, tuple[Quota, ...]] = field(default_factory=dict)
+    _may_come: dict[tuple[str, str], tuple[Node, ...]] = field(default_factory=dict)
+    """(kind, name) of an autoscaler's object -> nodes that it may bring."""
+    _provisionable: tuple[NodeGroup, ...] = ()
     _slices: dict[str, SliceObject] = field(default_factory=dict)
     _slices_of: dict[str, dict[str, None]] = field(default_factory=dict)
     """Node -> names of its ResourceSlices."""
@@ -168,6 +173,44 @@ class ClusterBook:
         """A complete list was read: what is not in it is gone."""
         for name in [name for name in self._slices if name not in names]:
             self.drop_slice(name, now)
+
+    def put_pool(self, item: NodePoolObject) -> None:
+        """A NodePool was added or changed."""
+        self._may_bring("NodePool", item.metadata.name, lambda: nodes_of_pool(item))
+
+    def put_node_claim(self, item: NodeClaimObject) -> None:
+        """A NodeClaim was added or changed."""
+
+        def nodes() -> tuple[Node, ...]:
+            node = node_of_claim(item)
+            return () if node is None else (node,)
+
+        self._may_bring("NodeClaim", item.metadata.name, nodes)
+
+    def _may_bring(self, kind: str, name: str, read: Callable[[], tuple[Node, ...]]) -> None:
+        try:
+            nodes = read()
+            self.unreadable.pop(f"{kind} {name}", None)
+        except QuantityError as error:
+            self.unreadable[f"{kind} {name}"] = str(error)
+            nodes = ()
+        if self._may_come.get((kind, name), ()) != nodes:
+            self._may_come[kind, name] = nodes
+            self._refreeze_provisionable()
+
+    def drop_autoscaled(self, kind: str, name: str) -> None:
+        """A NodePool or NodeClaim was deleted."""
+        if self._may_come.pop((kind, name), ()):
+            self._refreeze_provisionable()
+
+    def retain_autoscaled(self, kind: str, names: set[str]) -> None:
+        """A complete list was read: what is not in it is gone."""
+        for each in [each for each in self._may_come if each[0] == kind and each[1] not in names]:
+            self.drop_autoscaled(*each)
+
+    def _refreeze_provisionable(self) -> None:
+        self._provisionable = grouped(node for nodes in self._may_come.values() for node in nodes)
+        self.version += 1
 
     def put_device_class(self, item: DeviceClassObject) -> None:
         """A DeviceClass was added or changed."""
@@ -494,6 +537,7 @@ class ClusterBook:
             groups=self._frozen,
             nodes_seen=len(self._stated),
             held=dict(self._held_pods),
+            provisionable=self._provisionable,
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
             quotas=self._quotas_of,

@@ -43,7 +43,8 @@ MEANINGS: dict[str, str] = {
     "WouldPreempt": "The pods fit only by preempting pods of lower priority: kube-scheduler would do that, and "
     "somebody would notice.",
     "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",
-    "NodesToProvision": "The pods would fit once pools that a policy names as provisionable have grown.",
+    "NodesToProvision": "The pods would fit once pools have grown: those of Karpenter's NodePools and NodeClaims, and what "
+    "a policy names as provisionable.",
     "QuotaTooSmall": "A ResourceQuota of the namespace leaves less than the pods would request: they would not be "
     "created until it is raised, or others release what they hold.",
     "GpusLeftOver": "Pods ask for more GPUs than they have ranks.",

@@ -21,6 +21,7 @@ CLUSTER_RULES: list[Json] = [
         "resources": ["deviceclasses", "resourceclaims", "resourceslices"],
         "verbs": ["list", "watch"],
     },
+    {"apiGroups": ["karpenter.sh"], "resources": ["nodeclaims", "nodepools"], "verbs": ["list", "watch"]},
     {"apiGroups": ["scheduling.k8s.io"], "resources": ["priorityclasses"], "verbs": ["list", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments/status"], "verbs": ["patch"]},

@@ -346,6 +346,8 @@ class Inventory:
     nodes_seen: int
     held: Mapping[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
     """(namespace, declaration) -> its pods."""
+    provisionable: tuple[NodeGroup, ...] = ()
+    """Nodes that autoscalers' objects say may come, or are on their way."""
     pending: tuple[PendingPods, ...] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
     """PriorityClass -> its value; the empty name is that of pods without one."""

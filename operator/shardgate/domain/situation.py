@@ -86,7 +86,7 @@ class Situation:
         An empty list of nodes is then a state of its own, never zero GPUs; nodes without GPUs are zero GPUs where
         nothing else may come.
         """
-        if self.inventory.groups or self.policy.provisionable:
+        if self.inventory.groups or self.inventory.provisionable or self.policy.provisionable:
             return False
         return self.inventory.nodes_seen == 0 or self.policy.capacity is Capacity.OPEN
 
@@ -103,7 +103,7 @@ def _goodness(found: GpuFit) -> tuple[int, float]:
 def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> Situation:
     """Work out what the checks need."""
     resource = declaration.gpus.resource
-    groups = inventory.groups + grouped(policy.provisionable)
+    groups = inventory.groups + inventory.provisionable + grouped(policy.provisionable)
     node_filter = NodeFilter(declaration)
     accepted = tuple(group for group in groups if group.installed(resource) > 0 and node_filter.accepts(group))
     let_in, unselected = node_filter.select(groups)

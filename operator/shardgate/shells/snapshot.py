@@ -12,6 +12,9 @@ import msgspec
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
+from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
+from shardgate.adapters.karpenter import GROUP as KARPENTER
+from shardgate.adapters.karpenter import claim_from, pool_from
 from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
 from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, node_from, slice_from
@@ -74,6 +77,8 @@ class Snapshot:
             "ResourceSlice": self._put_slice,
             "DeviceClass": self._put_device_class,
             "ResourceClaim": self._put_claim,
+            "NodePool": self._put_pool,
+            "NodeClaim": self._put_node_claim,
             "Pod": self._put_pod,
             "ResourceQuota": self._put_quota,
             "PriorityClass": self._put_priority_class,
@@ -102,6 +107,22 @@ class Snapshot:
         claim.metadata.uid = claim.metadata.uid or f"{claim.metadata.namespace}/{claim.metadata.name}"
         self.book.put_claim(claim)
         return []
+
+    def _put_pool(self, body: Any) -> list[str]:
+        if str(body.get("apiVersion") or "").partition("/")[0] != KARPENTER:
+            return []
+        self.book.put_pool(pool_from(body))
+        return self._why("NodePool", body)
+
+    def _put_node_claim(self, body: Any) -> list[str]:
+        if str(body.get("apiVersion") or "").partition("/")[0] != KARPENTER:
+            return []
+        self.book.put_node_claim(claim_from(body))
+        return self._why("NodeClaim", body)
+
+    def _why(self, kind: str, body: Any) -> list[str]:
+        why = self.book.unreadable.get(f"{kind} {(body.get('metadata') or {}).get('name')}")
+        return [f"{kind} {(body.get('metadata') or {}).get('name')}: {why}"] if why else []
 
     def _put_pod(self, body: Any) -> list[str]:
         record = read_pod(pod_from(body))
@@ -195,6 +216,8 @@ async def live() -> Snapshot:
             *((f"/apis/{SLICES_VERSION}/{plural}", kind) for plural, kind in _DYNAMIC_ALLOCATION.items()),
             ("/api/v1/nodes", "Node"),
             ("/api/v1/pods", "Pod"),
+            (f"/apis/{KARPENTER_VERSION}/nodepools", "NodePool"),
+            (f"/apis/{KARPENTER_VERSION}/nodeclaims", "NodeClaim"),
             ("/api/v1/namespaces", "Namespace"),
             ("/api/v1/resourcequotas", "ResourceQuota"),
             ("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
@@ -204,16 +227,16 @@ async def live() -> Snapshot:
             try:
                 items = await cluster.list_all(path)
             except ApiError as error:
-                if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, *_DYNAMIC_ALLOCATION.values()):
+                if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, *_DYNAMIC_ALLOCATION.values(), "NodePool", "NodeClaim"):
                     continue  # Shardgate is not installed there, or DRA is not served
                 raise
-            snapshot.add(_labelled(items, kind, cluster.server))
+            snapshot.add(_labelled(items, kind, path, cluster.server))
     return snapshot
 
 
-def _labelled(items: list[dict[str, Any]], kind: str, server: str) -> Iterator[Document]:
-    """Items of a list do not say their own kind."""
-    version = f"{GROUP}/{VERSION}" if kind in _OWN_KINDS else "v1"
+def _labelled(items: list[dict[str, Any]], kind: str, path: str, server: str) -> Iterator[Document]:
+    """Items of a list do not say their own kind and version."""
+    version = path.removeprefix("/apis/").removeprefix("/api/").rpartition("/")[0]
     for item in items:
         yield Document(server, {"apiVersion": version, "kind": kind, **item})
 

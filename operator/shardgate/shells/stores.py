@@ -8,6 +8,7 @@ import msgspec
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.model_profiles import read_profile
 from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject, read_pod
@@ -138,6 +139,52 @@ class Claims:
     def retain(self, keys: set[str]) -> None:
         """Listed."""
         self._book.retain_claims(keys)
+
+
+class NodePools:
+    """Karpenter's NodePools into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: NodePoolObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: NodePoolObject) -> None:
+        """Added or changed."""
+        self._book.put_pool(item)
+
+    def drop(self, item: NodePoolObject) -> None:
+        """Deleted."""
+        self._book.drop_autoscaled("NodePool", item.metadata.name)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        self._book.retain_autoscaled("NodePool", keys)
+
+
+class NodeClaims:
+    """Karpenter's NodeClaims into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: NodeClaimObject) -> str:
+        """By name."""
+        return item.metadata.name
+
+    def put(self, item: NodeClaimObject) -> None:
+        """Added or changed."""
+        self._book.put_node_claim(item)
+
+    def drop(self, item: NodeClaimObject) -> None:
+        """Deleted."""
+        self._book.drop_autoscaled("NodeClaim", item.metadata.name)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        self._book.retain_autoscaled("NodeClaim", keys)
 
 
 class Quotas:

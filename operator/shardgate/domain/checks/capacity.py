@@ -50,7 +50,7 @@ def pods_fit(situation: Situation) -> Iterator[Finding]:
             where="spec.gpus",
             outcome=Outcome.WAITING,
             message=f"{_needs(situation)}; {room.here} of {count(pod.pods, 'pod')} fit what is here, "
-            "the rest needs nodes that the policy's provisionable pools may bring",
+            "the rest needs nodes that may come (autoscalers' pools, the policy's provisionable)",
             remedy="wait for the pool to grow, or ask for fewer replicas",
         )
     else:

@@ -1,0 +1,211 @@
+"""Karpenter's NodePools and NodeClaims -> nodes that may come, and nodes that are on their way.
+
+A pool tells requirements on labels; which instance types meet them follows from what the types' names say
+(``data/instance_types.json``). A requirement on a label that is not known here rules nothing out.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from shardgate.adapters.gpus import gpu_from, product_of_id
+from shardgate.adapters.nodes.objects import NodeTaint
+from shardgate.adapters.quantities import AMPLE, resources
+from shardgate.adapters.tables import table
+from shardgate.domain.inventory import Node, NodeShape, NodeState, Sharing, Taint
+from shardgate.domain.selectors import Expression
+from shardgate.domain.units import MEBI, Bytes
+
+API_VERSION = "karpenter.sh/v1"
+GROUP = "karpenter.sh"
+MOST_NODES = 1000
+"""Of one instance type, where a pool states no limit on its GPUs."""
+
+_INSTANCE_TYPE, _ARCH, _OS = "node.kubernetes.io/instance-type", "kubernetes.io/arch", "kubernetes.io/os"
+_AWS = "karpenter.k8s.aws/instance-"
+_TYPES_OF_CLASS = {
+    "karpenter.k8s.aws": re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+"),
+    "karpenter.azure.com": re.compile(r"Standard_.+"),
+    "karpenter.k8s.gcp": re.compile(r"(a2|a3|a4|a4x|g2|g4)-.+"),
+}
+"""Node classes by their API group -> the names of the cloud's instance types."""
+_TELLING = frozenset(f"{_AWS}{kind}-{what}" for kind in ("gpu", "accelerator") for what in ("name", "count", "manufacturer"))
+"""Labels that a type either has, or has not: where it has not, it does not meet a requirement on them."""
+_ARM_FAMILIES = ("g5g", "p6e-gb200", "p6e-gb300", "a4x")
+_RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "habana": "habana.ai/gaudi", "aws": "aws.amazon.com/neuron"}
+
+
+class _Requirement(msgspec.Struct, gc=False):
+    key: str = ""
+    operator: str = "In"
+    values: list[str] | None = None
+
+
+class _NodeClass(msgspec.Struct, gc=False):
+    group: str = ""
+
+
+class _TemplateMetadata(msgspec.Struct, gc=False):
+    labels: dict[str, str] | None = None
+
+
+class _ClaimSpec(msgspec.Struct, gc=False):
+    requirements: list[_Requirement] | None = None
+    taints: list[NodeTaint] | None = None
+    nodeClassRef: _NodeClass = msgspec.field(default_factory=_NodeClass)  # noqa: N815  # as the API spells it
+
+
+class _Template(msgspec.Struct, gc=False):
+    metadata: _TemplateMetadata = msgspec.field(default_factory=_TemplateMetadata)
+    spec: _ClaimSpec = msgspec.field(default_factory=_ClaimSpec)
+
+
+class _PoolSpec(msgspec.Struct, gc=False):
+    template: _Template = msgspec.field(default_factory=_Template)
+    limits: dict[str, str | int | float] | None = None
+
+
+class _Amounts(msgspec.Struct, gc=False):
+    resources: dict[str, str | int | float] | None = None
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    name: str = ""
+    resourceVersion: str = ""  # noqa: N815
+    labels: dict[str, str] | None = None
+
+
+class NodePoolObject(msgspec.Struct, gc=False):
+    """A NodePool, decoded no further than it is read."""
+
+    metadata: _Metadata
+    spec: _PoolSpec = msgspec.field(default_factory=_PoolSpec)
+    status: _Amounts = msgspec.field(default_factory=_Amounts)
+
+
+class _ClaimStatus(msgspec.Struct, gc=False):
+    nodeName: str = ""  # noqa: N815
+    allocatable: dict[str, str | int | float] | None = None
+
+
+class NodeClaimObject(msgspec.Struct, gc=False):
+    """A NodeClaim, decoded no further than it is read."""
+
+    metadata: _Metadata
+    spec: _ClaimSpec = msgspec.field(default_factory=_ClaimSpec)
+    status: _ClaimStatus = msgspec.field(default_factory=_ClaimStatus)
+
+
+def nodes_of_pool(pool: NodePoolObject) -> tuple[Node, ...]:
+    """One node for each instance type with GPUs that the pool may launch, counted as often as its limits leave.
+
+    Raises ``QuantityError``.
+    """
+    spec = pool.spec.template.spec
+    required = [_expression(each) for each in spec.requirements or ()]
+    stated = {**(pool.spec.template.metadata.labels or {}), f"{GROUP}/nodepool": pool.metadata.name}
+    fixed = {each.key: each.values[0] for each in required if each.operator == "In" and len(each.values) == 1}
+    limits, held = resources(pool.spec.limits), resources(pool.status.resources)
+    found = []
+    for name, row, known in _types(spec.nodeClassRef.group):
+        if all(each.matches(known) for each in required if each.key in known or each.key in _TELLING):
+            resource = _RESOURCES[row.get("vendor", "nvidia")]
+            left = (limits[resource] - held.get(resource, 0)) // row["count"] if resource in limits else MOST_NODES
+            if left > 0:
+                found.append(_node(f"{pool.metadata.name}/{name}", row, {**fixed, **known, **stated}, spec.taints, resource, left))
+    return tuple(found)
+
+
+def node_of_claim(claim: NodeClaimObject) -> Node | None:
+    """A node that was launched and has not registered yet; ``None`` for one that has, or without GPUs.
+
+    Raises ``QuantityError``.
+    """
+    labels = claim.metadata.labels or {}
+    row = table("instance_types")["types"].get(labels.get(_INSTANCE_TYPE, ""))
+    if claim.status.nodeName or row is None or not row.get("count") or row.get("vendor", "nvidia") not in _RESOURCES:
+        return None
+    resource = _RESOURCES[row.get("vendor", "nvidia")]
+    node = _node(claim.metadata.name, row, labels, claim.spec.taints, resource, 1)
+    stated = resources(claim.status.allocatable)
+    return node if not stated else _with_amounts(node, stated, resource)
+
+
+def _with_amounts(node: Node, stated: Mapping[str, int], resource: str) -> Node:
+    allocatable = {**node.allocatable, **stated}
+    allocatable[resource] = stated.get(resource) or node.allocatable[resource]
+    return Node(name=node.name, shape=node.shape, state=node.state, allocatable=allocatable, labels=node.labels)
+
+
+def _node(
+    name: str, row: Mapping[str, Any], labels: Mapping[str, str], taints: list[NodeTaint] | None, resource: str, count: int
+) -> Node:
+    gpu = row.get("gpu")
+    product = product_of_id(gpu) if isinstance(gpu, str) else None
+    sizes = tuple(Bytes(mib * MEBI) for mib in product.memory_mib) if product is not None else ()
+    memory = sizes[0] if len(sizes) == 1 else None
+    unit = gpu_from(
+        row=product, product=product.label if product is not None else None, memory=memory,
+        possible=sizes if len(sizes) > 1 else (),
+        compute_capability=product.compute_capability if product is not None else None, sharing=Sharing.NONE,
+        nvlink=row.get("nvlink"), source="instance type",
+    )  # fmt: skip
+    ample = {"cpu": AMPLE, "memory": AMPLE, "ephemeral-storage": AMPLE, "pods": AMPLE}
+    return Node(
+        name=name,
+        shape=NodeShape(taints=tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in taints or ()), gpu=unit),
+        state=NodeState.PROVISIONABLE,
+        allocatable={**ample, resource: row["count"]},
+        labels=dict(labels),
+        count=count,
+    )
+
+
+def _expression(stated: _Requirement) -> Expression:
+    return Expression(key=stated.key, operator=stated.operator, values=tuple(stated.values or ()))
+
+
+def _types(group: str) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, str]]]:
+    """(name, row, labels that follow from the name) of a cloud's instance types with whole GPUs."""
+    pattern = _TYPES_OF_CLASS.get(group)
+    for name, row, known in _known_types():
+        if pattern is not None and pattern.fullmatch(name):
+            yield name, row, known
+
+
+@cache
+def _known_types() -> tuple[tuple[str, Mapping[str, Any], Mapping[str, str]], ...]:
+    names = {gpu_id: name for name, ids in table("gpu_names")["karpenter"].items() for gpu_id in ids}
+    found = []
+    for name, row in table("instance_types")["types"].items():
+        vendor = row.get("vendor", "nvidia")
+        if not row.get("count") or vendor not in _RESOURCES:
+            continue
+        family = name.partition(".")[0] if "." in name else name.partition("-")[0]
+        known = {_INSTANCE_TYPE: name, _ARCH: "arm64" if family in _ARM_FAMILIES else "amd64", _OS: "linux"}
+        if _TYPES_OF_CLASS["karpenter.k8s.aws"].fullmatch(name):
+            kind = "gpu" if vendor in ("nvidia", "amd", "habana") else "accelerator"
+            known |= {
+                f"{_AWS}family": family, f"{_AWS}size": name.partition(".")[2],
+                f"{_AWS}category": re.match(r"[a-z]+", family)[0],  # type: ignore[index]  # every family begins with letters
+                f"{_AWS}{kind}-count": str(row["count"]), f"{_AWS}{kind}-manufacturer": vendor,
+            }  # fmt: skip
+            if generation := re.match(r"[a-z]+(\d+)", family):
+                known[f"{_AWS}generation"] = generation[1]
+            if isinstance(row.get("gpu"), str) and row["gpu"] in names:
+                known[f"{_AWS}{kind}-name"] = names[row["gpu"]]
+        found.append((name, row, known))
+    return tuple(found)
+
+
+def pool_from(body: Mapping[str, Any]) -> NodePoolObject:
+    """A NodePool from plain values. Raises ``msgspec.ValidationError`` naming the field."""
+    return msgspec.convert(body, NodePoolObject, strict=False)
+
+
+def claim_from(body: Mapping[str, Any]) -> NodeClaimObject:
+    """A NodeClaim from plain values. Raises ``msgspec.ValidationError`` naming the field."""
+    return msgspec.convert(body, NodeClaimObject, strict=False)
