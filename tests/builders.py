@@ -18,6 +18,9 @@ T4 = {"nvidia.com/gpu.product": "Tesla-T4", "nvidia.com/gpu.memory": "15360"}
 
 Json = dict[str, Any]
 
+AWS = "karpenter.k8s.aws/instance-"
+"""Labels by which Karpenter knows instance types there."""
+
 
 class NodeBuilder:
     """A Node object."""
@@ -99,6 +102,24 @@ SPEC: Json = {
     "strategy": {"tensor": 2, "pipeline": 4, "data": 1},
     "gpus": {"perPod": 8},
 }
+
+
+def a_pool(
+    *requirements: tuple[str, str, list[str]], limits: Json | None = None, held: Json | None = None, **template: Any
+) -> Json:
+    """A NodePool of Karpenter on AWS, by its requirements (key, operator, values)."""
+    spec = {
+        "requirements": [{"key": key, "operator": operator, "values": values} for key, operator, values in requirements],
+        "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"},
+        "taints": template.get("taints", []),
+    }
+    return {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodePool",
+        "metadata": {"name": "gpu"},
+        "spec": {"template": {"metadata": {"labels": template.get("labels", {})}, "spec": spec}, "limits": limits or {}},
+        "status": {"resources": held or {}},
+    }
 
 
 def a_body(name: str = "llama", namespace: str = "serving", **changes: Any) -> Json:

@@ -18,6 +18,8 @@ from controlplane.plane import ControlPlane
 NAMESPACES = ("serving", "unseen")
 """``unseen`` never reaches the webhooks: what stands there slipped through admission."""
 
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
 
 @pytest.fixture(scope="session")
 def installed(plane: ControlPlane) -> ControlPlane:
@@ -35,6 +37,29 @@ def clean(installed: ControlPlane) -> Iterator[ControlPlane]:
     remove_everything(installed)
     yield installed
     installed.kubectl("delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all")
+
+
+@pytest.fixture
+def karpenter(clean: ControlPlane) -> Iterator[ControlPlane]:
+    """Karpenter's kinds are served."""
+    definitions = [
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{kind.lower()}s.karpenter.sh"},
+            "spec": {
+                "group": "karpenter.sh",
+                "scope": "Cluster",
+                "names": {"kind": kind, "plural": f"{kind.lower()}s"},
+                "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": ANYTHING}}],
+            },
+        }
+        for kind in ("NodePool", "NodeClaim")
+    ]
+    clean.apply(*definitions)
+    until("NodePools are served", lambda: clean.kubectl("get", "nodepools,nodeclaims", check=False).returncode == 0)
+    yield clean
+    clean.kubectl("delete", "customresourcedefinitions", *(each["metadata"]["name"] for each in definitions))
 
 
 Start = Callable[..., Installation]

@@ -42,7 +42,8 @@ def granted() -> set[Use]:
     }
 
 
-def test_rights_are_sufficient_and_minimal(clean: ControlPlane, start: Start) -> None:
+def test_rights_are_sufficient_and_minimal(karpenter: ControlPlane, start: Start) -> None:
+    clean = karpenter
     create_node(clean, a_node().body)
     start()
     clean.apply(a_body())

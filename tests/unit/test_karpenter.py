@@ -4,33 +4,13 @@ from typing import Any
 
 import pytest
 
-from builders import a_declaration, a_node
+from builders import AWS, a_declaration, a_node, a_pool
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.karpenter import claim_from, nodes_of_pool, pool_from
 from shardgate.adapters.nodes import node_from
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND
 from shardgate.domain.verdict import Verdict
 from shardgate.domain.verify import verify
-
-Json = dict[str, Any]
-AWS = "karpenter.k8s.aws/instance-"
-
-
-def a_pool(
-    *requirements: tuple[str, str, list[str]], limits: Json | None = None, held: Json | None = None, **template: Any
-) -> Json:
-    spec = {
-        "requirements": [{"key": key, "operator": operator, "values": values} for key, operator, values in requirements],
-        "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"},
-        "taints": template.get("taints", []),
-    }
-    return {
-        "apiVersion": "karpenter.sh/v1",
-        "kind": "NodePool",
-        "metadata": {"name": "gpu"},
-        "spec": {"template": {"metadata": {"labels": template.get("labels", {})}, "spec": spec}, "limits": limits or {}},
-        "status": {"resources": held or {}},
-    }
 
 
 @pytest.mark.parametrize(
