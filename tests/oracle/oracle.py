@@ -24,7 +24,7 @@ from kubernetes import config as kubernetes_config
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file__).parent)]
 
-from questions import Question, question
+from questions import OWN, Question, question
 from scheduler import NAMESPACE, Arena, place
 
 from builders import an_inventory
@@ -94,8 +94,8 @@ def pod_of(workload: Json, name: str, node: str | None) -> Json:
         required = "requiredDuringSchedulingIgnoredDuringExecution"
         stated = pod.get("affinity", {}).get("nodeAffinity", {}).get(required, {}).get("nodeSelectorTerms", [{}])
         terms = [{**term, "matchFields": pin} for term in stated]
-        pod["affinity"] = {"nodeAffinity": {required: {"nodeSelectorTerms": terms}}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod}
+        pod["affinity"] = {**pod.get("affinity", {}), "nodeAffinity": {required: {"nodeSelectorTerms": terms}}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": OWN}, "spec": pod}
 
 
 def arenas_of(answer: Answer) -> list[Arena]:

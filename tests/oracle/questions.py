@@ -15,6 +15,10 @@ Json = dict[str, Any]
 GPU, ODD = "nvidia.com/gpu", "rdma/hca"
 PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-A100-SXM4-80GB", "Tesla-T4")
 ZONE, TIER = "topology.kubernetes.io/zone", "example.com/tier"
+OWN = {"shardgate.io/inference-deployment": "llama"}
+"""What the deployment's own pods carry."""
+OTHER = {"shardgate.io/inference-deployment": "other"}
+"""What some of the pods that are bound already carry."""
 TAINTS: tuple[Json, ...] = (
     {"key": "dedicated", "value": "inference", "effect": "NoSchedule"},
     {"key": "dedicated", "value": "training", "effect": "NoSchedule"},
@@ -103,7 +107,11 @@ def _held(dice: random.Random, name: str, node: str) -> Json:
             container("sidecar", restartPolicy="Always") if dice.random() < 0.5 else container("first"),
             container("then"),
         ]
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "oracle"}, "spec": spec}
+    if dice.random() < 0.1:
+        term = {"topologyKey": dice.choice(("kubernetes.io/hostname", ZONE)), "labelSelector": {"matchLabels": OWN}}
+        spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    labels = OTHER if dice.random() < 0.3 else {}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "oracle", "labels": labels}, "spec": spec}
 
 
 def _workload(dice: random.Random, hosts: list[str]) -> Json:
@@ -121,6 +129,9 @@ def _workload(dice: random.Random, hosts: list[str]) -> Json:
         terms = [_term(dice, hosts) for _ in range(dice.randint(1, 3))]
         required = {"nodeSelectorTerms": terms}
         placement["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    rules = _pod_rules(dice)
+    if rules:
+        placement["affinity"] = {**placement.get("affinity", {}), **rules}
     return {
         "apiVersion": "shardgate.io/v1alpha1",
         "kind": "InferenceDeployment",
@@ -134,6 +145,18 @@ def _workload(dice: random.Random, hosts: list[str]) -> Json:
             "placement": placement,
         },
     }
+
+
+def _pod_rules(dice: random.Random) -> Json:
+    """Affinity and anti-affinity between pods, to its own and to others."""
+    rules: Json = {}
+    for kind, chance in (("podAffinity", 0.1), ("podAntiAffinity", 0.2)):
+        if dice.random() < chance:
+            key = dice.choice(("kubernetes.io/hostname", ZONE, TIER))
+            labels = dice.choice((OWN, OWN, OTHER))
+            term = {"topologyKey": key, "labelSelector": {"matchLabels": labels}}
+            rules[kind] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    return rules
 
 
 def _term(dice: random.Random, hosts: list[str]) -> Json:

@@ -12,6 +12,7 @@ from shardgate.shells.cluster import Cluster
 
 Json = dict[str, Any]
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 NAMESPACE, ARENA = "oracle", "oracle.example.com/arena"
 IN_FLIGHT = 32
 SETTLE_SECONDS, PATIENCE_SECONDS = 0.7, 20.0
@@ -68,12 +69,21 @@ def _create_node(cluster: Cluster, arena: Arena, node: Json) -> Callable[[], Awa
 
 def _create_pod(cluster: Cluster, arena: Arena, pod: Json, labels: Json) -> Callable[[], Awaitable[Any]]:
     body = copy.deepcopy(pod)
-    body["metadata"] = {"name": named(arena, pod["metadata"]["name"]), "labels": labels}
+    stated = pod["metadata"].get("labels") or {}
+    body["metadata"] = {"name": named(arena, pod["metadata"]["name"]), "labels": {**_of_arena(arena, stated), **labels}}
+    for terms in (body["spec"].get("affinity") or {}).values():
+        for term in terms.get(REQUIRED, ()) if isinstance(terms.get(REQUIRED), list) else ():
+            term["labelSelector"]["matchLabels"] = _of_arena(arena, term["labelSelector"]["matchLabels"])
     if "nodeName" in body["spec"]:
         body["spec"]["nodeName"] = named(arena, body["spec"]["nodeName"])
     else:
         body["spec"]["nodeSelector"] = {**body["spec"].get("nodeSelector", {}), ARENA: arena.name}
     return lambda: cluster.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", body=body)
+
+
+def _of_arena(arena: Arena, labels: Json) -> Json:
+    """Labels by which pods find each other, made an arena's own: others' pods are in the same namespace."""
+    return {key: f"{arena.name}-{value}" for key, value in labels.items()}
 
 
 def _in_order(cluster: Cluster, arena: Arena) -> Callable[[], Awaitable[Any]]:

@@ -483,7 +483,13 @@ def test_shared_gpus_are_undecided() -> None:
 
 
 def test_an_unmodelled_constraint_matters_only_where_it_decides() -> None:
-    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}}
+    affinity = {
+        "podAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "x"}}}
+            ]
+        }
+    }
     assert outcomes(judged(a_node(), placement={"affinity": affinity})) == {"ConstraintNotModelled": Outcome.UNDECIDED}
     assert judged(a_node(gpus=4), placement={"affinity": affinity}).codes == ("GpuCountTooLow",)
     preferred = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}

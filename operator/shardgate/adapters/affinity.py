@@ -1,12 +1,13 @@
 """``affinity`` as in a pod -> node terms; what else is required is named."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from shardgate.adapters.errors import DeclarationError, group
-from shardgate.domain.selectors import Expression, NodeTerm
+from shardgate.domain.selectors import Expression, NodeTerm, PodTerm
 
 REQUIRED, PREFERRED = (f"{which}DuringSchedulingIgnoredDuringExecution" for which in ("required", "preferred"))
 _WITH_VALUES, _WITHOUT_VALUES = ("In", "NotIn"), ("Exists", "DoesNotExist")
@@ -52,6 +53,74 @@ def read_node_affinity(affinity: Mapping[str, Any], where: str) -> tuple[NodeTer
     if problems:
         raise group(problems)
     return terms
+
+
+class _LabelSelector(msgspec.Struct, forbid_unknown_fields=True):
+    matchLabels: dict[str, str] | None = None  # noqa: N815
+    matchExpressions: list[_Requirement] | None = None  # noqa: N815
+
+
+class _PodTerm(msgspec.Struct, forbid_unknown_fields=True):
+    topologyKey: str  # noqa: N815
+    labelSelector: _LabelSelector | None = None  # noqa: N815
+    namespaces: list[str] | None = None
+    namespaceSelector: _LabelSelector | None = None  # noqa: N815
+    matchLabelKeys: list[str] | None = None  # noqa: N815
+    mismatchLabelKeys: list[str] | None = None  # noqa: N815
+
+
+class _PodAffinity(msgspec.Struct, forbid_unknown_fields=True, rename={"required": REQUIRED, "preferred": PREFERRED}):
+    required: list[_PodTerm] | None = None
+    preferred: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodTerms:
+    """Required terms that are read, and whether there are others."""
+
+    terms: tuple[PodTerm, ...] = ()
+    is_complete: bool = True
+    """Without a selector of namespaces, or label keys that follow the pod's own labels."""
+
+
+def read_pod_terms(affinity: Mapping[str, Any], kind: str, namespace: str, where: str) -> PodTerms:
+    """Of ``podAffinity`` or ``podAntiAffinity``. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
+    stated = affinity.get(kind)
+    if stated is None:
+        return PodTerms()
+    try:
+        read = msgspec.convert(stated, _PodAffinity)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        raise group([DeclarationError(f"{where}.{kind}{path.rstrip('`')}", problem)]) from None
+    problems: list[DeclarationError] = []
+    terms, is_complete = [], True
+    for index, term in enumerate(read.required or ()):
+        at = f"{where}.{kind}.{REQUIRED}[{index}]"
+        if not term.topologyKey:
+            problems.append(DeclarationError(f"{at}.topologyKey", "needs a label's key"))
+        selects_all = term.namespaceSelector is not None and term.namespaceSelector == _LabelSelector()
+        if (term.namespaceSelector is not None and not selects_all) or term.matchLabelKeys or term.mismatchLabelKeys:
+            is_complete = False
+            continue
+        namespaces = None if selects_all else tuple(term.namespaces or (namespace,))
+        terms.append(
+            PodTerm(topology_key=term.topologyKey, expressions=_selector(term.labelSelector, at, problems), namespaces=namespaces)
+        )
+    if problems:
+        raise group(problems)
+    return PodTerms(terms=tuple(terms), is_complete=is_complete)
+
+
+def _selector(stated: _LabelSelector | None, where: str, problems: list[DeclarationError]) -> tuple[Expression, ...] | None:
+    if stated is None:
+        return None
+    labels = (Expression(key=key, operator="In", values=(value,)) for key, value in (stated.matchLabels or {}).items())
+    others = (
+        _expression(each, f"{where}.labelSelector.matchExpressions[{index}]", problems)
+        for index, each in enumerate(stated.matchExpressions or ())
+    )
+    return (*labels, *others)
 
 
 def _term(term: _Term, where: str, problems: list[DeclarationError]) -> NodeTerm:

@@ -105,6 +105,10 @@ class ClusterBook:
     _known: dict[str, _Known] = field(default_factory=dict)
     _pods: dict[str, PodRecord] = field(default_factory=dict)
     _used: dict[str, dict[str, int]] = field(default_factory=dict)
+    _bound: dict[str, dict[str, PodRecord]] = field(default_factory=dict)
+    """Node -> uid -> pods that are bound there."""
+    _repelling: dict[str, Node] = field(default_factory=dict)
+    """Nodes with pods that will not have others beside them."""
     _daemons: dict[str, dict[str, int]] = field(default_factory=dict)
     _used_by_priority: dict[str, dict[int, dict[str, int]]] = field(default_factory=dict)
     _waiting: dict[str, PendingPods] = field(default_factory=dict)
@@ -368,7 +372,7 @@ class ClusterBook:
         if before == pod:
             return
         self._queue(pod.uid, pod.waiting)
-        if before is not None and (before.node, before.requests, before.priority) == (pod.node, pod.requests, pod.priority):
+        if before is not None and _placing(before) == _placing(pod):
             self._pods[pod.uid] = pod
         else:
             if before is not None:
@@ -424,6 +428,11 @@ class ClusterBook:
     def _count(self, pod: PodRecord, sign: int) -> None:
         if not pod.node:
             return
+        bound = self._bound.setdefault(pod.node, {})
+        if sign > 0:
+            bound[pod.uid] = pod
+        else:
+            bound.pop(pod.uid, None)
         used = self._used.setdefault(pod.node, {})
         at_priority = self._used_by_priority.setdefault(pod.node, {}).setdefault(pod.priority, {})
         for resource, amount in pod.requests:
@@ -537,6 +546,7 @@ class ClusterBook:
             groups=self._frozen,
             nodes_seen=len(self._stated),
             held=dict(self._held_pods),
+            repelling=tuple(self._repelling.values()),
             provisionable=self._provisionable,
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
@@ -575,6 +585,10 @@ class ClusterBook:
                 node = replace(
                     node,
                     used={key: amount for key, amount in self._used.get(name, {}).items() if amount},
+                    pods=tuple((pod.namespace, pod.labels) for pod in self._bound.get(name, {}).values()),
+                    repels=tuple(
+                        (pod.namespace, pod.labels, term) for pod in self._bound.get(name, {}).values() for term in pod.repels
+                    ),
                     daemons={key: amount for key, amount in self._daemons.get(name, {}).items() if amount},
                     used_by_priority={
                         priority: dict(amounts)
@@ -586,6 +600,10 @@ class ClusterBook:
                 key = self._key_of[name] = group_key(node)
                 self._members.setdefault(key, {})[name] = node
                 joined[key].append(node)
+            if node is not None and node.repels:
+                self._repelling[name] = node
+            else:
+                self._repelling.pop(name, None)
         for key in (*left, *(key for key in joined if key not in left)):
             if self._members[key]:
                 frozen = NodeGroup(tuple(self._members[key].values()))
@@ -624,6 +642,11 @@ class ClusterBook:
         if known.labels_missing_since is not None and now - known.labels_missing_since >= LABELS_KEPT_SECONDS:
             return stated
         return known.good
+
+
+def _placing(pod: PodRecord) -> tuple[object, ...]:
+    """What of a pod bears on others' places."""
+    return pod.node, pod.requests, pod.priority, pod.is_daemon, pod.labels, pod.repels
 
 
 def _is_labellers(key: str, prefix: str) -> bool:

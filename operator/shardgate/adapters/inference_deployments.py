@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from shardgate.adapters.affinity import REQUIRED, read_node_affinity
+from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
 from shardgate.adapters.engines.arguments import Arguments, generation_of, read_arguments
 from shardgate.adapters.engines.speculation import draft_of
 from shardgate.adapters.engines.table import engine_of
@@ -15,6 +15,7 @@ from shardgate.adapters.errors import DeclarationError, group, mistakes_in, prob
 from shardgate.adapters.gpus import normalised
 from shardgate.adapters.models.catalogue import Found, Profile, Question, are_same_model, find_model
 from shardgate.adapters.models.quantization import UNQUANTISED
+from shardgate.adapters.pods import DECLARATION_LABEL
 from shardgate.adapters.quantities import QuantityError, resources
 from shardgate.api import API_VERSION
 from shardgate.api.inference_deployment import (
@@ -30,6 +31,8 @@ from shardgate.domain.declaration import Declaration, GpuWish, ModelUnknown, Pla
 from shardgate.domain.engine import Draft, Engine, Settings
 from shardgate.domain.inventory import Toleration
 from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.pod_rules import PodRules
+from shardgate.domain.selectors import PodTerm
 from shardgate.domain.strategy import ParallelStrategy
 
 KIND = "InferenceDeployment"
@@ -55,7 +58,7 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
     subject = _subject(body, reading)
     found = _read_model(spec, arguments.online_layout, profiles, reading)
     engine = _read_engine(spec, arguments, profiles, reading)
-    placement = _read_placement(spec.placement or PodPlacement(), reading)
+    placement = _read_placement(spec.placement or PodPlacement(), subject, reading)
     if spec.workload_ref is not None:
         ref = spec.workload_ref
         reading.opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
@@ -215,12 +218,12 @@ def _read_draft(arguments: Arguments, profiles: Sequence[Profile]) -> Draft | No
     return draft_of(said.get("speculation"), said.get("speculative_algorithm", ""), said.get("speculative_model", ""), find)
 
 
-def _read_placement(stated: PodPlacement, reading: _Reading) -> PlacementWish:
+def _read_placement(stated: PodPlacement, subject: Subject, reading: _Reading) -> PlacementWish:
     if stated.scheduler_name != "default-scheduler":
         why = "judged by kube-scheduler's filters; others can only restrict"
         reading.assumptions.append(("spec.placement.schedulerName", stated.scheduler_name, why))
     try:
-        return _placement(stated)
+        return _placement(stated, subject)
     except QuantityError as error:
         reading.errors.append(DeclarationError("spec.placement.requests", str(error)))
         return PlacementWish()
@@ -267,13 +270,36 @@ def _kept_per_pod(body: Mapping[str, Any]) -> int | None:
     return gpus // pods or None
 
 
-def _placement(stated: PodPlacement) -> PlacementWish:
+def _keys(term: PodTerm) -> set[str]:
+    return {each.key for each in term.expressions or ()}
+
+
+def _pod_rules(affinity: Mapping[str, Any], subject: Subject) -> tuple[PodRules, tuple[str, ...]]:
+    """(rules between pods, what of them is not modelled).
+
+    Of the pods' own labels only the one that their use of the declaration demands is known: whether a term on others
+    selects them is not.
+    """
+    labels = {DECLARATION_LABEL: subject.name}
+    terms: dict[str, tuple[PodTerm, ...]] = {}
+    unmodelled = []
+    for kind in ("podAffinity", "podAntiAffinity"):
+        read = read_pod_terms(affinity, kind, subject.namespace, "spec.placement.affinity")
+        unknown = {key for term in read.terms for key in _keys(term)} - set(labels)
+        if unknown or not read.is_complete:
+            about = f" on {', '.join(sorted(unknown))}" if unknown else " with a selector of namespaces or label keys"
+            unmodelled.append(f"required {kind}{about}")
+        # An affinity that may be for these very pods is left out; an anti-affinity keeps them from others at least.
+        terms[kind] = tuple(term for term in read.terms if kind == "podAntiAffinity" or _keys(term) <= set(labels))
+    rules = PodRules(
+        namespace=subject.namespace, labels=labels, affinity=terms["podAffinity"], anti_affinity=terms["podAntiAffinity"]
+    )
+    return rules, tuple(unmodelled)
+
+
+def _placement(stated: PodPlacement, subject: Subject) -> PlacementWish:
     selector = dict(stated.node_selector or {})
-    unmodelled = [
-        f"required {kind}"
-        for kind, terms in (stated.affinity or {}).items()
-        if kind != "nodeAffinity" and isinstance(terms, dict) and terms.get(REQUIRED)
-    ]
+    rules, unmodelled = _pod_rules(stated.affinity or {}, subject)
     return PlacementWish(
         node_selector=selector,
         node_terms=read_node_affinity(stated.affinity or {}, "spec.placement.affinity"),
@@ -289,6 +315,7 @@ def _placement(stated: PodPlacement) -> PlacementWish:
         requests=resources(stated.requests, up=True),
         priority_class=stated.priority_class_name or "",
         scheduler=stated.scheduler_name,
+        rules=rules,
         product=normalised(selector[PRODUCT_LABEL]) if PRODUCT_LABEL in selector else None,
-        unmodelled=tuple(unmodelled),
+        unmodelled=unmodelled,
     )

@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from shardgate.adapters.affinity import read_node_affinity
+from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
 from shardgate.adapters.quantities import resources
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import HeldPod, PendingPods, Toleration
+from shardgate.domain.selectors import PodTerm
 
 DECLARATION_LABEL = "shardgate.io/inference-deployment"
 _TERMINAL = ("Succeeded", "Failed")
@@ -121,6 +123,10 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
     priority: int = 0
     is_daemon: bool = False
     """A DaemonSet's: it is on the node whatever else is."""
+    labels: Mapping[str, str] = MappingProxyType({})
+    """One object for pods that share them all."""
+    repels: tuple[PodTerm, ...] = ()
+    """Its required anti-affinity: whom it will not have beside it."""
     waiting: PendingPods | None = None
     """Of a pod that waits for a node: where it may go."""
 
@@ -148,8 +154,30 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         ready=ready,
         priority=pod.spec.priority if pod.spec else 0,
         is_daemon=any(each.kind == "DaemonSet" and each.controller for each in metadata.ownerReferences or ()),
+        labels=_shared_labels(metadata.labels or {}),
+        repels=_repels(pod),
         waiting=_waiting(pod),
     )
+
+
+def _repels(pod: PodObject) -> tuple[PodTerm, ...]:
+    affinity = pod.spec.affinity if pod.spec is not None else None
+    if not affinity or "podAntiAffinity" not in affinity:
+        return ()
+    try:
+        return read_pod_terms(affinity, "podAntiAffinity", pod.metadata.namespace, "spec.affinity").terms
+    except ExceptionGroup:  # of no form that the API server would have let in
+        return ()
+
+
+_LABELS: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
+
+
+def _shared_labels(labels: dict[str, str]) -> dict[str, str]:
+    """Pods of one template share theirs."""
+    if len(_LABELS) > 100_000:  # noqa: PLR2004  # bounded, whatever tenants write
+        _LABELS.clear()
+    return _LABELS.setdefault(frozenset(labels.items()), labels)
 
 
 def _waiting(pod: PodObject) -> PendingPods | None:

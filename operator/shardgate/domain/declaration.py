@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from shardgate.domain.engine import Engine
 from shardgate.domain.inventory import Resources, Toleration
 from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.pod_rules import PodRules
 from shardgate.domain.selectors import NodeTerm
 from shardgate.domain.strategy import ParallelStrategy
 
@@ -50,6 +51,7 @@ class PlacementWish:
     requests: Resources = field(default_factory=dict)
     priority_class: str = ""
     scheduler: str = DEFAULT_SCHEDULER
+    rules: PodRules = field(default_factory=lambda: PodRules(namespace=""))
     product: str | None = None
     """The normalised product that the node selector names."""
     unmodelled: tuple[str, ...] = ()

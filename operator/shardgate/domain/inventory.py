@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from shardgate.domain.selectors import HOST_LABEL, NodeTerm
+from shardgate.domain.selectors import HOST_LABEL, NodeTerm, PodTerm
 from shardgate.domain.units import Bytes
 
 Resources: TypeAlias = Mapping[str, int]
@@ -165,6 +165,10 @@ class Node:
     """Of ``used``: DaemonSets' pods, which are there whatever else is."""
     used_by_priority: Mapping[int, Resources] = field(default_factory=dict)
     """``used``, by the pods' priority: what pods of a higher one could have by preemption."""
+    pods: tuple[tuple[str, Mapping[str, str]], ...] = ()
+    """(namespace, labels) of the pods bound here."""
+    repels: tuple[tuple[str, Mapping[str, str], PodTerm], ...] = ()
+    """(namespace, labels, whom they will not have beside them) of pods bound here with required anti-affinity."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """But for those that differ on every node; one object where nodes share them all."""
     hostname: str = ""
@@ -346,6 +350,8 @@ class Inventory:
     nodes_seen: int
     held: Mapping[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
     """(namespace, declaration) -> its pods."""
+    repelling: tuple[Node, ...] = ()
+    """Nodes with pods that will not have others beside them."""
     provisionable: tuple[NodeGroup, ...] = ()
     """Nodes that autoscalers' objects say may come, or are on their way."""
     pending: tuple[PendingPods, ...] = ()

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeGroup, NodeShape, NodeState, Resources, Taint
+from shardgate.domain.pod_rules import PodRules, is_repelled, restricted
 from shardgate.domain.selectors import HOST_LABEL
 from shardgate.domain.units import count
 
@@ -34,6 +35,7 @@ class Reason(StrEnum):
     PRODUCT = "another product"
     SELECTOR = "node selector"
     AFFINITY = "node affinity"
+    RULES = "pod affinity or anti-affinity"
     TAINT = "tainted"
     CORDONED = "cordoned"
     NOT_READY = "not ready"
@@ -141,6 +143,10 @@ class NodeFilter:
     """The declaration's constraints, applied to groups of nodes; remembers its answer per shape."""
 
     declaration: Declaration
+    repelling: tuple[Node, ...] = ()
+    """Nodes with pods that will not have others beside them."""
+    running_on: tuple[Node, ...] = ()
+    """All nodes, for the pods that run there."""
     _by_shape: dict[tuple[int, bool], Reason | None] = field(default_factory=dict)
 
     def select(self, groups: Iterable[NodeGroup]) -> tuple[tuple[NodeGroup, ...], Excluded]:
@@ -157,6 +163,12 @@ class NodeFilter:
             elif nodes := self._chosen(group, excluded):
                 selected.append(group if len(nodes) == len(group.nodes) else NodeGroup(nodes))
         return tuple(selected), excluded
+
+    @property
+    def rules(self) -> PodRules | None:
+        """Rules between pods that bear on these; ``None`` where there are none."""
+        rules = self.declaration.placement.rules
+        return rules if rules.demands or is_repelled(self.repelling, rules) else None
 
     def accepts(self, group: NodeGroup) -> bool:
         """Whether its GPUs are of an accepted product."""
@@ -242,7 +254,7 @@ class _Slots:
 
 
 def place(
-    groups: Iterable[NodeGroup],
+    groups: tuple[NodeGroup, ...],
     node_filter: NodeFilter,
     shape: PodShape,
     own: Mapping[str, Resources],
@@ -275,6 +287,10 @@ def place(
         others = tuple(node for node in nodes if node.name not in own) if mine else nodes
         if others:
             _place_others(group, others, shape, slots, excluded)
+    rules = node_filter.rules
+    if rules is not None:
+        slots = _within_rules(slots, node_filter.running_on, rules, excluded)
+        idle_room = _idle_room_within(groups, node_filter, shape, left_out, rules)
     room = sum(each.room * len(each.nodes) for each in slots)
     fit = room // shape.pods_per_replica
     return Placement(
@@ -288,6 +304,32 @@ def place(
             for (reason, detail), names in sorted(excluded.items(), key=lambda each: (_ORDER[each[0][0]], each[0][1]))
         ),
     )
+
+
+def _within_rules(slots: list[_Slots], running_on: tuple[Node, ...], rules: PodRules, excluded: Excluded) -> list[_Slots]:
+    rooms = [(node, each.room) for each in slots for node in each.nodes]
+    left = restricted(rooms, running_on, rules)
+    kept = {node.name for node, _ in left}
+    if dropped := [node.name for node, _ in rooms if node.name not in kept]:
+        excluded[Reason.RULES, ""].extend(dropped)
+    return [_Slots(room, (node,)) for node, room in left]
+
+
+def _idle_room_within(
+    groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: PodShape, left_out: frozenset[int], rules: PodRules
+) -> int:
+    """Pods that usable nodes take within the rules, were nothing else running."""
+    usable = (
+        group
+        for group in groups
+        if id(group.shape) not in left_out and node_filter.reason_against(group) is None and node_filter.state_reason(group) is None
+    )
+    return _total_within(usable, shape, View.IDLE, rules)
+
+
+def _total_within(groups: Iterable[NodeGroup], shape: PodShape, view: View, rules: PodRules) -> int:
+    rooms = [(node, _idle_room(NodeGroup((node,)), shape, view)) for group in groups for node in group.nodes]
+    return sum(room for _, room in restricted([each for each in rooms if each[1] > 0], (), rules))
 
 
 def _place_others(group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, slots: list[_Slots], excluded: Excluded) -> None:
@@ -329,11 +371,13 @@ def _idle_room(group: NodeGroup, shape: PodShape, view: View) -> int:
 
 def room_in_total(groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: PodShape, left_out: frozenset[int]) -> int:
     """Pods that selected groups could take, were they all available and idle; passing taints and states forgiven."""
-    return sum(
-        _idle_room(group, shape, View.OBTAINABLE)
-        for group in groups
-        if id(group.shape) not in left_out and node_filter.reason_against(group, passing=False) is None
-    )
+    obtainable = [
+        group for group in groups if id(group.shape) not in left_out and node_filter.reason_against(group, passing=False) is None
+    ]
+    rules = node_filter.declaration.placement.rules
+    if rules.demands:
+        return _total_within(obtainable, shape, View.OBTAINABLE, rules)
+    return sum(_idle_room(group, shape, View.OBTAINABLE) for group in obtainable)
 
 
 def _example(slots: list[_Slots], shape: PodShape) -> Iterator[PlacedPod]:

@@ -67,3 +67,20 @@ class NodeTerm:
             for expressions, where in ((self.expressions, told), (self.fields, {NAME_FIELD: name}))
             for each in expressions
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodTerm:
+    """Pods that an affinity or anti-affinity is about, and how near: nodes with one value of the topology key."""
+
+    topology_key: str
+    expressions: tuple[Expression, ...] | None
+    """``None`` means no pod, none at all every pod."""
+    namespaces: tuple[str, ...] | None
+    """``None``: of every namespace."""
+
+    def selects(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether it is about this pod."""
+        if self.expressions is None or (self.namespaces is not None and namespace not in self.namespaces):
+            return False
+        return all(each.matches(labels) for each in self.expressions)

@@ -104,7 +104,8 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     """Work out what the checks need."""
     resource = declaration.gpus.resource
     groups = inventory.groups + inventory.provisionable + grouped(policy.provisionable)
-    node_filter = NodeFilter(declaration)
+    needs_pods = declaration.placement.rules.demands or bool(inventory.repelling)
+    node_filter = NodeFilter(declaration, repelling=inventory.repelling, running_on=inventory.nodes if needs_pods else ())
     accepted = tuple(group for group in groups if group.installed(resource) > 0 and node_filter.accepts(group))
     let_in, unselected = node_filter.select(groups)
     selected = tuple(group for group in let_in if group.installed(resource) > 0)

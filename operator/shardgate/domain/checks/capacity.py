@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import Node, NodeGroup, NodeState
-from shardgate.domain.placement import room_in_total, summary_of
+from shardgate.domain.placement import Reason, room_in_total, summary_of
 from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
@@ -79,9 +79,15 @@ def _busy(situation: Situation) -> Finding:
         where="spec.replicas" if placement.replicas_that_fit else "spec.strategy",
         outcome=Outcome.WAITING,
         message=f"{_needs(situation)}, {free} of {have} are free; "
-        f"{placement.replicas_that_fit} of {count(situation.pod.replicas, 'replica')} fit now",
+        f"{placement.replicas_that_fit} of {count(situation.pod.replicas, 'replica')} fit now{_by_rules(situation)}",
         remedy="wait until GPUs are released, or ask for fewer replicas",
     )
+
+
+def _by_rules(situation: Situation) -> str:
+    """How many nodes are closed by rules between pods, where any is."""
+    closed = [each for each in situation.placement.excluded if each.reason is Reason.RULES]
+    return f" ({summary_of(closed)})" if closed else ""
 
 
 def _contended(situation: Situation) -> Finding:
