@@ -2,7 +2,9 @@
 
 Each question is answered by ``verify`` and then by the scheduler: what is said to fit is created, pinned to the nodes
 of the example, and all of it must be bound; and without pins, as many whole replicas must be bound as were said to
-fit. A disagreement is kept as a case (``workload.yaml``, ``nodes.yaml``) in the folder that is named at the end.
+fit. Where pods differ (a leader and its workers) what is said not to fit is tried in five orders, none of which may bind
+all. What fits and the scheduler's own order misses is counted apart, and the answer must have said that it may.
+A disagreement is kept as a case (``workload.yaml``, ``nodes.yaml``, and what only the pods say) in the folder that is named at the end.
 Exit code: 1 if there was any.
 """
 
@@ -10,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
+import random
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,9 @@ from scheduler import NAMESPACE, Arena, place
 from builders import an_inventory
 from controlplane.plane import ControlPlane, control_plane
 from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.pod_templates import read_pod_template
+from shardgate.adapters.quantities import resources
+from shardgate.domain.declaration import Declaration, LeaderWish
 from shardgate.domain.placement import Placement
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.verify import verify
@@ -49,6 +56,8 @@ class Answer:
     placement: Placement
     pods_per_replica: int
     replicas: int
+    is_exact: bool
+    """All pods are alike, and no rule between them depends on who was first."""
 
     @property
     def pods(self) -> int:
@@ -56,36 +65,56 @@ class Answer:
         return self.pods_per_replica * self.replicas
 
     def agrees(self, bound: int) -> bool:
-        """Whether the scheduler, left to itself, may have bound so many of these equal pods."""
+        """Whether the scheduler, left to itself, may have bound so many of these pods."""
         if self.placement.feasible:
-            return bound == self.pods
-        return bound < self.pods and bound // self.pods_per_replica == self.placement.replicas_that_fit
+            return bound == self.pods or not self.placement.in_any_order
+        whole = bound // self.pods_per_replica
+        fits = self.placement.replicas_that_fit
+        return bound < self.pods and (whole == fits if self.is_exact else whole <= fits or self.question.leader is not None)
 
 
-def answered(asked: Question) -> Answer:
-    """By the way that every shell takes."""
+def declared(asked: Question) -> Declaration:
+    """The workload, with what its pods' template says besides."""
     declaration = read_inference_deployment(asked.workload)
+    if asked.extras:
+        template = read_pod_template(pod_of(asked, "any", None), NAMESPACE, "pod")
+        return replace(declaration, placement=template.wish)
+    if asked.leader is not None:
+        leader = LeaderWish(gpus=asked.leader["gpus"], requests=resources(asked.leader["requests"], up=True))
+        return replace(declaration, gpus=replace(declaration.gpus, leader=leader))
+    return declaration
+
+
+def answered(asked: Question) -> Answer | None:
+    """By the way that every shell takes; nothing where the search had no answer."""
+    declaration = declared(asked)
     verdict = verify(declaration, an_inventory(*asked.nodes, *asked.held), OWN_KIND)
     assert verdict.placement is not None
     assert verdict.required.pods_per_replica is not None
+    if verdict.placement.is_search_spent:
+        return None
+    rules = declaration.placement.rules
     return Answer(
         question=asked,
         placement=verdict.placement,
         pods_per_replica=verdict.required.pods_per_replica,
         replicas=declaration.replicas,
+        is_exact=asked.leader is None and not rules.affinity and len(rules.spread) + len(rules.anti_affinity) <= 1,
     )
 
 
-def pod_of(workload: Json, name: str, node: str | None) -> Json:
+def pod_of(asked: Question, name: str, node: str | None, *, leads: bool = False) -> Json:
     """A pod as the workload's controller would make it, pinned to a node where one is named."""
-    spec = workload["spec"]
-    placement, gpus = spec["placement"], {"nvidia.com/gpu": str(spec["gpus"]["perPod"])}
-    requests = {**placement.get("requests", {}), **gpus}
+    spec = asked.workload["spec"]
+    placement, leader = spec["placement"], asked.leader if leads else None
+    gpus = {"nvidia.com/gpu": str(spec["gpus"]["perPod"] if leader is None else leader["gpus"])}
+    requests = {**(placement.get("requests", {}) if leader is None else leader["requests"]), **gpus}
     limits = {**gpus, **{key: value for key, value in requests.items() if "/" in key}}
-    pod: Json = {
-        "containers": [{"name": "main", "image": "none", "resources": {"requests": requests, "limits": limits}}],
-        "tolerations": placement.get("tolerations", []),
-    }
+    container = {"name": "main", "image": "none", "resources": {"requests": requests, "limits": limits}}
+    extras = dict(asked.extras)
+    if ports := extras.pop("ports", None):
+        container["ports"] = ports
+    pod: Json = {"containers": [container], "tolerations": placement.get("tolerations", []), **extras}
     for key in ("nodeSelector", "affinity"):
         if key in placement:
             pod[key] = placement[key]
@@ -98,19 +127,57 @@ def pod_of(workload: Json, name: str, node: str | None) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": OWN}, "spec": pod}
 
 
-def arenas_of(answer: Answer) -> list[Arena]:
-    """Unpinned; and pinned to the example, where all is said to fit."""
+ORDERS = 5
+"""In which pods that differ are tried, where they are said not to fit."""
+
+
+def arenas_of(answer: Answer, seed: int) -> list[Arena]:
+    """Unpinned, in several orders where they matter; and pinned to the example, where all is said to fit."""
     asked = answer.question
-    free = Arena(
-        name=f"u{asked.number}", nodes=asked.nodes, held=asked.held, agrees=answer.agrees,
-        pods=[pod_of(asked.workload, f"p{index}", None) for index in range(answer.pods)],
-    )  # fmt: skip
+    pods = [
+        pod_of(asked, f"p{replica}-{pod}", None, leads=pod == 0)
+        for replica in range(answer.replicas)
+        for pod in range(answer.pods_per_replica)
+    ]
+    orders = [pods]
+    if asked.leader is not None and not answer.placement.feasible:
+        orders = [random.Random(f"{seed}/{asked.number}/{order}").sample(pods, len(pods)) for order in range(ORDERS)]
+    free = [
+        Arena(name=f"u{order}-{asked.number}", nodes=asked.nodes, held=asked.held, agrees=answer.agrees, pods=each)
+        for order, each in enumerate(orders)
+    ]
     if not answer.placement.feasible:
-        return [free]
+        return free
     name = f"f{asked.number}"
-    pods = [pod_of(asked.workload, f"p{placed.replica}-{placed.pod}", f"{name}-{placed.node}") for placed in answer.placement.pods]
-    pinned = Arena(name=name, nodes=asked.nodes, held=asked.held, pods=pods, agrees=lambda bound: bound == answer.pods)
-    return [free, pinned]
+    pods = [
+        pod_of(asked, f"p{placed.replica}-{placed.pod}", f"{name}-{placed.node}", leads=placed.pod == 0)
+        for placed in answer.placement.pods
+    ]
+    nodes = _spread_by_own_labels(answer, name, pods) if "topologySpreadConstraints" in asked.extras else asked.nodes
+    pinned = Arena(name=name, nodes=nodes, held=asked.held, pods=pods, agrees=lambda bound: bound == answer.pods)
+    return [*free, pinned]
+
+
+def _spread_by_own_labels(answer: Answer, arena: str, pods: list[Json]) -> list[Json]:
+    """The nodes, those that the pods' selector and affinity let in labelled anew; the pods are spread by those labels.
+
+    A pin leaves one domain to each pod, and would let any skew pass: domains are told by labels instead.
+    """
+    wish = declared(answer.question).placement
+    let_in = {
+        node.name for node in an_inventory(*answer.question.nodes).present if node.is_selected(wish.node_selector, wish.node_terms)
+    }
+    nodes = copy.deepcopy(answer.question.nodes)
+    for pod in pods:
+        pod["spec"]["topologySpreadConstraints"] = [
+            {**each, "topologyKey": f"{arena}.example.com/{each['topologyKey'].rpartition('/')[2]}", "nodeAffinityPolicy": "Ignore"}
+            for each in pod["spec"]["topologySpreadConstraints"]
+        ]
+    for node in nodes:
+        labels = node["metadata"]["labels"]
+        if node["metadata"]["name"] in let_in:
+            labels |= {f"{arena}.example.com/{key.rpartition('/')[2]}": value for key, value in labels.items()}
+    return nodes
 
 
 async def compare(plane: ControlPlane, seed: int, numbers: range, tally: Counter[str]) -> list[tuple[Answer, str]]:
@@ -120,12 +187,15 @@ async def compare(plane: ControlPlane, seed: int, numbers: range, tally: Counter
     disagreements: list[tuple[Answer, str]] = []
     async with Cluster(configuration) as cluster:
         for start in range(numbers.start, numbers.stop, BATCH):
-            answers = [answered(question(seed, number)) for number in range(start, min(start + BATCH, numbers.stop))]
-            arenas = {arena.name: (answer, arena) for answer in answers for arena in arenas_of(answer)}
+            asked = [question(seed, number) for number in range(start, min(start + BATCH, numbers.stop))]
+            answers = [answer for each in asked if (answer := answered(each)) is not None]
+            tally["undecided"] += len(asked) - len(answers)
+            arenas = {arena.name: (answer, arena) for answer in answers for arena in arenas_of(answer, seed)}
             found = await place(cluster, [arena for _, arena in arenas.values()])
             for name, (answer, arena) in arenas.items():
                 bound = sum(map(bool, found[name]))
-                tally["feasible" if answer.placement.feasible else "infeasible"] += name.startswith("u")
+                tally["feasible" if answer.placement.feasible else "infeasible"] += name.startswith("u0")
+                tally["missed"] += name.startswith("u") and answer.placement.feasible and bound < answer.pods
                 if not arena.agrees(bound):
                     said = "fits" if answer.placement.feasible else f"{answer.placement.replicas_that_fit} replicas fit"
                     how = "pinned" if name.startswith("f") else "unpinned"
@@ -140,6 +210,8 @@ def keep(answer: Answer, seed: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "workload.yaml").write_text(yaml.safe_dump(answer.question.workload, sort_keys=False))
     (folder / "nodes.yaml").write_text(yaml.safe_dump_all([*answer.question.nodes, *answer.question.held], sort_keys=False))
+    besides = {"extras": answer.question.extras, "leader": answer.question.leader}
+    (folder / "besides.yaml").write_text(yaml.safe_dump(besides))
     return folder
 
 
@@ -158,7 +230,8 @@ def main() -> int:
         print(f"question {answer.question.number}: Shardgate says {what}: {keep(answer, options.seed)}")
     print(
         f"{options.number} questions (seed {options.seed}) in {time.monotonic() - started:.0f} s: {tally['feasible']} fit, "
-        f"{tally['infeasible']} do not; {len(disagreements)} disagreements"
+        f"{tally['infeasible']} do not, {tally['undecided']} undecided; {tally['missed']} that fit were missed by the "
+        f"scheduler's own order, as was said; {len(disagreements)} disagreements"
     )
     return 1 if disagreements else 0
 

@@ -19,6 +19,7 @@ OWN = {"shardgate.io/inference-deployment": "llama"}
 """What the deployment's own pods carry."""
 OTHER = {"shardgate.io/inference-deployment": "other"}
 """What some of the pods that are bound already carry."""
+PORTS = (8000, 8080, 9000)
 TAINTS: tuple[Json, ...] = (
     {"key": "dedicated", "value": "inference", "effect": "NoSchedule"},
     {"key": "dedicated", "value": "training", "effect": "NoSchedule"},
@@ -47,6 +48,10 @@ class Question:
     held: list[Json]
     """Pods that are bound already."""
     workload: Json
+    extras: Json
+    """Fields of the pods' template that the workload cannot say itself; empty where it says all."""
+    leader: Json | None
+    """``gpus`` and ``requests`` of a replica's first pod, where it differs."""
 
 
 def question(seed: int, number: int) -> Question:
@@ -54,12 +59,43 @@ def question(seed: int, number: int) -> Question:
     dice = random.Random(f"{seed}/{number}")  # reproducible, not secret
     nodes = [_node(dice, f"n{number}-{index}") for index in range(dice.randint(1, 8))]
     held = [_held(dice, f"h{number}-{index}", dice.choice(nodes)["metadata"]["name"]) for index in range(dice.randint(0, 8))]
-    return Question(
-        number=number,
-        nodes=nodes,
-        held=held,
-        workload=_workload(dice, [node["metadata"]["labels"]["kubernetes.io/hostname"] for node in nodes]),
-    )
+    workload = _workload(dice, [node["metadata"]["labels"]["kubernetes.io/hostname"] for node in nodes])
+    leader = _leader(dice, workload) if dice.random() < 0.15 else None
+    extras = _extras(dice) if leader is None and dice.random() < 0.4 else {}
+    return Question(number=number, nodes=nodes, held=held, workload=workload, extras=extras, leader=leader)
+
+
+def _leader(dice: random.Random, workload: Json) -> Json:
+    """A leader that asks for other amounts; rules between pods go with like pods alone."""
+    spec = workload["spec"]
+    gpus, pods = dice.choice((1, 2, 4, 8)), dice.choice((2, 2, 3))
+    spec["strategy"] = {"tensor": 1, "pipeline": gpus + spec["gpus"]["perPod"] * (pods - 1)}
+    for kind in ("podAffinity", "podAntiAffinity"):
+        spec["placement"].get("affinity", {}).pop(kind, None)
+    return {"gpus": gpus, "requests": {"cpu": dice.choice(("1", "3", "12")), "memory": dice.choice(("4Gi", "100Gi"))}}
+
+
+def _extras(dice: random.Random) -> Json:
+    """Ports of the host, and a spread over zones, hosts or tiers."""
+    extras: Json = {}
+    if dice.random() < 0.4:
+        extras["ports"] = [{"containerPort": port, "hostPort": port} for port in dice.sample(PORTS, dice.choice((1, 2)))]
+    if dice.random() < 0.8:
+        extras["topologySpreadConstraints"] = [
+            {
+                "maxSkew": dice.choice((1, 1, 2, 3)),
+                "topologyKey": key,
+                "whenUnsatisfiable": dice.choice(("DoNotSchedule", "DoNotSchedule", "DoNotSchedule", "ScheduleAnyway")),
+                "labelSelector": {"matchLabels": dice.choice((OWN, OWN, OWN, OTHER))},
+                **({"minDomains": dice.choice((1, 2, 3))} if dice.random() < 0.2 else {}),
+                **({"nodeTaintsPolicy": "Honor"} if dice.random() < 0.3 else {}),
+            }
+            for key in dice.sample(("kubernetes.io/hostname", ZONE, TIER), dice.choice((1, 1, 2)))
+        ]
+        for each in extras["topologySpreadConstraints"]:
+            if each["whenUnsatisfiable"] != "DoNotSchedule":
+                each.pop("minDomains", None)
+    return extras
 
 
 def _node(dice: random.Random, name: str) -> Json:
@@ -76,6 +112,8 @@ def _node(dice: random.Random, name: str) -> Json:
         "pods": dice.choice(("3", "6", "110", "110")),
         GPU: str(dice.choice((0, 2, 4, 8, 8, 8))),
     }
+    if amounts[GPU] == "0" and dice.random() < 0.7:
+        del amounts[GPU]
     if dice.random() < 0.4:
         amounts[ODD] = str(dice.randint(0, 8))
     taints = {(each["key"], each["effect"]): each for each in dice.sample(TAINTS, dice.choice((0, 0, 0, 0, 1, 2)))}
@@ -111,6 +149,9 @@ def _held(dice: random.Random, name: str, node: str) -> Json:
         term = {"topologyKey": dice.choice(("kubernetes.io/hostname", ZONE)), "labelSelector": {"matchLabels": OWN}}
         spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     labels = OTHER if dice.random() < 0.3 else {}
+    if dice.random() < 0.2:
+        port = dice.choice(PORTS)
+        spec["containers"][0]["ports"] = [{"containerPort": port, "hostPort": port, "protocol": dice.choice(("TCP", "TCP", "UDP"))}]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "oracle", "labels": labels}, "spec": spec}
 
 

@@ -74,6 +74,8 @@ def _create_pod(cluster: Cluster, arena: Arena, pod: Json, labels: Json) -> Call
     for terms in (body["spec"].get("affinity") or {}).values():
         for term in terms.get(REQUIRED, ()) if isinstance(terms.get(REQUIRED), list) else ():
             term["labelSelector"]["matchLabels"] = _of_arena(arena, term["labelSelector"]["matchLabels"])
+    for constraint in body["spec"].get("topologySpreadConstraints", ()):
+        constraint["labelSelector"]["matchLabels"] = _of_arena(arena, constraint["labelSelector"]["matchLabels"])
     if "nodeName" in body["spec"]:
         body["spec"]["nodeName"] = named(arena, body["spec"]["nodeName"])
     else:

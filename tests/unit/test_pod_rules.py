@@ -1,12 +1,16 @@
-"""Required affinity and anti-affinity between pods."""
+"""Required rules between pods: affinity and anti-affinity, spread, ports of the host."""
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from builders import NodeBuilder, a_book, a_declaration, a_node, a_pod
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.pod_templates import read_pod_template
 from shardgate.adapters.pods import DECLARATION_LABEL
+from shardgate.domain.placement import Placement
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.verdict import Verdict
 from shardgate.domain.verify import verify
@@ -88,7 +92,7 @@ def test_pods_that_will_not_have_these_beside_them() -> None:
     verdict = judged({}, *a_cluster(), loner, replicas=8)
     assert verdict.placement is not None
     assert (verdict.placement.feasible, verdict.placement.pods_that_fit) == (False, 6)
-    assert "pod affinity or anti-affinity" in {each.text for each in verdict.placement.excluded}
+    assert "rules between pods" in {each.text for each in verdict.placement.excluded}
 
 
 def test_own_pods_do_not_stand_in_their_own_way() -> None:
@@ -103,7 +107,7 @@ def test_an_affinity_for_pods_that_may_come_yet_is_waited_for() -> None:
     book_label = {DECLARATION_LABEL: "other"}
     verdict = judged(rules(podAffinity=[term(HOST, book_label)]), *a_cluster())
     assert verdict.codes[-1] == "GpusBusy"
-    assert "4 pod affinity or anti-affinity" in next(each.message for each in verdict.findings if each.code == "GpusBusy")
+    assert "4 rules between pods" in next(each.message for each in verdict.findings if each.code == "GpusBusy")
     beside = other("o", "b1", book_label)
     assert nodes_of(judged(rules(podAffinity=[term(HOST, book_label)]), *a_cluster(), beside)) == ["b1"]
 
@@ -119,3 +123,122 @@ def test_mistakes_are_named() -> None:
     (problem,) = mistakes_in(raised.value)
     assert "spec.placement.affinity.podAffinity" in str(problem)
     assert "topologyKey" in str(problem)
+
+
+def spread(key: str, skew: int = 1, labels: Json | None = None, **more: Any) -> Json:
+    selector = {"matchLabels": OWN if labels is None else labels}
+    return {"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector, **more}
+
+
+def templated(*objects: Any, replicas: int, gpus: int = 4, spec: Json | None = None, labels: Json | None = None) -> Placement:
+    """By a pod template, as other kinds than ours have one."""
+    container = {"name": "main", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}, "ports": (spec or {}).pop("ports", [])}
+    template = {"metadata": {"labels": OWN if labels is None else labels}, "spec": {"containers": [container], **(spec or {})}}
+    declared = a_declaration(
+        model={"name": "acme/x"}, engine={"name": "other"}, strategy={"tensor": gpus, "pipeline": 1}, gpus={"perPod": gpus},
+        replicas=replicas,
+    )  # fmt: skip
+    declared = replace(declared, placement=read_pod_template(template, "serving", "template").wish)
+    placement = verify(declared, a_book(*objects).inventory(0.0), OWN_KIND).placement
+    assert placement is not None
+    return placement
+
+
+def counted(placement: Placement) -> dict[str, int]:
+    return dict(Counter(pod.node for pod in placement.pods))
+
+
+def test_a_spread_evens_zones_out_up_to_its_skew() -> None:
+    cluster = [*a_cluster(), a_node("c1", gpus=4).label(ZONE, "c")]
+    assert templated(*cluster, replicas=5, spec={"topologySpreadConstraints": [spread(ZONE)]}).feasible
+    assert templated(*cluster, replicas=6, spec={"topologySpreadConstraints": [spread(ZONE)]}).replicas_that_fit == 5
+    assert templated(*cluster, replicas=7, spec={"topologySpreadConstraints": [spread(ZONE, 2)]}).feasible
+    assert templated(*cluster, replicas=9, spec={"topologySpreadConstraints": [spread(ZONE, 3)]}).feasible
+
+
+def test_no_step_of_the_example_breaks_the_spread() -> None:
+    placement = templated(*a_cluster(), replicas=4, spec={"topologySpreadConstraints": [spread(ZONE)]})
+    zones = [pod.node[0] for pod in placement.pods]
+    assert {zones[0], zones[1]} == {zones[2], zones[3]} == {"a", "b"}
+
+
+def test_a_node_without_gpus_is_a_domain_that_stays_empty() -> None:
+    cpu = {"metadata": {"name": "cpu", "labels": {HOST: "cpu"}}, "kind": "Node", "status": {"allocatable": {"cpu": "8"}}}
+    assert templated(*a_cluster(), replicas=8, spec={"topologySpreadConstraints": [spread(HOST)]}).feasible
+    assert templated(*a_cluster(), cpu, replicas=5, spec={"topologySpreadConstraints": [spread(HOST)]}).replicas_that_fit == 4
+    let_in = {"nodeSelector": {ZONE: "a"}, "topologySpreadConstraints": [spread(HOST)]}
+    assert templated(*a_cluster(), cpu, replicas=4, spec=let_in).feasible  # the selector leaves the node out
+    let_in["topologySpreadConstraints"] = [spread(HOST, nodeAffinityPolicy="Ignore")]
+    assert templated(*a_cluster(), cpu, replicas=4, spec=let_in).replicas_that_fit == 2
+
+
+def test_taints_leave_domains_out_only_by_policy() -> None:
+    tainted = a_node("t").label(ZONE, "t").tainted("dedicated", "training")
+    assert templated(*a_cluster(), tainted, replicas=4, spec={"topologySpreadConstraints": [spread(ZONE)]}).replicas_that_fit == 2
+    honoured = [spread(ZONE, nodeTaintsPolicy="Honor")]
+    assert templated(*a_cluster(), tainted, replicas=4, spec={"topologySpreadConstraints": honoured}).feasible
+
+
+def test_too_few_domains_count_as_an_empty_one() -> None:
+    constraint = [spread(ZONE, minDomains=3)]
+    assert templated(*a_cluster(), replicas=4, spec={"topologySpreadConstraints": constraint}).replicas_that_fit == 2
+
+
+def test_pods_that_are_there_count_in_a_spread_and_own_ones_do_not() -> None:
+    other_two = [other(f"x{index}", "a1", {"app": "x", "team": "t"}) for index in range(2)]
+    constraint = [spread(ZONE, labels={"team": "t"})]
+    mine = {"app": "llama", "team": "t"}
+    assert counted(
+        templated(*a_cluster(), *other_two, replicas=2, spec={"topologySpreadConstraints": constraint}, labels=mine)
+    ).keys() == {"b1"}
+    by_revision = [spread(ZONE, labels={"team": "t"}, matchLabelKeys=["pod-template-hash"])]
+    placement = templated(*a_cluster(), *other_two, replicas=2, spec={"topologySpreadConstraints": by_revision}, labels=mine)
+    assert {node[0] for node in counted(placement)} == {"a", "b"}
+
+
+def test_spread_over_zones_and_hosts_at_once_is_searched_for() -> None:
+    both = [spread(ZONE), spread(HOST)]
+    placement = templated(*a_cluster(), replicas=4, spec={"topologySpreadConstraints": both})
+    assert counted(placement) == {"a1": 1, "a2": 1, "b1": 1, "b2": 1}
+    assert not placement.in_any_order
+
+
+def test_a_port_of_the_host_is_taken_once_a_node() -> None:
+    port = [{"containerPort": 8000, "hostPort": 8000}]
+    taken = other("taken", "a1", {"app": "x"})
+    taken["spec"]["containers"][0]["ports"] = port
+    assert templated(*a_cluster(), replicas=4, spec={"ports": port}).feasible
+    assert templated(*a_cluster(), taken, replicas=4, spec={"ports": port}).replicas_that_fit == 3
+    assert templated(*a_cluster(), taken, replicas=4, spec={"ports": [{**port[0], "protocol": "UDP"}]}).feasible
+    on_the_host = {"ports": [{"containerPort": 8000}], "hostNetwork": True}
+    assert templated(*a_cluster(), taken, replicas=4, spec=dict(on_the_host)).replicas_that_fit == 3
+    assert templated(*a_cluster(), taken, replicas=8, spec={"ports": [{"containerPort": 8000}]}).feasible
+
+
+def test_pods_that_name_their_node_pass_the_scheduler_by() -> None:
+    tainted = a_node("t").tainted("dedicated", "training")
+    assert counted(templated(*a_cluster(), tainted, replicas=2, spec={"nodeName": "t"})) == {"t": 2}
+    assert templated(*a_cluster(), tainted, replicas=3, spec={"nodeName": "t"}).replicas_that_fit == 2
+
+
+def test_affinity_to_a_pod_on_a_node_without_gpus() -> None:
+    cpu = {"metadata": {"name": "cpu", "labels": {ZONE: "b"}}, "kind": "Node", "status": {"allocatable": {"cpu": "8"}}}
+    cache = other("cache", "cpu", {"app": "cache"})
+    near = {"affinity": rules(podAffinity=[term(ZONE, {"app": "cache"})])}
+    assert {node[0] for node in counted(templated(*a_cluster(), cpu, cache, replicas=4, spec=near))} == {"b"}
+    loner = other("loner", "cpu", {}, affinity=rules(podAntiAffinity=[term(ZONE, OWN)]))
+    assert {node[0] for node in counted(templated(*a_cluster(), cpu, loner, replicas=4))} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ({"topologySpreadConstraints": [{"topologyKey": ZONE}]}, "topologySpreadConstraints[0]"),
+        ({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "many"}}}]}, "template.spec"),
+        ({"containers": "none"}, "template.spec.containers"),
+    ],
+)
+def test_mistakes_in_a_template_are_named(spec: Json, named: str) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        read_pod_template({"spec": spec}, "serving", "template")
+    assert named in str(mistakes_in(raised.value)[0])

@@ -36,7 +36,7 @@ def test_every_key_is_always_there(node: NodeBuilder, changes: dict[str, Any]) -
     shown = document(node, **changes)
     assert set(shown) == KEYS
     assert set(shown["memory"]) == set(document(a_node())["memory"])
-    assert set(shown["placement"]) == {"feasible", "feasibleWhenIdle", "replicasThatFit", "pods", "excluded"}
+    assert set(shown["placement"]) == {"feasible", "feasibleWhenIdle", "replicasThatFit", "remark", "pods", "excluded"}
     assert json.loads(json.dumps(shown)) == shown
 
 

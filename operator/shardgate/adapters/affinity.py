@@ -55,16 +55,18 @@ def read_node_affinity(affinity: Mapping[str, Any], where: str) -> tuple[NodeTer
     return terms
 
 
-class _LabelSelector(msgspec.Struct, forbid_unknown_fields=True):
+class LabelSelector(msgspec.Struct, forbid_unknown_fields=True):
+    """A selector of pods by their labels."""
+
     matchLabels: dict[str, str] | None = None  # noqa: N815
     matchExpressions: list[_Requirement] | None = None  # noqa: N815
 
 
 class _PodTerm(msgspec.Struct, forbid_unknown_fields=True):
     topologyKey: str  # noqa: N815
-    labelSelector: _LabelSelector | None = None  # noqa: N815
+    labelSelector: LabelSelector | None = None  # noqa: N815
     namespaces: list[str] | None = None
-    namespaceSelector: _LabelSelector | None = None  # noqa: N815
+    namespaceSelector: LabelSelector | None = None  # noqa: N815
     matchLabelKeys: list[str] | None = None  # noqa: N815
     mismatchLabelKeys: list[str] | None = None  # noqa: N815
 
@@ -99,20 +101,27 @@ def read_pod_terms(affinity: Mapping[str, Any], kind: str, namespace: str, where
         at = f"{where}.{kind}.{REQUIRED}[{index}]"
         if not term.topologyKey:
             problems.append(DeclarationError(f"{at}.topologyKey", "needs a label's key"))
-        selects_all = term.namespaceSelector is not None and term.namespaceSelector == _LabelSelector()
+        selects_all = term.namespaceSelector is not None and term.namespaceSelector == LabelSelector()
         if (term.namespaceSelector is not None and not selects_all) or term.matchLabelKeys or term.mismatchLabelKeys:
             is_complete = False
             continue
         namespaces = None if selects_all else tuple(term.namespaces or (namespace,))
         terms.append(
-            PodTerm(topology_key=term.topologyKey, expressions=_selector(term.labelSelector, at, problems), namespaces=namespaces)
+            PodTerm(
+                topology_key=term.topologyKey,
+                expressions=read_label_selector(term.labelSelector, at, problems),
+                namespaces=namespaces,
+            )
         )
     if problems:
         raise group(problems)
     return PodTerms(terms=tuple(terms), is_complete=is_complete)
 
 
-def _selector(stated: _LabelSelector | None, where: str, problems: list[DeclarationError]) -> tuple[Expression, ...] | None:
+def read_label_selector(
+    stated: LabelSelector | None, where: str, problems: list[DeclarationError]
+) -> tuple[Expression, ...] | None:
+    """``None`` where there is none, which selects nothing; problems are added to those given."""
     if stated is None:
         return None
     labels = (Expression(key=key, operator="In", values=(value,)) for key, value in (stated.matchLabels or {}).items())

@@ -11,12 +11,23 @@ its last known labels.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool
 from shardgate.adapters.models.catalogue import Profile
-from shardgate.adapters.nodes import ClaimObject, Device, DeviceClassObject, NodeObject, Shapes, SliceObject, devices_of, read_node
+from shardgate.adapters.nodes import (
+    ClaimObject,
+    Device,
+    DeviceClassObject,
+    NodeObject,
+    Shapes,
+    SliceObject,
+    devices_of,
+    read_node,
+    read_node_without_gpus,
+)
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject, read_quota
@@ -109,6 +120,12 @@ class ClusterBook:
     """Node -> uid -> pods that are bound there."""
     _repelling: dict[str, Node] = field(default_factory=dict)
     """Nodes with pods that will not have others beside them."""
+    follows_all_pods: bool = False
+    """Pods on nodes without GPUs bear on verdicts too: some declaration has rules between pods."""
+    _without_gpus: dict[str, Node] = field(default_factory=dict)
+    """Nodes that offer no GPUs, as stated, with the pods there as they last were frozen."""
+    _without_gpus_dirty: set[str] = field(default_factory=set)
+    _without_gpus_frozen: tuple[Node, ...] = ()
     _daemons: dict[str, dict[str, int]] = field(default_factory=dict)
     _used_by_priority: dict[str, dict[int, dict[str, int]]] = field(default_factory=dict)
     _waiting: dict[str, PendingPods] = field(default_factory=dict)
@@ -144,6 +161,7 @@ class ClusterBook:
         except QuantityError as error:
             self.unreadable[f"Node {name}"] = str(error)
             stated = None
+        self._put_without_gpus(name, read_node_without_gpus(node, self.shapes) if stated is None else None)
         if (
             name in self._stated
             and self._stated[name] == stated
@@ -153,6 +171,19 @@ class ClusterBook:
         self._stated[name] = stated
         self._remember(name, stated, now)
         self._touch(name)
+
+    def _put_without_gpus(self, name: str, node: Node | None) -> None:
+        """A node that offers no GPUs: rules between pods look at it; ``None`` where it is gone, or offers some."""
+        before = self._without_gpus.get(name)
+        if node is None:
+            if self._without_gpus.pop(name, None) is None:
+                return
+        elif before is None or (before.shape, before.labels, before.hostname) != (node.shape, node.labels, node.hostname):
+            self._without_gpus[name] = node
+        else:
+            return
+        self._without_gpus_dirty.add(name)
+        self.version += self.follows_all_pods
 
     # ---- ResourceSlices
 
@@ -315,6 +346,7 @@ class ClusterBook:
         if name not in self._stated:
             return
         del self._stated[name]
+        self._put_without_gpus(name, None)
         self._with_slices.pop(name, None)
         if name in self._known:
             self._known[name].gone_since = now
@@ -444,6 +476,9 @@ class ClusterBook:
                 daemons[resource] = daemons.get(resource, 0) + sign * amount
         if self._stated.get(pod.node) is not None or pod.node in self._known:
             self._touch(pod.node)
+        elif pod.node in self._without_gpus:
+            self._without_gpus_dirty.add(pod.node)
+            self.version += self.follows_all_pods or bool(pod.repels)
 
     def _hold(self, before: PodRecord | None, after: PodRecord | None) -> None:
         for record, is_after in ((before, False), (after, True)):
@@ -542,11 +577,14 @@ class ClusterBook:
             self._forget(now)
         if self._dirty:
             self._rebuild(now)
+        if self._without_gpus_dirty:
+            self._refreeze_without_gpus()
         return Inventory(
             groups=self._frozen,
             nodes_seen=len(self._stated),
             held=dict(self._held_pods),
             repelling=tuple(self._repelling.values()),
+            without_gpus=self._without_gpus_frozen,
             provisionable=self._provisionable,
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
@@ -585,10 +623,7 @@ class ClusterBook:
                 node = replace(
                     node,
                     used={key: amount for key, amount in self._used.get(name, {}).items() if amount},
-                    pods=tuple((pod.namespace, pod.labels) for pod in self._bound.get(name, {}).values()),
-                    repels=tuple(
-                        (pod.namespace, pod.labels, term) for pod in self._bound.get(name, {}).values() for term in pod.repels
-                    ),
+                    **self._running_on(name),
                     daemons={key: amount for key, amount in self._daemons.get(name, {}).items() if amount},
                     used_by_priority={
                         priority: dict(amounts)
@@ -600,10 +635,7 @@ class ClusterBook:
                 key = self._key_of[name] = group_key(node)
                 self._members.setdefault(key, {})[name] = node
                 joined[key].append(node)
-            if node is not None and node.repels:
-                self._repelling[name] = node
-            else:
-                self._repelling.pop(name, None)
+            self._note_repelling(name, node)
         for key in (*left, *(key for key in joined if key not in left)):
             if self._members[key]:
                 frozen = NodeGroup(tuple(self._members[key].values()))
@@ -617,6 +649,30 @@ class ClusterBook:
         self._frozen = tuple(self._groups.values())
         deadlines = [deadline for name in self._timed for deadline in _deadlines(self._known[name])]
         self._expires = min((each for each in deadlines if each > now), default=float("inf"))
+
+    def _running_on(self, name: str) -> dict[str, Any]:
+        """Of a Node: what rules between pods look at."""
+        bound = self._bound.get(name, {}).values()
+        return {
+            "pods": tuple((pod.namespace, pod.labels) for pod in bound),
+            "repels": tuple((pod.namespace, pod.labels, term) for pod in bound for term in pod.repels),
+            "ports": tuple((pod.namespace, pod.labels, pod.host_ports) for pod in bound if pod.host_ports),
+        }
+
+    def _note_repelling(self, name: str, node: Node | None) -> None:
+        if node is not None and node.repels:
+            self._repelling[name] = node
+        else:
+            self._repelling.pop(name, None)
+
+    def _refreeze_without_gpus(self) -> None:
+        for name in self._without_gpus_dirty:
+            if name in self._without_gpus:
+                self._without_gpus[name] = replace(self._without_gpus[name], **self._running_on(name))
+            if self._stated.get(name) is None:
+                self._note_repelling(name, self._without_gpus.get(name))
+        self._without_gpus_dirty.clear()
+        self._without_gpus_frozen = tuple(self._without_gpus.values())
 
     def _note_deadlines(self, name: str) -> None:
         """Whether something of the node is remembered for a while: only those need be looked at as time goes by."""
@@ -646,7 +702,7 @@ class ClusterBook:
 
 def _placing(pod: PodRecord) -> tuple[object, ...]:
     """What of a pod bears on others' places."""
-    return pod.node, pod.requests, pod.priority, pod.is_daemon, pod.labels, pod.repels
+    return pod.node, pod.requests, pod.priority, pod.is_daemon, pod.labels, pod.repels, pod.host_ports
 
 
 def _is_labellers(key: str, prefix: str) -> bool:

@@ -57,6 +57,8 @@ MEANINGS: dict[str, str] = {
     "GpuShared": "The GPUs that the pods would need are shared (MIG, time-slicing, MPS, vGPU): "
     "what one unit may use is not certain. Unsound where a pod's ranks would have to share a card that is shared in time.",
     "ConstraintNotModelled": "The pods would fit, were it not for a constraint that is not modelled.",
+    "SearchBudgetSpent": "The pods' rules (affinity, anti-affinity, spread) overlap so that no bound and no placement found "
+    "within the search's steps says whether all fit.",
     "InventoryStale": "The API server was not heard from for too long; nothing is judged by GPUs and nodes.",
     "InventoryEmpty": "No node, or no GPU node, was seen, and no pool is known that could bring one.",
     "InternalError": "An error of Shardgate's own.",

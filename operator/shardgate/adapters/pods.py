@@ -11,7 +11,7 @@ from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
 from shardgate.adapters.quantities import resources
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import HeldPod, PendingPods, Toleration
-from shardgate.domain.selectors import PodTerm
+from shardgate.domain.selectors import ANY_ADDRESS, HostPort, PodTerm
 
 DECLARATION_LABEL = "shardgate.io/inference-deployment"
 _TERMINAL = ("Succeeded", "Failed")
@@ -26,10 +26,20 @@ class Requirements(msgspec.Struct, gc=False):
     limits: Amounts | None = None
 
 
+class ContainerPort(msgspec.Struct, gc=False):
+    """A port of a container."""
+
+    containerPort: int = 0  # noqa: N815  # as the API spells it
+    hostPort: int = 0  # noqa: N815
+    hostIP: str = ""  # noqa: N815
+    protocol: str = "TCP"
+
+
 class Container(msgspec.Struct, gc=False):
     """The part of a container that is read."""
 
     name: str = ""
+    ports: list[ContainerPort] | None = None
     resources: Requirements | None = None
     restartPolicy: str = ""  # noqa: N815  # as the API spells it
 
@@ -67,6 +77,7 @@ class PodSpec(msgspec.Struct, gc=False):
     nodeName: str = ""  # noqa: N815
     priority: int = 0
     schedulerName: str = "default-scheduler"  # noqa: N815
+    hostNetwork: bool = False  # noqa: N815
     schedulingGates: list[Any] | None = None  # noqa: N815
     nodeSelector: dict[str, str] | None = None  # noqa: N815
     tolerations: list[PodToleration] | None = None
@@ -127,6 +138,7 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
     """One object for pods that share them all."""
     repels: tuple[PodTerm, ...] = ()
     """Its required anti-affinity: whom it will not have beside it."""
+    host_ports: tuple[HostPort, ...] = ()
     waiting: PendingPods | None = None
     """Of a pod that waits for a node: where it may go."""
 
@@ -156,6 +168,7 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         is_daemon=any(each.kind == "DaemonSet" and each.controller for each in metadata.ownerReferences or ()),
         labels=_shared_labels(metadata.labels or {}),
         repels=_repels(pod),
+        host_ports=host_ports(pod.spec),
         waiting=_waiting(pod),
     )
 
@@ -168,6 +181,19 @@ def _repels(pod: PodObject) -> tuple[PodTerm, ...]:
         return read_pod_terms(affinity, "podAntiAffinity", pod.metadata.namespace, "spec.affinity").terms
     except ExceptionGroup:  # of no form that the API server would have let in
         return ()
+
+
+def host_ports(spec: PodSpec | None) -> tuple[HostPort, ...]:
+    """Ports of the host that a pod takes: on the host's network, every port that its containers name."""
+    if spec is None:
+        return ()
+    containers = (*(spec.containers or ()), *(each for each in spec.initContainers or () if each.restartPolicy == "Always"))
+    return tuple(
+        HostPort(port=number, protocol=port.protocol or "TCP", address=port.hostIP or ANY_ADDRESS)
+        for container in containers
+        for port in container.ports or ()
+        if (number := port.hostPort or (port.containerPort if spec.hostNetwork else 0))
+    )
 
 
 _LABELS: dict[frozenset[tuple[str, str]], dict[str, str]] = {}

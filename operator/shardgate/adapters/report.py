@@ -177,13 +177,20 @@ def _rank(weights_bytes: int, rank: RankMemory | None, estimate: MemoryEstimate 
     }  # fmt: skip
 
 
+ANY_PLACE_MAY_FAIL = (
+    "pods that are bound one by one, in another order or to other nodes, may leave no room for the rest: "
+    "this placement is one that holds"
+)
+
+
 def _placement(placement: Placement | None) -> Json:
     if placement is None:
-        return dict.fromkeys(("feasible", "feasibleWhenIdle", "replicasThatFit", "pods", "excluded"))
+        return dict.fromkeys(("feasible", "feasibleWhenIdle", "replicasThatFit", "remark", "pods", "excluded"))
     return {
         "feasible": placement.feasible,
         "feasibleWhenIdle": placement.feasible_when_idle,
         "replicasThatFit": placement.replicas_that_fit,
+        "remark": ANY_PLACE_MAY_FAIL if placement.feasible and not placement.in_any_order else None,
         "pods": [
             {
                 "group": "server", "replica": each.replica, "pod": each.pod, "node": each.node,

@@ -28,7 +28,7 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
         Outcome.UNDECIDED,
         (
             "ModelUnknown EngineUnknown DeclarationOpaque GpuFactsMissing GpuFactsContradict ConstraintNotModelled "
-            "InventoryStale InventoryEmpty InternalError"
+            "SearchBudgetSpent InventoryStale InventoryEmpty InternalError"
         ),
     ),
 }

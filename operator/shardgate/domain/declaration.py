@@ -33,8 +33,20 @@ class GpuWish:
     resource: str
     per_pod: int | None
     """Unset: the fewest equal pods of which one fits the largest accepted node."""
+    leader: "LeaderWish | None" = None
+    """Where the first pod of each replica asks for other amounts than the rest (``per_pod`` is theirs)."""
     products: tuple[str, ...] = ()
     """Accepted products, shell patterns on the normalised name; empty accepts any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderWish:
+    """A replica's first pod, where it differs."""
+
+    gpus: int
+    """At least one: pods without GPUs are no matter of placement here."""
+    requests: Resources = field(default_factory=dict)
+    """What it asks for besides GPUs."""
 
 
 DEFAULT_SCHEDULER = "default-scheduler"
@@ -47,6 +59,8 @@ class PlacementWish:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     node_terms: tuple[NodeTerm, ...] | None = None
     """Required node affinity: one of these must match; ``None`` without a requirement."""
+    node_name: str = ""
+    """The node that the pods name themselves: they pass the scheduler by."""
     tolerations: tuple[Toleration, ...] = ()
     requests: Resources = field(default_factory=dict)
     priority_class: str = ""

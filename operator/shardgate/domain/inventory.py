@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from shardgate.domain.selectors import HOST_LABEL, NodeTerm, PodTerm
+from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm
 from shardgate.domain.units import Bytes
 
 Resources: TypeAlias = Mapping[str, int]
@@ -169,6 +169,8 @@ class Node:
     """(namespace, labels) of the pods bound here."""
     repels: tuple[tuple[str, Mapping[str, str], PodTerm], ...] = ()
     """(namespace, labels, whom they will not have beside them) of pods bound here with required anti-affinity."""
+    ports: tuple[tuple[str, Mapping[str, str], tuple[HostPort, ...]], ...] = ()
+    """(namespace, labels, ports of the host that they hold) of pods bound here."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """But for those that differ on every node; one object where nodes share them all."""
     hostname: str = ""
@@ -182,6 +184,13 @@ class Node:
     def idle(self, resource: str) -> int:
         """What is left were nothing running but DaemonSets' pods."""
         return self.allocatable.get(resource, 0) - self.daemons.get(resource, 0)
+
+    def is_selected(self, node_selector: Mapping[str, str], node_terms: tuple[NodeTerm, ...] | None) -> bool:
+        """Whether a selector and a required affinity (``None``: none) let pods on."""
+        told = {**self.labels, HOST_LABEL: self.hostname}
+        if any(told.get(key) != value for key, value in node_selector.items()):
+            return False
+        return node_terms is None or any(term.matches(self.labels, self.name, self.hostname) for term in node_terms)
 
 
 GroupKey: TypeAlias = tuple[object, ...]
@@ -308,10 +317,7 @@ class PendingPods:
 
     def may_go_to(self, node: Node) -> bool:
         """Whether the filters that look at one node alone let them on."""
-        told = {**node.labels, HOST_LABEL: node.hostname}
-        if any(told.get(key) != value for key, value in self.node_selector.items()):
-            return False
-        if self.node_terms is not None and not any(term.matches(node.labels, node.name, node.hostname) for term in self.node_terms):
+        if not node.is_selected(self.node_selector, self.node_terms):
             return False
         barring = (taint for taint in node.shape.taints if taint.effect in ("NoSchedule", "NoExecute"))
         return all(any(each.tolerates(taint) for each in self.tolerations) for taint in barring)
@@ -352,6 +358,8 @@ class Inventory:
     """(namespace, declaration) -> its pods."""
     repelling: tuple[Node, ...] = ()
     """Nodes with pods that will not have others beside them."""
+    without_gpus: tuple[Node, ...] = ()
+    """The cluster's other nodes: rules between pods look at them as well."""
     provisionable: tuple[NodeGroup, ...] = ()
     """Nodes that autoscalers' objects say may come, or are on their way."""
     pending: tuple[PendingPods, ...] = ()
@@ -365,6 +373,11 @@ class Inventory:
     broken_seconds: float = 0.0
 
     @property
+    def present(self) -> tuple[Node, ...]:
+        """All nodes that are there, one by one, with GPUs or without."""
+        return (*(node for node in self.nodes if node.state is not NodeState.GONE), *self.without_gpus)
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
-        """All of them, one by one."""
+        """All GPU nodes, one by one."""
         return tuple(node for group in self.groups for node in group.nodes)

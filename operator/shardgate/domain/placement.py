@@ -1,20 +1,22 @@
 """Which pod goes to which node, as kube-scheduler's filters would allow, and what stood in the way.
 
-All pods of a declaration are alike here, so counting how many of them each node takes is exact: a node's count is
-the least of free / requested over all requested resources, and replicas may mix nodes. The map is an example that
-holds now; the scheduler picks nodes and the kubelet devices, so GPUs are local indices.
+Where all pods of a declaration are alike, counting how many of them each node takes is exact: a node's count is the least
+of free / requested over all requested resources, and replicas may mix nodes (``pod_rules`` has the rules between pods,
+``packing`` leaders that differ from their workers). The map is an example that holds now; the scheduler picks nodes and
+the kubelet devices, so GPUs are local indices.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
-from shardgate.domain.declaration import Declaration
+from shardgate.domain.declaration import Declaration, LeaderWish
 from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeGroup, NodeShape, NodeState, Resources, Taint
-from shardgate.domain.pod_rules import PodRules, is_repelled, restricted
+from shardgate.domain.packing import Packed, packed
+from shardgate.domain.pod_rules import PodRules, Surroundings, is_repelled, open_to, restricted
 from shardgate.domain.selectors import HOST_LABEL
 from shardgate.domain.units import count
 
@@ -35,7 +37,7 @@ class Reason(StrEnum):
     PRODUCT = "another product"
     SELECTOR = "node selector"
     AFFINITY = "node affinity"
-    RULES = "pod affinity or anti-affinity"
+    RULES = "rules between pods"
     TAINT = "tainted"
     CORDONED = "cordoned"
     NOT_READY = "not ready"
@@ -101,6 +103,10 @@ class Placement:
     """Single pods that would find a place now, whole replicas or not."""
     pods: tuple[PlacedPod, ...]
     excluded: tuple[Exclusion, ...]
+    is_search_spent: bool = False
+    """Not all were placed, and a longer search might."""
+    in_any_order: bool = True
+    """Whether the scheduler, taking the pods one by one wherever there is room, is sure to place them all."""
 
 
 def summary_of(excluded: Iterable[Exclusion]) -> str:
@@ -122,6 +128,33 @@ class PodShape:
     replicas: int
     ranks_per_pod: int
     ranks_per_replica: int
+    leader: LeaderWish | None = None
+    """Of the pods of a replica the first, where it differs."""
+
+    @property
+    def leader_requests(self) -> Resources:
+        """All that the first pod of a replica asks for."""
+        return self.requests if self.leader is None else {**self.leader.requests, self.resource: self.leader.gpus, "pods": 1}
+
+    @property
+    def gpus_per_replica(self) -> int:
+        """Over its pods."""
+        first = self.gpus if self.leader is None else self.leader.gpus
+        return first + self.gpus * (self.pods_per_replica - 1)
+
+    def in_total(self, resource: str) -> int:
+        """What all pods of all replicas request."""
+        rest = self.requests.get(resource, 0) * (self.pods_per_replica - 1)
+        return (self.leader_requests.get(resource, 0) + rest) * self.replicas
+
+    @property
+    def largest(self) -> "PodShape":
+        """Pods that are all alike and ask for whatever either kind does: where these fit, the pods fit in any order."""
+        if self.leader is None:
+            return self
+        leader = self.leader_requests
+        requests = {name: max(leader.get(name, 0), self.requests.get(name, 0)) for name in {**leader, **self.requests}}
+        return replace(self, gpus=requests[self.resource], requests=requests, leader=None)
 
     @property
     def other_requests(self) -> tuple[tuple[str, int], ...]:
@@ -145,15 +178,15 @@ class NodeFilter:
     declaration: Declaration
     repelling: tuple[Node, ...] = ()
     """Nodes with pods that will not have others beside them."""
-    running_on: tuple[Node, ...] = ()
-    """All nodes, for the pods that run there."""
+    everywhere: tuple[Node, ...] = ()
+    """All nodes that are there, with GPUs or without, for the pods that run there."""
     _by_shape: dict[tuple[int, bool], Reason | None] = field(default_factory=dict)
 
     def select(self, groups: Iterable[NodeGroup]) -> tuple[tuple[NodeGroup, ...], Excluded]:
         """(the nodes with an accepted product that selector and affinity let in, those that are left out)."""
         wish = self.declaration.placement
         excluded: Excluded = defaultdict(list)
-        selects = bool(wish.node_selector) or wish.node_terms is not None
+        selects = bool(wish.node_selector) or wish.node_terms is not None or bool(wish.node_name)
         selected: list[NodeGroup] = []
         for group in groups:
             if not self.accepts(group):
@@ -169,6 +202,16 @@ class NodeFilter:
         """Rules between pods that bear on these; ``None`` where there are none."""
         rules = self.declaration.placement.rules
         return rules if rules.demands or is_repelled(self.repelling, rules) else None
+
+    def around(self, *, is_idle: bool) -> Surroundings:
+        """What rules between pods look at."""
+        wish = self.declaration.placement
+        return Surroundings(
+            nodes=self.everywhere,
+            lets_in=lambda node: node.is_selected(wish.node_selector, wish.node_terms),
+            tolerates=lambda node: next(self._barring(node.shape, passing=True), None) is None,
+            is_idle=is_idle,
+        )
 
     def accepts(self, group: NodeGroup) -> bool:
         """Whether its GPUs are of an accepted product."""
@@ -190,11 +233,11 @@ class NodeFilter:
                 reason = Reason.AFFINITY
             if reason is not None:
                 excluded[reason, ""].extend(node.name for node in nodes)
-            elif host is None and not of_hosts:
+            elif host is None and not of_hosts and not wish.node_name:
                 chosen.extend(nodes)
             else:
                 for node in nodes:
-                    if host is not None and node.hostname != host:
+                    if (host is not None and node.hostname != host) or wish.node_name not in ("", node.name):
                         excluded[Reason.SELECTOR, ""].append(node.name)
                     elif of_hosts and not any(term.matches(labels, node.name, node.hostname) for term in terms or ()):
                         excluded[Reason.AFFINITY, ""].append(node.name)
@@ -214,9 +257,10 @@ class NodeFilter:
 
     def _barring(self, shape: NodeShape, *, passing: bool) -> Iterator[Taint]:
         """Taints that keep these pods off."""
-        tolerations = self.declaration.placement.tolerations
+        wish = self.declaration.placement
+        tolerations, effects = wish.tolerations, ("NoExecute",) if wish.node_name else ("NoSchedule", "NoExecute")
         for taint in shape.taints:
-            bars = taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
+            bars = taint.effect in effects and (passing or not taint.is_passing)
             if bars and not any(each.tolerates(taint) for each in tolerations):
                 yield taint
 
@@ -226,9 +270,11 @@ class NodeFilter:
         return "" if taint is None else f"{taint.key}={taint.value}" if taint.value else taint.key
 
     def state_reason(self, group: NodeGroup) -> Reason | None:
-        """Why a node takes no pods now; a cordon is no obstacle to pods that tolerate it."""
+        """Why a node takes no pods now; a cordon is no obstacle to pods that tolerate it, or pass the scheduler by."""
         state = group.like.state
         if state is NodeState.CORDONED:
+            if self.declaration.placement.node_name:
+                return None
             cordon = Taint(key=UNSCHEDULABLE_TAINT)
             if any(each.tolerates(cordon) for each in self.declaration.placement.tolerations):
                 return None
@@ -267,7 +313,7 @@ def place(
     shapes whose GPUs do not hold a rank, ``unselected`` the nodes that were left out before.
     """
     slots: list[_Slots] = []
-    idle_room = 0
+    usable: list[NodeGroup] = []
     excluded: Excluded = defaultdict(list, {key: list(names) for key, names in unselected.items()})
     for group in groups:
         reason = node_filter.reason_against(group)
@@ -279,57 +325,106 @@ def place(
             detail = node_filter.barring_taint(group) if reason is Reason.TAINT else ""
             excluded[reason, detail].extend(node.name for node in group.nodes)
             continue
+        usable.append(group)
         nodes = group.nodes
-        idle_room += _idle_room(group, shape, View.IDLE)
         mine = tuple(node for node in nodes if node.name in own) if own else ()
         for node in mine:
             _sort_in(slots, excluded, (node,), _room_with_own(node, shape, own[node.name]))
         others = tuple(node for node in nodes if node.name not in own) if mine else nodes
         if others:
             _place_others(group, others, shape, slots, excluded)
-    rules = node_filter.rules
-    if rules is not None:
-        slots = _within_rules(slots, node_filter.running_on, rules, excluded)
-        idle_room = _idle_room_within(groups, node_filter, shape, left_out, rules)
-    room = sum(each.room * len(each.nodes) for each in slots)
-    fit = room // shape.pods_per_replica
+    found = _fitted(usable, slots, node_filter, shape, own, excluded)
+    pods = found.room if found.packed is None else found.packed.replicas * shape.pods_per_replica
+    fit = pods // shape.pods_per_replica
+    feasible = fit >= shape.replicas
     return Placement(
-        feasible=fit >= shape.replicas,
-        feasible_when_idle=idle_room >= shape.pods,
+        feasible=feasible,
+        feasible_when_idle=_total(usable, shape, View.IDLE, node_filter) >= shape.pods,
         replicas_that_fit=fit,
-        pods_that_fit=room,
-        pods=tuple(_example(slots, shape)) if shape.replicas and fit >= shape.replicas else (),
+        pods_that_fit=found.room,
+        pods=_example_of(found, shape) if shape.replicas and feasible else (),
         excluded=tuple(
             Exclusion(reason=reason, detail=detail, nodes=tuple(names))
             for (reason, detail), names in sorted(excluded.items(), key=lambda each: (_ORDER[each[0][0]], each[0][1]))
         ),
+        is_search_spent=not feasible and found.most >= shape.pods,
+        in_any_order=found.in_any_order,
     )
 
 
-def _within_rules(slots: list[_Slots], running_on: tuple[Node, ...], rules: PodRules, excluded: Excluded) -> list[_Slots]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Places for pods now: so many, and at most so many by a longer search."""
+
+    slots: list[_Slots]
+    room: int
+    most: int
+    in_any_order: bool = True
+    packed: Packed | None = None
+    """Where a replica's leader differs from its workers."""
+    sequence: tuple[Node, ...] = ()
+    """A node for each pod, where the order matters."""
+
+
+def _fitted(
+    usable: list[NodeGroup], slots: list[_Slots], node_filter: NodeFilter, shape: PodShape, own: Mapping[str, Resources],
+    excluded: Excluded,
+) -> _Found:  # fmt: skip
+    """What takes one node at a time, once rules between pods and between kinds of pods are kept."""
+    rules = node_filter.rules
+    if shape.leader is not None:
+        nodes = [node for group in usable for node in group.nodes]
+        if rules is not None:
+            nodes = [node for node, _ in open_to([(node, 1) for node in nodes], node_filter.around(is_idle=False), rules)]
+        available = (
+            (node, {name: node.free(name) + own.get(node.name, {}).get(name, 0) for name in node.allocatable}) for node in nodes
+        )
+        found = packed(available, shape.leader_requests, shape.requests, shape.pods_per_replica - 1, shape.replicas)
+        alike = shape.largest
+        room = sum(max(0, _room_with_own(node, alike, own.get(node.name, {}))) for node in nodes)
+        return _Found(
+            slots=slots, room=max(found.replicas * shape.pods_per_replica, min(room, shape.pods)), packed=found,
+            most=found.most * shape.pods_per_replica, in_any_order=room >= shape.pods,
+        )  # fmt: skip
+    if rules is None:
+        room = sum(each.room * len(each.nodes) for each in slots)
+        return _Found(slots=slots, room=room, most=room)
     rooms = [(node, each.room) for each in slots for node in each.nodes]
-    left = restricted(rooms, running_on, rules)
-    kept = {node.name for node, _ in left}
+    left = restricted(rooms, node_filter.around(is_idle=False), rules, shape.pods)
+    kept = {node.name for node, _ in left.rooms}
     if dropped := [node.name for node, _ in rooms if node.name not in kept]:
         excluded[Reason.RULES, ""].extend(dropped)
-    return [_Slots(room, (node,)) for node, room in left]
+    return _Found(
+        slots=[_Slots(room, (node,)) for node, room in left.rooms],
+        room=left.found, most=left.most, in_any_order=left.in_any_order, sequence=left.sequence,
+    )  # fmt: skip
 
 
-def _idle_room_within(
-    groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: PodShape, left_out: frozenset[int], rules: PodRules
-) -> int:
-    """Pods that usable nodes take within the rules, were nothing else running."""
-    usable = (
-        group
+def _total(groups: Iterable[NodeGroup], shape: PodShape, view: View, node_filter: NodeFilter) -> int:
+    """The most pods that nodes could take, were nothing else running there but DaemonSets' pods."""
+    if shape.leader is not None:
+        available = (
+            (node, {name: _amount(node, name, shape.resource, view) for name in (*node.allocatable, shape.resource)})
+            for group in groups
+            for node in group.nodes
+        )
+        found = packed(available, shape.leader_requests, shape.requests, shape.pods_per_replica - 1, shape.replicas)
+        return found.most * shape.pods_per_replica
+    rules = node_filter.declaration.placement.rules
+    if not rules.demands:
+        return sum(_idle_room(group, shape, view) for group in groups)
+    rooms = [
+        (node, room)
         for group in groups
-        if id(group.shape) not in left_out and node_filter.reason_against(group) is None and node_filter.state_reason(group) is None
-    )
-    return _total_within(usable, shape, View.IDLE, rules)
+        for node in group.nodes
+        if (room := _idle_room(NodeGroup((replace(node, count=1),)), shape, view)) > 0
+    ]
+    return restricted(rooms, node_filter.around(is_idle=True), rules, shape.pods).most
 
 
-def _total_within(groups: Iterable[NodeGroup], shape: PodShape, view: View, rules: PodRules) -> int:
-    rooms = [(node, _idle_room(NodeGroup((node,)), shape, view)) for group in groups for node in group.nodes]
-    return sum(room for _, room in restricted([each for each in rooms if each[1] > 0], (), rules))
+def _amount(node: Node, name: str, gpus: str, view: View) -> int:
+    installed = node.unavailable_gpus.get(name, 0) if name == gpus and view is View.OBTAINABLE else 0
+    return node.idle(name) + installed
 
 
 def _place_others(group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, slots: list[_Slots], excluded: Excluded) -> None:
@@ -374,10 +469,33 @@ def room_in_total(groups: Iterable[NodeGroup], node_filter: NodeFilter, shape: P
     obtainable = [
         group for group in groups if id(group.shape) not in left_out and node_filter.reason_against(group, passing=False) is None
     ]
-    rules = node_filter.declaration.placement.rules
-    if rules.demands:
-        return _total_within(obtainable, shape, View.OBTAINABLE, rules)
-    return sum(_idle_room(group, shape, View.OBTAINABLE) for group in obtainable)
+    return _total(obtainable, shape, View.OBTAINABLE, node_filter)
+
+
+def _example_of(found: _Found, shape: PodShape) -> tuple[PlacedPod, ...]:
+    if found.packed is not None:
+        return tuple(_example_of_kinds(found.packed, shape))
+    return tuple(_example_in_order(found.sequence, shape) if found.sequence else _example(found.slots, shape))
+
+
+def _example_in_order(sequence: tuple[Node, ...], shape: PodShape) -> Iterator[PlacedPod]:
+    taken: dict[str, int] = defaultdict(int)
+    for index, node in enumerate(sequence[: min(shape.pods, MAX_EXAMPLE_PODS)]):
+        yield _placed(index // shape.pods_per_replica, index % shape.pods_per_replica, node, taken, shape)
+
+
+def _example_of_kinds(found: Packed, shape: PodShape) -> Iterator[PlacedPod]:
+    """Leaders and workers, each in the order of their neighbourhoods: those that stand near come together."""
+
+    def in_order(nodes: tuple[Node, ...]) -> list[Node]:
+        return sorted(nodes, key=lambda node: (tuple(node.labels.get(key, "") for key in NEIGHBOURHOODS), node.name))
+
+    each = shape.pods_per_replica - 1
+    leaders, workers = in_order(found.leaders), in_order(found.workers)
+    taken: dict[str, int] = defaultdict(int)
+    for replica, leader in enumerate(leaders[: -(-MAX_EXAMPLE_PODS // shape.pods_per_replica)]):
+        for pod, node in enumerate((leader, *workers[replica * each : (replica + 1) * each])):
+            yield _placed(replica, pod, node, taken, shape)
 
 
 def _example(slots: list[_Slots], shape: PodShape) -> Iterator[PlacedPod]:
@@ -435,14 +553,20 @@ NEIGHBOURHOODS = (
 
 
 def _placed(replica: int, pod: int, node: Node, taken: dict[str, int], shape: PodShape) -> PlacedPod:
+    gpus, before = shape.gpus, pod * shape.ranks_per_pod
+    ranks_here = shape.ranks_per_pod
+    if shape.leader is not None:
+        first_ranks = min(shape.leader.gpus, shape.ranks_per_replica)
+        if pod == 0:
+            gpus, ranks_here = shape.leader.gpus, first_ranks
+        before = 0 if pod == 0 else first_ranks + (pod - 1) * shape.ranks_per_pod
     first = taken[node.name]
-    taken[node.name] += shape.gpus
-    ranks = range(pod * shape.ranks_per_pod, min((pod + 1) * shape.ranks_per_pod, shape.ranks_per_replica))
+    taken[node.name] += gpus
     return PlacedPod(
         replica=replica,
         pod=pod,
         node=node.name,
         pool=node.shape.gpu.product or "",
-        local_gpus=tuple(range(first, first + shape.gpus)),
-        ranks=tuple(ranks),
+        local_gpus=tuple(range(first, first + gpus)),
+        ranks=tuple(range(before, min(before + ranks_here, shape.ranks_per_replica))),
     )

@@ -1,18 +1,44 @@
 """Required rules between pods: which nodes they leave to pods that are all alike, and how many pods on each.
 
-Pods that are alike make this exact by counting. Affinity to one's own kind: all stand in one domain, the roomiest.
-Anti-affinity to one's own kind: one pod in each domain. Pods that are there already open or close domains.
+Affinity and anti-affinity, topology spread that must hold, and ports of the host. Pods that are alike make this exact by
+counting wherever one rule at a time limits a domain: affinity to one's own kind puts all into the roomiest domain,
+anti-affinity one into each, a spread evens domains out up to its skew. Where several rules limit domains that overlap, a
+placement is searched for, and ``most`` bounds what a better search could find.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from shardgate.domain.inventory import Node
-from shardgate.domain.selectors import HOST_LABEL, PodTerm
+from shardgate.domain.inventory import Node, NodeState
+from shardgate.domain.selectors import HOST_LABEL, Expression, HostPort, PodTerm
 
-Rooms = list[tuple[Node, int]]
+Rooms: TypeAlias = list[tuple[Node, int]]
 """Nodes, and how many of the pods each takes by its resources."""
+MOST_STEPS = 200_000
+"""Nodes that a search looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpreadConstraint:
+    """A topology spread constraint with ``whenUnsatisfiable: DoNotSchedule``."""
+
+    topology_key: str
+    max_skew: int
+    expressions: tuple[Expression, ...] | None
+    """Of the pods that are counted; ``None`` counts none."""
+    min_domains: int = 1
+    honors_affinity: bool = True
+    """Domains are those of nodes that selector and affinity let in."""
+    honors_taints: bool = False
+    """Domains are those of nodes whose taints let in."""
+    counts_own_revision: bool = False
+    """Other pods never count: it follows a label that their controller gives each revision."""
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether a pod of the same namespace is counted."""
+        return self.expressions is not None and all(each.matches(labels) for each in self.expressions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +49,56 @@ class PodRules:
     labels: Mapping[str, str] = field(default_factory=dict)
     affinity: tuple[PodTerm, ...] = ()
     anti_affinity: tuple[PodTerm, ...] = ()
+    spread: tuple[SpreadConstraint, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
 
     @property
     def demands(self) -> bool:
         """Whether they demand anything."""
-        return bool(self.affinity or self.anti_affinity)
+        return bool(self.affinity or self.anti_affinity or self.spread or self.host_ports)
 
     def are(self, namespace: str, labels: Mapping[str, str]) -> bool:
         """Whether a pod is one of these: it has all their labels. Those are placed anew."""
         return bool(self.labels) and namespace == self.namespace and self.labels.items() <= labels.items()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """All nodes of the cluster, with GPUs or without, and which of them are domains to these pods."""
+
+    nodes: tuple[Node, ...]
+    lets_in: Callable[[Node], bool]
+    """By selector and affinity."""
+    tolerates: Callable[[Node], bool]
+    """By taints."""
+    is_idle: bool = False
+    """Nothing is running: pods that an affinity is for may come yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restricted:
+    """What the rules leave. ``rooms``: a placement of as many pods as was found, by node."""
+
+    rooms: Rooms
+    most: int
+    """No placement holds more."""
+    in_any_order: bool = True
+    """Whether pods that are placed one by one, wherever there is room, come to as many."""
+    sequence: tuple[Node, ...] = ()
+    """A node for each pod, in an order in which no step breaks a spread; empty where any order will do."""
+
+    @property
+    def found(self) -> int:
+        """Pods that do find a place."""
+        return sum(room for _, room in self.rooms)
+
+
 def domain_of(node: Node, key: str) -> str | None:
-    """The node's value of a topology key; ``None`` where it has none."""
-    if key == HOST_LABEL:
-        return node.hostname or None
-    return node.labels.get(key)
+    """The node's value of a topology key; ``None`` where it has none. A node that may come may be a domain of its own."""
+    value = node.hostname if key == HOST_LABEL else node.labels.get(key)
+    if not value and node.state is NodeState.PROVISIONABLE:
+        return f"?{node.name}"
+    return value or None
 
 
 def is_repelled(nodes: Iterable[Node], rules: PodRules) -> bool:
@@ -50,24 +110,53 @@ def is_repelled(nodes: Iterable[Node], rules: PodRules) -> bool:
     )
 
 
-def restricted(rooms: Rooms, running_on: Iterable[Node], rules: PodRules) -> Rooms:
-    """The nodes that the rules leave, with how many pods each may take; their sum is the most that all can.
+def restricted(rooms: Rooms, around: Surroundings, rules: PodRules, wanted: int) -> Restricted:
+    """The nodes that the rules leave, with how many of the pods each may take; at least ``wanted`` in all if those fit."""
+    left = open_to(_apart(rooms, wanted), around, rules)
+    if rules.host_ports:
+        left = [(node, min(room, 1)) for node, room in left]
+    limits = [limit for limit in _limits(around, rules) if limit is not None]
+    for limit in limits:
+        left = limit.admitted(left)
+    together = _beside(left, around, rules)
+    results = [_limited(each, [limit for limit in limits if limit.counts_these], wanted) for each in together]
+    best = max(results, key=lambda each: each.found, default=Restricted(rooms=[], most=0))
+    most = max((each.most for each in results), default=0)
+    same = all(each.in_any_order and each.found >= min(wanted, best.found) for each in results)
+    return replace(best, most=most, in_any_order=same)
 
-    ``running_on``: nodes whose pods count. None at all asks of an idle cluster, where pods that an affinity is for
-    may come yet.
-    """
-    nodes = tuple(running_on)
-    closed = _closed_domains(nodes, rules)
-    left = [(node, room) for node, room in rooms if not any((key, domain_of(node, key)) in closed for key in _keys(closed))]
-    if rules.affinity:
-        left = _beside(left, nodes, rules)
-    for key in _own_anti_keys(rules):
-        left = _one_in_each(left, key)
-    return left
+
+def open_to(rooms: Rooms, around: Surroundings, rules: PodRules) -> Rooms:
+    """The nodes that other pods there leave open to these."""
+    if around.is_idle:
+        return rooms
+    closed = _closed_domains(around.nodes, rules)
+    keys = {key for key, _ in closed}
+    left = [(node, room) for node, room in rooms if not any((key, domain_of(node, key)) in closed for key in keys)]
+    return [(node, room) for node, room in left if not rules.host_ports or not _has_ports_of(node, rules)]
 
 
-def _keys(closed: set[tuple[str, str | None]]) -> set[str]:
-    return {key for key, _ in closed}
+def _apart(rooms: Rooms, wanted: int) -> Rooms:
+    """Like nodes that may come, one by one: each is a host of its own."""
+    return [
+        each
+        for node, room in rooms
+        for each in (
+            [(replace(node, count=1, name=f"{node.name}#{index}"), room) for index in range(min(node.count, max(wanted, 1)))]
+            if node.count > 1
+            else [(node, room)]
+        )
+    ]
+
+
+def _has_ports_of(node: Node, rules: PodRules) -> bool:
+    return any(
+        mine.clashes(port)
+        for namespace, labels, ports in node.ports
+        if not rules.are(namespace, labels)
+        for port in ports
+        for mine in rules.host_ports
+    )
 
 
 def _closed_domains(nodes: tuple[Node, ...], rules: PodRules) -> set[tuple[str, str | None]]:
@@ -83,50 +172,181 @@ def _closed_domains(nodes: tuple[Node, ...], rules: PodRules) -> set[tuple[str, 
     return {(key, domain) for key, domain in closed if domain is not None}
 
 
-def _beside(rooms: Rooms, nodes: tuple[Node, ...], rules: PodRules) -> Rooms:
-    """Nodes in domains of pods that all terms select.
+def _beside(rooms: Rooms, around: Surroundings, rules: PodRules) -> list[Rooms]:
+    """Sets of nodes of which one is to take all the pods: those near pods that all terms of the affinity select.
 
-    Without any such pod, the roomiest domain, where all of these stand, if they select themselves.
+    Without any such pod, each domain is one, if these pods are selected themselves.
     """
+    if not rules.affinity:
+        return [rooms]
     keys = [term.topology_key for term in rules.affinity]
-    placed = [node for node in nodes if any(_selected_by_all(rules, *pod) and not rules.are(*pod) for pod in node.pods)]
-    if placed:
-        open_domains = {key: {domain_of(node, key) for node in placed} - {None} for key in keys}
-        return [(node, room) for node, room in rooms if all(domain_of(node, key) in open_domains[key] for key in keys)]
+    near: dict[str, set[str | None]] = {key: set() for key in keys}
+    for node in () if around.is_idle else around.nodes:
+        if any(_selected_by_all(rules, *pod) and not rules.are(*pod) for pod in node.pods):
+            for key in keys:
+                near[key].add(domain_of(node, key))
+    if any(near.values()):
+        return [[(node, room) for node, room in rooms if all(domain_of(node, key) in near[key] - {None} for key in keys)]]
     if not _selected_by_all(rules, rules.namespace, rules.labels):
-        return [] if nodes else rooms
+        return [rooms] if around.is_idle else []
     by_domains: dict[tuple[str | None, ...], Rooms] = defaultdict(list)
     for node, room in rooms:
         by_domains[tuple(domain_of(node, key) for key in keys)].append((node, room))
-    able = [each for domains, each in by_domains.items() if None not in domains]
-    anti = _own_anti_keys(rules)
-    return max(able, key=lambda each: _total(each, anti), default=[])
+    return [each for domains, each in by_domains.items() if None not in domains]
 
 
 def _selected_by_all(rules: PodRules, namespace: str, labels: Mapping[str, str]) -> bool:
     return all(term.selects(namespace, labels) for term in rules.affinity)
 
 
-def _own_anti_keys(rules: PodRules) -> list[str]:
-    """Topology keys in whose domains two of these pods may not stand, the host's name first."""
-    keys = {term.topology_key for term in rules.anti_affinity if term.selects(rules.namespace, rules.labels)}
-    return sorted(keys, key=lambda key: (key != HOST_LABEL, key))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """How many pods a domain may hold: ``skew`` more than the emptiest domain, or (``skew`` None) one."""
+
+    key: str
+    skew: int | None
+    counts_these: bool
+    there: Mapping[str, int] = field(default_factory=dict)
+    """Domain -> pods that are there already."""
+    always: frozenset[str] = frozenset()
+    """Domains that a spread looks at whether these pods can go there or not."""
+    too_few_domains: bool = False
+
+    def admitted(self, rooms: Rooms) -> Rooms:
+        """Nodes that it lets pods on, were each the first."""
+        if self.skew is None:
+            return rooms
+        left = [(node, room) for node, room in rooms if domain_of(node, self.key) is not None]
+        if self.counts_these:
+            return left
+        least = self._least({})
+        return [(node, room) for node, room in left if self.there.get(domain_of(node, self.key) or "", 0) - least <= self.skew]
+
+    def _least(self, room_of: Mapping[str, int]) -> int:
+        """Pods of the emptiest domain, once each took all that it has room for."""
+        if self.too_few_domains:
+            return 0
+        return min((self.there.get(domain, 0) + room_of.get(domain, 0) for domain in self.always), default=0)
+
+    def capped(self, rooms: Rooms) -> Rooms:
+        """The most that it leaves on each node, roomiest nodes first; exact where it is the only limit."""
+        room_of: dict[str, int] = defaultdict(int)
+        members: dict[str, Rooms] = defaultdict(list)
+        left: Rooms = []
+        for node, room in rooms:
+            domain = domain_of(node, self.key)
+            if domain is None:
+                left.append((node, room))  # anti-affinity knows no domain there; a spread has left it out before
+            else:
+                room_of[domain] += room
+                members[domain].append((node, room))
+        highest = self.highest(room_of)
+        for domain, each in members.items():
+            remaining = highest - self.there.get(domain, 0)
+            for node, room in sorted(each, key=lambda pair: -pair[1]):
+                if remaining > 0:
+                    left.append((node, min(room, remaining)))
+                    remaining -= room
+        return left
+
+    def highest(self, placed: Mapping[str, int]) -> int:
+        """Pods that a domain may hold, with so many of these placed already."""
+        return 1 if self.skew is None else self._least(placed) + self.skew
+
+    def held(self, domain: str, placed: Mapping[str, int]) -> int:
+        """Pods that count in a domain."""
+        return self.there.get(domain, 0) + placed.get(domain, 0)
 
 
-def _one_in_each(rooms: Rooms, key: str) -> Rooms:
-    """One pod in each domain, on its roomiest node; nodes without the key are no domain and keep their room."""
-    best: dict[str, tuple[Node, int]] = {}
-    left: Rooms = []
+def _limits(around: Surroundings, rules: PodRules) -> Iterable[_Limit]:
+    selecting = (term for term in rules.anti_affinity if term.selects(rules.namespace, rules.labels))
+    for key in sorted({term.topology_key for term in selecting}, key=lambda each: (each != HOST_LABEL, each)):
+        yield _Limit(key=key, skew=None, counts_these=True)
+    keys = [each.topology_key for each in rules.spread]
+    for constraint in rules.spread:
+        key = constraint.topology_key
+        there: dict[str, int] = defaultdict(int)
+        for node in around.nodes:
+            if any(domain_of(node, each) is None for each in keys):
+                continue
+            if (constraint.honors_affinity and not around.lets_in(node)) or (
+                constraint.honors_taints and not around.tolerates(node)
+            ):
+                continue
+            counts = not around.is_idle and not constraint.counts_own_revision
+            there[domain_of(node, key) or ""] += counts and sum(
+                namespace == rules.namespace and constraint.selects(labels) and not rules.are(namespace, labels)
+                for namespace, labels in node.pods
+            )
+        yield _Limit(
+            key=key,
+            skew=constraint.max_skew,
+            counts_these=constraint.counts_own_revision or constraint.selects(rules.labels),
+            there=there,
+            always=frozenset(there),
+            too_few_domains=len(there) < constraint.min_domains,
+        )
+
+
+def _limited(rooms: Rooms, limits: list[_Limit], wanted: int) -> Restricted:
+    """As many of the pods as the limits leave."""
+    hosts = [limit for limit in limits if limit.key == HOST_LABEL and limit.skew is None]
+    for limit in hosts:
+        rooms = limit.capped(rooms)
+    others = [limit for limit in limits if limit not in hosts]
+    if not others:
+        return Restricted(rooms=rooms, most=sum(room for _, room in rooms))
+    if len(others) == 1:
+        rooms = others[0].capped(rooms)
+        sequence = () if others[0].skew is None else _level_by_level(rooms, others[0])
+        return Restricted(rooms=rooms, most=sum(room for _, room in rooms), sequence=sequence)
+    most = min(sum(room for _, room in limit.capped(rooms)) for limit in others)
+    sequence = _searched(rooms, others, min(most, wanted))
+    number: dict[str, int] = defaultdict(int)
+    for node in sequence:
+        number[node.name] += 1
+    found = [(node, number[node.name]) for node, _ in rooms if number[node.name]]
+    return Restricted(rooms=found, most=max(most, 0), in_any_order=False, sequence=sequence)
+
+
+def _level_by_level(rooms: Rooms, limit: _Limit) -> tuple[Node, ...]:
+    """The emptiest domain is always next."""
+    steps: list[tuple[int, str, Node]] = []
+    level: dict[str, int] = defaultdict(int)
     for node, room in rooms:
-        domain = domain_of(node, key)
-        if domain is None:
-            left.append((node, room))
-        elif domain not in best or room > best[domain][1]:
-            best[domain] = (node, room)
-    return [*left, *((node, 1) for node, _ in best.values())]
+        domain = domain_of(node, limit.key) or ""
+        for _ in range(room):
+            steps.append((limit.held(domain, level), domain, node))
+            level[domain] += 1
+    return tuple(node for _, _, node in sorted(steps, key=lambda each: each[:2]))
 
 
-def _total(rooms: Rooms, anti_keys: list[str]) -> int:
-    for key in anti_keys:
-        rooms = _one_in_each(rooms, key)
-    return sum(room for _, room in rooms)
+def _searched(rooms: Rooms, limits: list[_Limit], wanted: int) -> tuple[Node, ...]:
+    """One pod after the other, where the domains hold fewest; ends at ``wanted``, or after ``MOST_STEPS``."""
+    placed: list[dict[str, int]] = [defaultdict(int) for _ in limits]
+    domains = [[domain_of(node, limit.key) for limit in limits] for node, _ in rooms]
+    taken = [0] * len(rooms)
+    sequence: list[Node] = []
+    for _ in range(min(wanted, MOST_STEPS // max(len(rooms), 1))):
+        highest = [limit.highest(so_far) for limit, so_far in zip(limits, placed, strict=True)]
+        best: tuple[tuple[int, int], int] | None = None
+        for index, (_, room) in enumerate(rooms):
+            if taken[index] == room:
+                continue
+            held = [
+                (limit.held(domain, so_far), most)
+                for limit, so_far, domain, most in zip(limits, placed, domains[index], highest, strict=True)
+                if domain is not None
+            ]
+            if all(now < most for now, most in held):
+                rank = (sum(now for now, _ in held), taken[index] - room)
+                if best is None or rank < best[0]:
+                    best = (rank, index)
+        if best is None:
+            break
+        taken[best[1]] += 1
+        sequence.append(rooms[best[1]][0])
+        for so_far, domain in zip(placed, domains[best[1]], strict=True):
+            if domain is not None:
+                so_far[domain] += 1
+    return tuple(sequence)

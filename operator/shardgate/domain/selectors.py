@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 HOST_LABEL = "kubernetes.io/hostname"
 NAME_FIELD = "metadata.name"
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104  # what a host port without an address means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,3 +85,18 @@ class PodTerm:
         if self.expressions is None or (self.namespaces is not None and namespace not in self.namespaces):
             return False
         return all(each.matches(labels) for each in self.expressions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPort:
+    """A port of the host that a pod takes."""
+
+    port: int
+    protocol: str = "TCP"
+    address: str = ANY_ADDRESS
+
+    def clashes(self, other: "HostPort") -> bool:
+        """Whether both cannot be on one node."""
+        return (self.port, self.protocol) == (other.port, other.protocol) and (
+            ANY_ADDRESS in (self.address, other.address) or self.address == other.address
+        )

@@ -1,7 +1,7 @@
 """One declaration in one cluster: the figures that all checks look at, worked out once."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from shardgate.domain.contention import after_preemption, ahead_of, both_fit, usable_now
@@ -105,7 +105,8 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     resource = declaration.gpus.resource
     groups = inventory.groups + inventory.provisionable + grouped(policy.provisionable)
     needs_pods = declaration.placement.rules.demands or bool(inventory.repelling)
-    node_filter = NodeFilter(declaration, repelling=inventory.repelling, running_on=inventory.nodes if needs_pods else ())
+    everywhere = inventory.present if needs_pods else ()
+    node_filter = NodeFilter(declaration, repelling=inventory.repelling, everywhere=everywhere)
     accepted = tuple(group for group in groups if group.installed(resource) > 0 and node_filter.accepts(group))
     let_in, unselected = node_filter.select(groups)
     selected = tuple(group for group in let_in if group.installed(resource) > 0)
@@ -133,8 +134,8 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     contenders, preempting = _contention(declaration, inventory, let_in, cut, node_filter, own)
     is_chosen = declaration.gpus.per_pod is not None or bool(nodes)
     required = Requirement(
-        gpus_per_replica=pod.gpus * pod.pods_per_replica,
-        gpus=pod.gpus * pod.pods_per_replica * declaration.replicas,
+        gpus_per_replica=pod.gpus_per_replica,
+        gpus=pod.gpus_per_replica * declaration.replicas,
         pods_per_replica=pod.pods_per_replica if is_chosen else None,
         gpus_per_pod=pod.gpus if is_chosen else None,
     )
@@ -168,7 +169,7 @@ def _contention(
     if cut.placement.feasible:
         ahead = ahead_of(inventory.pending, (subject.namespace, subject.name), priority, pod.resource)
         usable = usable_now(groups, node_filter, cut.left_out)
-        return (ahead if ahead and not both_fit(inventory.groups, usable, pod, own, ahead) else ()), None
+        return (ahead if ahead and not both_fit(inventory.groups, usable, pod.largest, own, ahead) else ()), None
     if not cut.placement.feasible_when_idle:
         return (), None
     made_way = after_preemption(groups, priority)
@@ -240,6 +241,14 @@ def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> Iterator[Po
     """
     strategy, wish = declaration.strategy, declaration.gpus
     ranks = strategy.ranks_per_replica
+    if wish.leader is not None and wish.per_pod is not None:
+        workers = -(-max(ranks - wish.leader.gpus, 0) // wish.per_pod)
+        if workers:
+            yield replace(_equal_pods(declaration, wish.per_pod, 1 + workers, wish.per_pod), leader=wish.leader)
+        else:
+            alone = replace(declaration, placement=replace(declaration.placement, requests=wish.leader.requests))
+            yield _equal_pods(alone, wish.leader.gpus, 1, wish.leader.gpus)
+        return
     groups = 1
     if strategy.data_local is not None and strategy.data_ranks_per_replica > 1:
         groups = -(-strategy.data_ranks_per_replica // strategy.data_local)
@@ -252,15 +261,20 @@ def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> Iterator[Po
         numbers = islice((k for k in range(fewest, group_ranks + 1) if group_ranks % k == 0), MOST_CUTS)
     for pods_per_group in numbers:
         per_pod = wish.per_pod or group_ranks // pods_per_group
-        yield PodShape(
-            resource=wish.resource,
-            gpus=per_pod,
-            requests={**declaration.placement.requests, wish.resource: per_pod, "pods": 1},
-            pods_per_replica=groups * pods_per_group,
-            replicas=declaration.replicas,
-            ranks_per_pod=-(-group_ranks // pods_per_group),
-            ranks_per_replica=ranks,
-        )
+        yield _equal_pods(declaration, per_pod, groups * pods_per_group, -(-group_ranks // pods_per_group))
+
+
+def _equal_pods(declaration: Declaration, gpus: int, pods_per_replica: int, ranks_per_pod: int) -> PodShape:
+    resource = declaration.gpus.resource
+    return PodShape(
+        resource=resource,
+        gpus=gpus,
+        requests={**declaration.placement.requests, resource: gpus, "pods": 1},
+        pods_per_replica=pods_per_replica,
+        replicas=declaration.replicas,
+        ranks_per_pod=ranks_per_pod,
+        ranks_per_replica=declaration.strategy.ranks_per_replica,
+    )
 
 
 def is_here(group: NodeGroup) -> bool:

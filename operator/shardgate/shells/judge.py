@@ -59,6 +59,7 @@ class Judge:
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""
         declared = declaration or self.declare(body)
+        self.book.follows_all_pods |= declared.placement.rules.demands
         policy = self.book.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
         inventory = self.inventory()
         verdict = verify(declared, inventory, policy)

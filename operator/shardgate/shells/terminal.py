@@ -118,7 +118,8 @@ def _placement(placement: Mapping[str, Any]) -> str:
     nodes = sorted({each["node"] for each in placement["pods"]})
     where = f" on {', '.join(nodes[:4])}{' ..' if len(nodes) > 4 else ''}" if nodes else ""  # noqa: PLR2004  # what fits a line
     fits = "fits now" if placement["feasible"] else f"{placement['replicasThatFit']} replica(s) fit now"
-    return f"{fits}{where}{left_out}"
+    remark = f"; {placement['remark']}" if placement["remark"] else ""
+    return f"{fits}{where}{left_out}{remark}"
 
 
 def _stages(report: Mapping[str, Any]) -> Table:

@@ -7,7 +7,7 @@ inventory nodes of it. Placement and what is free are not decided here.
 
 from shardgate.adapters.nodes.objects import NodeObject, node_from
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
-from shardgate.adapters.nodes.shapes import Shapes, read_node
+from shardgate.adapters.nodes.shapes import Shapes, read_node, read_node_without_gpus
 from shardgate.adapters.nodes.slices import API_VERSION as SLICES_VERSION
 from shardgate.adapters.nodes.slices import ClaimObject, Device, DeviceClassObject, SliceObject, devices_of, slice_from
 
@@ -24,5 +24,6 @@ __all__ = [
     "node_from",
     "read_gpus",
     "read_node",
+    "read_node_without_gpus",
     "slice_from",
 ]

@@ -150,6 +150,24 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     )
 
 
+_NO_GPU = Gpu(product=None, memory=None, visible=None)
+
+
+def read_node_without_gpus(node: NodeObject, shapes: Shapes) -> Node:
+    """A node that offers no GPUs: where it stands, and whom it lets on."""
+    labels, spec = node.metadata.labels or {}, node.spec or NodeSpec()
+    kept = {key: value for key, value in labels.items() if key not in _OWN_LABELS}
+    taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
+    return Node(
+        name=node.metadata.name,
+        shape=shapes.shape(taints, _NO_GPU),
+        labels=shapes.labels(kept),
+        state=state_of(node),
+        allocatable={},
+        hostname=labels.get("kubernetes.io/hostname", ""),
+    )
+
+
 def state_of(node: NodeObject) -> NodeState:
     """Whether the node takes pods now, as it says of itself."""
     labels, status = node.metadata.labels or {}, node.status or NodeStatus()

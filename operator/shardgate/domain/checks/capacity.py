@@ -10,7 +10,7 @@ from shardgate.domain.placement import Reason, room_in_total, summary_of
 from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
-from shardgate.domain.verdict import Finding, Outcome
+from shardgate.domain.verdict import Finding, FindingClass, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,9 @@ def pods_fit(situation: Situation) -> Iterator[Finding]:
             yield _contended(situation)
         return
     room = _room(situation)
-    if placement.feasible_when_idle:
+    if placement.is_search_spent:
+        yield _undecided_search(situation)
+    elif placement.feasible_when_idle:
         yield _busy(situation) if situation.preempting is None else _preempting(situation)
     elif room.here >= pod.pods:
         yield _unavailable(situation)
@@ -81,6 +83,19 @@ def _busy(situation: Situation) -> Finding:
         message=f"{_needs(situation)}, {free} of {have} are free; "
         f"{placement.replicas_that_fit} of {count(situation.pod.replicas, 'replica')} fit now{_by_rules(situation)}",
         remedy="wait until GPUs are released, or ask for fewer replicas",
+    )
+
+
+def _undecided_search(situation: Situation) -> Finding:
+    placement = situation.placement
+    return finding(
+        "SearchBudgetSpent",
+        where="spec.placement",
+        outcome=Outcome.UNDECIDED,
+        message=f"{_needs(situation)}; {placement.replicas_that_fit} of {count(situation.pod.replicas, 'replica')} were placed, "
+        "and the search ended before it was certain that no placement holds more",
+        remedy="fewer rules between pods (affinity, anti-affinity, spread), or fewer replicas",
+        bears_on=(FindingClass.CAPACITY,),
     )
 
 
@@ -173,6 +188,8 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
         )
     else:
         per = f"{count(pod.pods_per_replica, 'pod')} of {count(pod.gpus, 'GPU')}"
+        if pod.leader is not None:
+            per = f"a leader of {count(pod.leader.gpus, 'GPU')} and {count(pod.pods_per_replica - 1, 'pod')} of {pod.gpus}"
         summary = summary_of(situation.placement.excluded)
         yield finding(
             "NodesDoNotFit",
@@ -214,7 +231,7 @@ def quota_allows(situation: Situation) -> Iterator[Finding]:
             continue
         for resource, hard in quota.hard.items():
             mine = sum(each.requests.get(resource, 0) for each in held)
-            wanted, used = pod.requests.get(resource, 0) * pod.pods, quota.used.get(resource, 0)
+            wanted, used = pod.in_total(resource), quota.used.get(resource, 0)
             if wanted > mine and wanted - mine > hard - used:
                 amounts = (hard, used, wanted - mine)
                 allowed, taken, needed = (gib(each) if resource in _IN_BYTES else str(each) for each in amounts)

@@ -141,7 +141,10 @@ def _cards(group: NodeGroup, resource: str) -> int | None:
 
 def constraints_are_modelled(situation: Situation) -> Iterator[Finding]:
     """A constraint that is not modelled can only restrict, so it leaves open only what would fit."""
-    unmodelled = situation.declaration.placement.unmodelled
+    wish = situation.declaration.placement
+    unmodelled = wish.unmodelled
+    if situation.pod.leader is not None and wish.rules.demands:
+        unmodelled = (*unmodelled, "rules between pods of which the leader differs from its workers")
     if unmodelled and situation.placement.feasible and not situation.stale:
         yield finding(
             "ConstraintNotModelled",

@@ -1,0 +1,73 @@
+"""A pod template, as workloads of every kind have one -> what its pods ask for, and where they may go."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
+from shardgate.adapters.errors import DeclarationError, group
+from shardgate.adapters.gpu_resources import is_gpu
+from shardgate.adapters.gpus import normalised
+from shardgate.adapters.pods import PodSpec, effective_requests, host_ports
+from shardgate.adapters.quantities import QuantityError
+from shardgate.adapters.topology_spread import read_spread
+from shardgate.domain.declaration import DEFAULT_SCHEDULER, PlacementWish
+from shardgate.domain.inventory import Toleration
+from shardgate.domain.pod_rules import PodRules
+
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodTemplate:
+    """What pods of one template ask for. ``gpus``: resource -> units of one pod; the rest stands in ``wish.requests``."""
+
+    gpus: Mapping[str, int]
+    wish: PlacementWish
+
+
+def read_pod_template(template: Mapping[str, Any], namespace: str, where: str) -> PodTemplate:
+    """Of ``metadata`` and ``spec``. Raises an ``ExceptionGroup`` of ``DeclarationError``, each naming its field."""
+    body = template.get("spec") or {}
+    labels = dict((template.get("metadata") or {}).get("labels") or {})
+    try:
+        spec = msgspec.convert(body, PodSpec, strict=False)
+        requests = effective_requests(spec)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        raise group([DeclarationError(f"{where}.spec{path.rstrip('`')}", problem)]) from None
+    except QuantityError as error:
+        raise group([DeclarationError(f"{where}.spec", str(error))]) from None
+    affinity, at = spec.affinity or {}, f"{where}.spec.affinity"
+    terms = {kind: read_pod_terms(affinity, kind, namespace, at) for kind in ("podAffinity", "podAntiAffinity")}
+    rules = PodRules(
+        namespace=namespace,
+        labels=labels,
+        affinity=terms["podAffinity"].terms,
+        anti_affinity=terms["podAntiAffinity"].terms,
+        spread=read_spread(body.get("topologySpreadConstraints"), labels, f"{where}.spec.topologySpreadConstraints"),
+        host_ports=host_ports(spec),
+    )
+    selector = dict(spec.nodeSelector or {})
+    requests.pop("pods", None)
+    gpus = {name: amount for name, amount in requests.items() if is_gpu(name) and amount > 0}
+    wish = PlacementWish(
+        node_selector=selector,
+        node_terms=read_node_affinity(affinity, at),
+        node_name=spec.nodeName,
+        tolerations=tuple(
+            Toleration(key=each.key, operator=each.operator or "Equal", value=each.value, effect=each.effect)
+            for each in spec.tolerations or ()
+        ),
+        requests={name: amount for name, amount in requests.items() if name not in gpus},
+        priority_class=str(body.get("priorityClassName") or ""),
+        scheduler=spec.schedulerName or DEFAULT_SCHEDULER,
+        rules=rules,
+        product=normalised(selector[PRODUCT_LABEL]) if PRODUCT_LABEL in selector else None,
+        unmodelled=tuple(
+            f"required {kind} with a selector of namespaces or label keys" for kind, read in terms.items() if not read.is_complete
+        ),
+    )
+    return PodTemplate(gpus=gpus, wish=wish)
