@@ -16,6 +16,7 @@ import kopf
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
+from shardgate.adapters.limit_ranges import LimitRangeObject
 from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
@@ -33,6 +34,7 @@ from shardgate.shells.stores import (
     DeclarationObject,
     Declarations,
     DeviceClasses,
+    LimitRanges,
     NamespaceObject,
     Namespaces,
     NodeClaims,
@@ -102,6 +104,9 @@ class Operator:
                 )
             ),
             Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),
+            Reflector(
+                name="limitranges", path="/api/v1/limitranges", item=LimitRangeObject, store=LimitRanges(self.book), **common
+            ),
             Reflector(
                 name="priorityclasses", path="/apis/scheduling.k8s.io/v1/priorityclasses", item=PriorityClassObject,
                 store=PriorityClasses(self.book), **common,

@@ -41,6 +41,7 @@ def placement_rows() -> list[tuple[str, str]]:
     rows.append(("one pod event, decoded and applied: mean", _microseconds(_pod_events(book, pods))))
     rows.append(("one pod event, applied", _microseconds(_pod_events(book, None))))
     rows.append(("one node event, decoded and applied: mean", _microseconds(_node_events(book, nodes, changed=True))))
+    rows.append(("one node event, applied", _microseconds(_node_events(book, nodes, changed=True, decoded=True))))
     rows.append(("one node heartbeat, decoded and applied: mean", _microseconds(_node_events(book, nodes, changed=False))))
     rows += [(f"verify() of {replicas} pods of 8 GPUs: p50 / p99", _verify(book, replicas)) for replicas in (1, 4, 16)]
     rows.append(("placing alone, 16 pods of 8 GPUs: p50 / p99", _place(book)))
@@ -75,13 +76,17 @@ def _pod_events(book: ClusterBook, decoder: Any) -> Iterable[Callable[[], object
             yield lambda raw=raw: book.put_pod(read_pod(decoder.decode(raw)))
 
 
-def _node_events(book: ClusterBook, decoder: Any, *, changed: bool) -> Iterable[Callable[[], object]]:
+def _node_events(book: ClusterBook, decoder: Any, *, changed: bool, decoded: bool = False) -> Iterable[Callable[[], object]]:
     for index in range(EVENTS // 4):
         body = json.loads(_node((index * 7) % NODES))
         if changed:
             body["status"]["allocatable"][GPU] = str(8 - index % 2)
         raw = json.dumps(body).encode()
-        yield lambda raw=raw: book.put_node(decoder.decode(raw), 0.0)
+        if decoded:
+            node = decoder.decode(raw)
+            yield lambda node=node: book.put_node(node, 0.0)
+        else:
+            yield lambda raw=raw: book.put_node(decoder.decode(raw), 0.0)
 
 
 def _microseconds(work: Iterable[Callable[[], object]]) -> str:

@@ -1,12 +1,16 @@
 """The life of a cluster: what nodes go through must not look like GPUs that are not there."""
 
+from typing import Any
+
 import pytest
 
 from builders import GPU, H100, NodeBuilder, a_book, a_node, a_pod
 from shardgate.adapters.cluster_book import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS, ClusterBook
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
-from shardgate.domain.inventory import Node, NodeState
+from shardgate.domain.inventory import Node, NodeState, Owner
+
+Json = dict[str, Any]
 
 
 def put(book: ClusterBook, builder: NodeBuilder, now: float) -> None:
@@ -189,7 +193,31 @@ def test_a_node_with_an_unreadable_amount_is_named_and_left_out() -> None:
 
 def test_own_pods_are_known_by_their_label() -> None:
     book = a_book(a_node(), a_pod("p", node="node-a", gpus=8, declaration="llama", ready=True))
-    (held,) = book.inventory(0).held["serving", "llama"]
+    (held,) = book.inventory(0).held_by([Owner("serving", "InferenceDeployment", "llama")])
     assert (held.node, held.ready) == ("node-a", True)
     book.drop_pod("uid-serving-p")
     assert book.inventory(0).held == {}
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "is_own"),
+    [
+        ({"kind": "ReplicaSet", "name": "llama-6f7d9c"}, {"pod-template-hash": "6f7d9c"}, True),
+        ({"kind": "ReplicaSet", "name": "other-6f7d9c"}, {"pod-template-hash": "6f7d9c"}, False),
+        ({"kind": "ReplicaSet", "name": "llama-6f7d9c"}, {}, False),
+        ({"kind": "StatefulSet", "name": "llama"}, {}, False),
+    ],
+)
+def test_pods_of_a_deployments_replica_sets_are_the_deployments(owner: Json, labels: Json, is_own: bool) -> None:  # of the table
+    pod = a_pod("p", node="node-a", gpus=4)
+    pod["metadata"] |= {"labels": labels, "ownerReferences": [{**owner, "controller": True}]}
+    inventory = a_book(a_node(), pod).inventory(0.0)
+    assert bool(inventory.held_by([Owner("serving", "Deployment", "llama")])) is is_own
+
+
+def test_an_inventory_that_was_handed_out_keeps_its_pods() -> None:
+    book = a_book(a_node(), a_pod("p", node="node-a", declaration="llama"))
+    before = book.inventory(0.0)
+    book.drop_pod("uid-serving-p")
+    owner = [Owner("serving", "InferenceDeployment", "llama")]
+    assert (len(before.held_by(owner)), len(book.inventory(0.0).held_by(owner))) == (1, 0)

@@ -7,7 +7,7 @@ import pytest
 
 from builders import T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
 from shardgate.domain.enforce import Answer, Stored, enforce
-from shardgate.domain.inventory import Inventory
+from shardgate.domain.inventory import Inventory, Owner
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, CodeAnswer, Mode, Policy
 from shardgate.domain.verify import verify
 
@@ -26,7 +26,7 @@ def answer(
     if stored is not None:
         standing = a_declaration(**stored)
         before = Stored(declaration=standing, verdict=verify(standing, inventory, policy))
-    own = inventory.held.get(("serving", "llama"), ())
+    own = inventory.held_by([Owner("serving", "InferenceDeployment", "llama")])
     return enforce(declaration, verify(declaration, inventory, policy), policy, before, own)
 
 

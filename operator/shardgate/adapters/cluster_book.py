@@ -11,11 +11,12 @@ its last known labels.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool
+from shardgate.adapters.limit_ranges import LimitRangeObject, read_limit_range
 from shardgate.adapters.models.catalogue import Profile
 from shardgate.adapters.nodes import (
     ClaimObject,
@@ -36,9 +37,11 @@ from shardgate.domain.inventory import (
     GroupKey,
     HeldPod,
     Inventory,
+    LimitRange,
     Node,
     NodeGroup,
     NodeState,
+    Owner,
     PendingPods,
     Quota,
     group_key,
@@ -69,6 +72,9 @@ OPERATORS_LABELS = (
 """Written by the GPU Operator itself: they stay while GPU Feature Discovery's are away."""
 
 
+T = TypeVar("T")
+
+
 @dataclass(slots=True)
 class _Known:
     """What is remembered of a node: as it last was with GPUs, and since when something is missing."""
@@ -92,11 +98,14 @@ class ClusterBook:
     """Counts changes of profiles: declarations are read anew."""
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     """(namespace, name) -> what it limits."""
+    limit_ranges: dict[tuple[str, str], LimitRange] = field(default_factory=dict)
+    """(namespace, name) -> what it says of pods."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
     """Counts changes that a verdict could depend on."""
     _quotas_of: dict[str, tuple[Quota, ...]] = field(default_factory=dict)
+    _limit_ranges_of: dict[str, tuple[LimitRange, ...]] = field(default_factory=dict)
     _may_come: dict[tuple[str, str], tuple[Node, ...]] = field(default_factory=dict)
     """(kind, name) of an autoscaler's object -> nodes that it may bring."""
     _provisionable: tuple[NodeGroup, ...] = ()
@@ -135,8 +144,9 @@ class ClusterBook:
     """PriorityClass -> its value."""
     _default_priority: str = ""
     """The PriorityClass of pods without one, where a class is the default."""
-    _held: dict[tuple[str, str], dict[str, PodRecord]] = field(default_factory=dict)
-    _held_pods: dict[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
+    _held: dict[Owner, dict[str, PodRecord]] = field(default_factory=dict)
+    _held_pods: dict[Owner, tuple[HeldPod, ...]] = field(default_factory=dict)
+    _held_dirty: set[Owner] = field(default_factory=set)
     _key_of: dict[str, GroupKey] = field(default_factory=dict)
     _members: dict[GroupKey, dict[str, Node]] = field(default_factory=dict)
     _groups: dict[GroupKey, NodeGroup] = field(default_factory=dict)
@@ -331,9 +341,9 @@ class ClusterBook:
         """GPUs that ResourceSlices list on a node."""
         return self._devices.get(node, ())
 
-    def drop_own_pods(self, namespace: str, declaration: str) -> None:
+    def drop_own_pods(self, owners: Iterable[Owner]) -> None:
         """A declaration's own pods make room: what is planned for it takes their place."""
-        for uid in list(self._held.get((namespace, declaration), ())):
+        for uid in [uid for owner in owners for uid in self._held.get(owner, ())]:
             self.drop_pod(uid)
 
     def put_plain_node(self, node: Node) -> None:
@@ -481,23 +491,32 @@ class ClusterBook:
             self.version += self.follows_all_pods or bool(pod.repels)
 
     def _hold(self, before: PodRecord | None, after: PodRecord | None) -> None:
+        """Pods with GPUs are known by what declares them."""
         for record, is_after in ((before, False), (after, True)):
-            if record is not None and record.declaration:
-                held = self._held.setdefault((record.namespace, record.declaration), {})
+            if record is None or not any(is_device(name) for name, _ in record.requests):
+                continue
+            for owner in record.owners:
+                held = self._held.setdefault(owner, {})
                 if is_after:
                     held[record.uid] = record
                 else:
                     held.pop(record.uid, None)
+                self._held_dirty.add(owner)
                 self.version += 1
-                self._freeze_held((record.namespace, record.declaration))
 
-    def _freeze_held(self, key: tuple[str, str]) -> None:
-        records = self._held[key]
-        if records:
-            self._held_pods[key] = tuple(record.held() for record in records.values())
-        else:
-            del self._held[key]
-            self._held_pods.pop(key, None)
+    def _freeze_held(self) -> Mapping[Owner, tuple[HeldPod, ...]]:
+        if not self._held_dirty:
+            return self._held_pods
+        self._held_pods = dict(self._held_pods)  # inventories that were handed out keep theirs
+        for owner in self._held_dirty:
+            records = self._held[owner]
+            if records:
+                self._held_pods[owner] = tuple(record.held() for record in records.values())
+            else:
+                del self._held[owner]
+                self._held_pods.pop(owner, None)
+        self._held_dirty.clear()
+        return self._held_pods
 
     # ---- namespaces, policies and profiles
 
@@ -534,29 +553,46 @@ class ClusterBook:
     def put_quota(self, item: QuotaObject) -> None:
         """A ResourceQuota was added or changed."""
         key = (item.metadata.namespace, item.metadata.name)
-        try:
-            quota = read_quota(item)
-            self.unreadable.pop(f"ResourceQuota {'/'.join(key)}", None)
-        except QuantityError as error:
-            self.unreadable[f"ResourceQuota {'/'.join(key)}"] = str(error)
-            quota = None
+        quota = self._read(f"ResourceQuota {'/'.join(key)}", lambda: read_quota(item))
         if quota is None:
             self.drop_quota(key)
         elif self.quotas.get(key) != quota:
             self.quotas[key] = quota
-            self._quotas_changed()
+            self._quotas_of = _by_namespace(self.quotas)
+            self.version += 1
 
     def drop_quota(self, key: tuple[str, str]) -> None:
         """A ResourceQuota was deleted, or limits nothing of ours."""
         if self.quotas.pop(key, None) is not None:
-            self._quotas_changed()
+            self._quotas_of = _by_namespace(self.quotas)
+            self.version += 1
 
-    def _quotas_changed(self) -> None:
-        by_namespace: dict[str, list[Quota]] = {}
-        for (namespace, _), quota in sorted(self.quotas.items()):
-            by_namespace.setdefault(namespace, []).append(quota)
-        self._quotas_of = {namespace: tuple(quotas) for namespace, quotas in by_namespace.items()}
-        self.version += 1
+    def put_limit_range(self, item: LimitRangeObject) -> None:
+        """A LimitRange was added or changed."""
+        key = (item.metadata.namespace, item.metadata.name)
+        limits = self._read(f"LimitRange {'/'.join(key)}", lambda: read_limit_range(item))
+        if limits is None:
+            self.drop_limit_range(key)
+        elif self.limit_ranges.get(key) != limits:
+            self.limit_ranges[key] = limits
+            self._limit_ranges_of = _by_namespace(self.limit_ranges)
+            self.version += 1
+
+    def drop_limit_range(self, key: tuple[str, str]) -> None:
+        """A LimitRange was deleted, or says nothing of pods."""
+        if self.limit_ranges.pop(key, None) is not None:
+            self._limit_ranges_of = _by_namespace(self.limit_ranges)
+            self.version += 1
+
+    def _read(self, name: str, read: Callable[[], T | None]) -> T | None:
+        """What an object says; nothing where an amount is no quantity, which is named."""
+        try:
+            found = read()
+        except QuantityError as error:
+            self.unreadable[name] = str(error)
+            return None
+        self.unreadable.pop(name, None)
+        return found
 
     def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
         """A namespace was added or changed."""
@@ -582,13 +618,14 @@ class ClusterBook:
         return Inventory(
             groups=self._frozen,
             nodes_seen=len(self._stated),
-            held=dict(self._held_pods),
+            held=self._freeze_held(),
             repelling=tuple(self._repelling.values()),
             without_gpus=self._without_gpus_frozen,
             provisionable=self._provisionable,
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
             quotas=self._quotas_of,
+            limit_ranges=self._limit_ranges_of,
             known_gpus=known_gpus(),
             age_seconds=age_seconds,
             broken_seconds=broken_seconds,
@@ -698,6 +735,13 @@ class ClusterBook:
         if known.labels_missing_since is not None and now - known.labels_missing_since >= LABELS_KEPT_SECONDS:
             return stated
         return known.good
+
+
+def _by_namespace(objects: Mapping[tuple[str, str], T]) -> dict[str, tuple[T, ...]]:
+    found: dict[str, list[T]] = {}
+    for (namespace, _), each in sorted(objects.items(), key=lambda item: item[0]):
+        found.setdefault(namespace, []).append(each)
+    return {namespace: tuple(each) for namespace, each in found.items()}
 
 
 def _placing(pod: PodRecord) -> tuple[object, ...]:

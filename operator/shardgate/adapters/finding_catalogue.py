@@ -45,7 +45,7 @@ MEANINGS: dict[str, str] = {
     "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",
     "NodesToProvision": "The pods would fit once pools have grown: those of Karpenter's NodePools and NodeClaims, and what "
     "a policy names as provisionable.",
-    "QuotaTooSmall": "A ResourceQuota of the namespace leaves less than the pods would request: they would not be "
+    "QuotaTooSmall": "A ResourceQuota or LimitRange of the namespace allows less than the pods would request: they would not be "
     "created until it is raised, or others release what they hold.",
     "GpusLeftOver": "Pods ask for more GPUs than they have ranks.",
     "ModelUnknown": "The model's architecture is neither in the catalogue nor given in `spec.model.config`, or not modelled.",

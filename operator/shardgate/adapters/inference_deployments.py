@@ -16,6 +16,7 @@ from shardgate.adapters.gpus import normalised
 from shardgate.adapters.models.catalogue import Found, Profile, Question, are_same_model, find_model
 from shardgate.adapters.models.quantization import UNQUANTISED
 from shardgate.adapters.pods import DECLARATION_LABEL
+from shardgate.adapters.pods import OWN_KIND as KIND
 from shardgate.adapters.quantities import QuantityError, resources
 from shardgate.api import API_VERSION
 from shardgate.api.inference_deployment import (
@@ -29,13 +30,12 @@ from shardgate.api.inference_deployment import (
 )
 from shardgate.domain.declaration import Declaration, GpuWish, ModelUnknown, PlacementWish, Subject
 from shardgate.domain.engine import Draft, Engine, Settings
-from shardgate.domain.inventory import Toleration
+from shardgate.domain.inventory import Owner, Toleration
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.pod_rules import PodRules
 from shardgate.domain.selectors import PodTerm
 from shardgate.domain.strategy import ParallelStrategy
 
-KIND = "InferenceDeployment"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 
@@ -59,8 +59,8 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
     found = _read_model(spec, arguments.online_layout, profiles, reading)
     engine = _read_engine(spec, arguments, profiles, reading)
     placement = _read_placement(spec.placement or PodPlacement(), subject, reading)
-    if spec.workload_ref is not None:
-        ref = spec.workload_ref
+    ref = spec.workload_ref
+    if ref is not None:
         reading.opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
     if reading.errors:
         raise group(reading.errors)
@@ -81,7 +81,8 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
         gpus=_gpus(spec.gpus or Gpus(), body),
         placement=placement,
         opaque=tuple(reading.opaque),
-        is_partial=spec.workload_ref is not None,
+        is_partial=ref is not None,
+        workload=None if ref is None else Owner(subject.namespace, ref.kind, ref.name),
         assumptions=tuple(reading.assumptions),
     )
 
@@ -299,6 +300,7 @@ def _pod_rules(affinity: Mapping[str, Any], subject: Subject) -> tuple[PodRules,
 
 def _placement(stated: PodPlacement, subject: Subject) -> PlacementWish:
     selector = dict(stated.node_selector or {})
+    requests = resources(stated.requests, up=True)
     rules, unmodelled = _pod_rules(stated.affinity or {}, subject)
     return PlacementWish(
         node_selector=selector,
@@ -312,7 +314,8 @@ def _placement(stated: PodPlacement, subject: Subject) -> PlacementWish:
             )
             for each in stated.tolerations or ()
         ),
-        requests=resources(stated.requests, up=True),
+        requests=requests,
+        unstated={name: 1 for name in ("cpu", "memory") if name not in requests},
         priority_class=stated.priority_class_name or "",
         scheduler=stated.scheduler_name,
         rules=rules,

@@ -15,7 +15,7 @@ NAME = "shardgate"
 WEBHOOK_TIMEOUT_SECONDS = 3
 
 CLUSTER_RULES: list[Json] = [
-    {"apiGroups": [""], "resources": ["namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["limitranges", "namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
     {
         "apiGroups": ["resource.k8s.io"],
         "resources": ["deviceclasses", "resourceclaims", "resourceslices"],

@@ -10,7 +10,7 @@ from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
 from shardgate.adapters.errors import DeclarationError, group
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import normalised
-from shardgate.adapters.pods import PodSpec, effective_requests, host_ports
+from shardgate.adapters.pods import Container, PodSpec, effective_requests, host_ports
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.topology_spread import read_spread
 from shardgate.domain.declaration import DEFAULT_SCHEDULER, PlacementWish
@@ -62,6 +62,7 @@ def read_pod_template(template: Mapping[str, Any], namespace: str, where: str) -
             for each in spec.tolerations or ()
         ),
         requests={name: amount for name, amount in requests.items() if name not in gpus},
+        unstated={name: sum(_states_none(each, name) for each in spec.containers or ()) for name in ("cpu", "memory")},
         priority_class=str(body.get("priorityClassName") or ""),
         scheduler=spec.schedulerName or DEFAULT_SCHEDULER,
         rules=rules,
@@ -71,3 +72,8 @@ def read_pod_template(template: Mapping[str, Any], namespace: str, where: str) -
         ),
     )
     return PodTemplate(gpus=gpus, wish=wish)
+
+
+def _states_none(container: Container, resource: str) -> bool:
+    stated = container.resources
+    return stated is None or resource not in {**(stated.limits or {}), **(stated.requests or {})}

@@ -10,10 +10,12 @@ import msgspec
 from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
 from shardgate.adapters.quantities import resources
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
-from shardgate.domain.inventory import HeldPod, PendingPods, Toleration
+from shardgate.domain.inventory import HeldPod, Owner, PendingPods, Toleration
 from shardgate.domain.selectors import ANY_ADDRESS, HostPort, PodTerm
 
 DECLARATION_LABEL = "shardgate.io/inference-deployment"
+OWN_KIND = "InferenceDeployment"
+_HASH_LABEL = "pod-template-hash"
 _TERMINAL = ("Succeeded", "Failed")
 
 Amounts = dict[str, str | int | float]
@@ -48,6 +50,7 @@ class OwnerReference(msgspec.Struct, gc=False):
     """An owner."""
 
     kind: str = ""
+    name: str = ""
     controller: bool = False
 
 
@@ -129,8 +132,9 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
     name: str
     node: str
     requests: tuple[tuple[str, int], ...]
-    declaration: str
     ready: bool
+    owners: tuple[Owner, ...] = ()
+    """What declares it."""
     priority: int = 0
     is_daemon: bool = False
     """A DaemonSet's: it is on the node whatever else is."""
@@ -144,7 +148,7 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
 
     def held(self) -> HeldPod:
         """As a declaration's own pod."""
-        return HeldPod(node=self.node, requests=dict(self.requests), ready=self.ready)
+        return HeldPod(uid=self.uid, node=self.node, requests=dict(self.requests), ready=self.ready)
 
 
 def read_pod(pod: PodObject) -> PodRecord | None:
@@ -162,8 +166,8 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         name=metadata.name,
         node=sys.intern(pod.spec.nodeName if pod.spec else ""),
         requests=_shared(tuple(sorted(effective_requests(pod.spec, pod.status).items()))),
-        declaration=(metadata.labels or {}).get(DECLARATION_LABEL, ""),
         ready=ready,
+        owners=owners_of(metadata),
         priority=pod.spec.priority if pod.spec else 0,
         is_daemon=any(each.kind == "DaemonSet" and each.controller for each in metadata.ownerReferences or ()),
         labels=_shared_labels(metadata.labels or {}),
@@ -171,6 +175,23 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         host_ports=host_ports(pod.spec),
         waiting=_waiting(pod),
     )
+
+
+def owners_of(metadata: PodMetadata) -> tuple[Owner, ...]:
+    """Who may have declared the pod: by our label, and by its controller.
+
+    A ReplicaSet is a Deployment's where its name ends in the hash that the Deployment gave the pods, so no ReplicaSet
+    need be looked at.
+    """
+    labels = metadata.labels or {}
+    owners = [Owner(metadata.namespace, OWN_KIND, labels[DECLARATION_LABEL])] if labels.get(DECLARATION_LABEL) else []
+    for each in metadata.ownerReferences or ():
+        if each.controller and each.kind != "DaemonSet":
+            suffix = f"-{labels[_HASH_LABEL]}" if _HASH_LABEL in labels else ""
+            is_deployments = each.kind == "ReplicaSet" and suffix and each.name.endswith(suffix)
+            kind, name = ("Deployment", each.name.removesuffix(suffix)) if is_deployments else (each.kind, each.name)
+            owners.append(Owner(metadata.namespace, kind, name))
+    return tuple(owners)
 
 
 def _repels(pod: PodObject) -> tuple[PodTerm, ...]:
@@ -219,7 +240,7 @@ def _waiting(pod: PodObject) -> PendingPods | None:
         requests=effective_requests(spec),
         priority=spec.priority,
         count=1,
-        owner=(metadata.namespace, (metadata.labels or {}).get(DECLARATION_LABEL, "")),
+        owners=frozenset(owners_of(metadata)),
         node_selector=spec.nodeSelector or {},
         node_terms=terms,
         tolerations=tuple(

@@ -3,16 +3,19 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from shardgate.domain.inventory import Node, NodeGroup, NodeState, PendingPods, Resources, grouped
+from shardgate.domain.inventory import Node, NodeGroup, NodeState, Owner, PendingPods, Resources, grouped
 from shardgate.domain.placement import NodeFilter, PodShape
 
 MOST_STEPS = 20_000
 """Nodes that are looked at for pods that wait; beyond, what is left of them is taken to hinder."""
 
 
-def ahead_of(pending: Iterable[PendingPods], owner: tuple[str, str], priority: int, resource: str) -> tuple[PendingPods, ...]:
+def ahead_of(pending: Iterable[PendingPods], owners: Iterable[Owner], priority: int, resource: str) -> tuple[PendingPods, ...]:
     """Others' pods that kube-scheduler takes before these, or that were there before: of equal or higher priority."""
-    ahead = (each for each in pending if each.owner != owner and each.priority >= priority and each.requests.get(resource, 0) > 0)
+    mine = frozenset(owners)
+    ahead = (
+        each for each in pending if not each.owners & mine and each.priority >= priority and each.requests.get(resource, 0) > 0
+    )
     return tuple(sorted(ahead, key=lambda each: -each.priority))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shardgate.domain.engine import Engine
-from shardgate.domain.inventory import Resources, Toleration
+from shardgate.domain.inventory import Owner, Resources, Toleration
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.pod_rules import PodRules
 from shardgate.domain.selectors import NodeTerm
@@ -19,6 +19,11 @@ class Subject:
     kind: str
     namespace: str
     name: str
+
+    @property
+    def owner(self) -> Owner:
+        """As pods name it."""
+        return Owner(self.namespace, self.kind, self.name)
 
     @property
     def label(self) -> str:
@@ -63,6 +68,9 @@ class PlacementWish:
     """The node that the pods name themselves: they pass the scheduler by."""
     tolerations: tuple[Toleration, ...] = ()
     requests: Resources = field(default_factory=dict)
+    unstated: Mapping[str, int] = field(default_factory=lambda: {"cpu": 1, "memory": 1})
+    """Resource -> containers of a pod that ask for none of it: a namespace's LimitRange may do so for them. A resource
+    that stands in ``requests`` and not here is stated by all."""
     priority_class: str = ""
     scheduler: str = DEFAULT_SCHEDULER
     rules: PodRules = field(default_factory=lambda: PodRules(namespace=""))
@@ -109,6 +117,14 @@ class Declaration:
     """Facts are stated elsewhere that was not read: nothing that rests on what stands here can be refused."""
     assumptions: tuple[tuple[str, str, str], ...] = ()
     """(field, value, why) of what was filled in while reading."""
+
+    workload: Owner | None = None
+    """The workload that the declaration is about, where it is another object."""
+
+    @property
+    def owners(self) -> tuple[Owner, ...]:
+        """By whom its own pods say that they are declared."""
+        return (self.subject.owner,) if self.workload is None else (self.subject.owner, self.workload)
 
     @property
     def is_memory_uncertain(self) -> bool:

@@ -6,7 +6,8 @@ Amounts are whole numbers per resource name: GPUs and pods in pieces, memory in 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm
 from shardgate.domain.units import Bytes
@@ -200,6 +201,7 @@ DEVICE_CLASS_DOMAIN = "deviceclass.resource.kubernetes.io"
 """Of the extended resource that every DeviceClass is, under its own name (KEP-5004)."""
 
 
+@lru_cache(maxsize=4096)
 def is_device(resource: str) -> bool:
     """Extended resources: GPUs under any vendor's name. Kubernetes' own names are none."""
     domain, slash, _ = resource.partition("/")
@@ -293,10 +295,19 @@ def grouped(nodes: Iterable[Node]) -> tuple[NodeGroup, ...]:
     return tuple(NodeGroup(tuple(each)) for each in groups.values())
 
 
+class Owner(NamedTuple):
+    """An object that pods are declared by."""
+
+    namespace: str
+    kind: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldPod:
     """A pod of a declaration: bound to ``node`` (empty when pending)."""
 
+    uid: str
     node: str
     requests: Resources
     ready: bool
@@ -309,8 +320,8 @@ class PendingPods:
     requests: Resources
     priority: int
     count: int
-    owner: tuple[str, str]
-    """(namespace, declaration) where they are a declaration's own."""
+    owners: frozenset[Owner] = frozenset()
+    """What declares them."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     node_terms: tuple[NodeTerm, ...] | None = None
     tolerations: tuple[Toleration, ...] = ()
@@ -345,6 +356,15 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRange:
+    """What one pod or container of a namespace may ask for, and what one asks for that says nothing."""
+
+    name: str
+    most: Resources
+    default_requests: Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """All GPU nodes by groups, frozen at one moment.
 
@@ -354,8 +374,8 @@ class Inventory:
 
     groups: tuple[NodeGroup, ...]
     nodes_seen: int
-    held: Mapping[tuple[str, str], tuple[HeldPod, ...]] = field(default_factory=dict)
-    """(namespace, declaration) -> its pods."""
+    held: Mapping[Owner, tuple[HeldPod, ...]] = field(default_factory=dict)
+    """What declares pods -> its pods."""
     repelling: tuple[Node, ...] = ()
     """Nodes with pods that will not have others beside them."""
     without_gpus: tuple[Node, ...] = ()
@@ -367,10 +387,16 @@ class Inventory:
     """PriorityClass -> its value; the empty name is that of pods without one."""
     quotas: Mapping[str, tuple[Quota, ...]] = field(default_factory=dict)
     """Namespace -> its quotas."""
+    limit_ranges: Mapping[str, tuple[LimitRange, ...]] = field(default_factory=dict)
+    """Namespace -> its limit ranges."""
     known_gpus: tuple[Gpu, ...] = ()
     """The table of GPU products: what could ever come."""
     age_seconds: float = 0.0
     broken_seconds: float = 0.0
+
+    def held_by(self, owners: Iterable[Owner]) -> tuple[HeldPod, ...]:
+        """Pods that any of them declares."""
+        return tuple({pod.uid: pod for owner in owners for pod in self.held.get(owner, ())}.values())
 
     @property
     def present(self) -> tuple[Node, ...]:

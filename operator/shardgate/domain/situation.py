@@ -102,6 +102,7 @@ def _goodness(found: GpuFit) -> tuple[int, float]:
 
 def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> Situation:
     """Work out what the checks need."""
+    declaration = _with_defaults(declaration, inventory)
     resource = declaration.gpus.resource
     groups = inventory.groups + inventory.provisionable + grouped(policy.provisionable)
     needs_pods = declaration.placement.rules.demands or bool(inventory.repelling)
@@ -116,7 +117,7 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     unfit = _worse_than(Fit.UNKNOWN, found_of_shape)
     holding = tuple(group for group in candidates if id(group.shape) not in unfit)
     nodes = holding or candidates or accepted
-    own = _own(inventory.held.get((declaration.subject.namespace, declaration.subject.name), ()))
+    own = _own(inventory.held_by(declaration.owners))
     sure = _worse_than(Fit.FITS, found_of_shape)
 
     def tried(pod: PodShape) -> _Cut:
@@ -159,15 +160,30 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     )
 
 
+def _with_defaults(declaration: Declaration, inventory: Inventory) -> Declaration:
+    """The declaration's pods as admission will make them: the namespace's LimitRanges ask for what containers do not."""
+    wish = declaration.placement
+    added = {
+        name: amount * wish.unstated[name]
+        for each in inventory.limit_ranges.get(declaration.subject.namespace, ())
+        for name, amount in each.default_requests.items()
+        if wish.unstated.get(name, 0)
+    }
+    if not added:
+        return declaration
+    requests = {name: wish.requests.get(name, 0) + added.get(name, 0) for name in {**wish.requests, **added}}
+    return replace(declaration, placement=replace(wish, requests=requests))
+
+
 def _contention(
     declaration: Declaration, inventory: Inventory, groups: tuple[NodeGroup, ...], cut: "_Cut", node_filter: NodeFilter,
     own: Mapping[str, Mapping[str, int]],
 ) -> tuple[tuple[PendingPods, ...], Placement | None]:  # fmt: skip
     """(pods that wait before these where not both fit, a placement by preemption where there is none without)."""
-    pod, subject = cut.pod, declaration.subject
+    pod = cut.pod
     priority = inventory.priorities.get(declaration.placement.priority_class, 0)
     if cut.placement.feasible:
-        ahead = ahead_of(inventory.pending, (subject.namespace, subject.name), priority, pod.resource)
+        ahead = ahead_of(inventory.pending, declaration.owners, priority, pod.resource)
         usable = usable_now(groups, node_filter, cut.left_out)
         return (ahead if ahead and not both_fit(inventory.groups, usable, pod.largest, own, ahead) else ()), None
     if not cut.placement.feasible_when_idle:

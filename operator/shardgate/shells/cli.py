@@ -180,14 +180,14 @@ def _take(snapshot: Snapshot, declaration: Declaration, verdict: Verdict) -> Non
     if verdict.placement is None or not verdict.placement.pods:
         return
     subject = declaration.subject
-    snapshot.book.drop_own_pods(subject.namespace, subject.name)
+    snapshot.book.drop_own_pods(declaration.owners)
     for pod in verdict.placement.pods:
         asked = {**declaration.placement.requests, declaration.gpus.resource: len(pod.local_gpus), "pods": 1}
         name = f"{subject.label} {pod.replica}-{pod.pod}"
         snapshot.book.put_pod(
             PodRecord(
                 uid=name, namespace=subject.namespace, name=name, node=pod.node,
-                requests=tuple(sorted(asked.items())), declaration=subject.name, ready=False,
+                requests=tuple(sorted(asked.items())), ready=False, owners=(subject.owner,),
             )
         )  # fmt: skip
 

@@ -37,8 +37,7 @@ class Judgement:
     @property
     def own_pods(self) -> tuple[HeldPod, ...]:
         """The declaration's own pods."""
-        subject = self.declaration.subject
-        return self.inventory.held.get((subject.namespace, subject.name), ())
+        return self.inventory.held_by(self.declaration.owners)
 
 
 class Judge:

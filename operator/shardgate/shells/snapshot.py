@@ -15,6 +15,7 @@ from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import GROUP as KARPENTER
 from shardgate.adapters.karpenter import claim_from, pool_from
+from shardgate.adapters.limit_ranges import limit_range_from
 from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
 from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, node_from, slice_from
@@ -81,6 +82,7 @@ class Snapshot:
             "NodeClaim": self._put_node_claim,
             "Pod": self._put_pod,
             "ResourceQuota": self._put_quota,
+            "LimitRange": self._put_limit_range,
             "PriorityClass": self._put_priority_class,
             "Namespace": self._put_namespace,
         }
@@ -133,8 +135,16 @@ class Snapshot:
     def _put_quota(self, body: Any) -> list[str]:
         item = quota_from(body)
         self.book.put_quota(item)
-        why = self.book.unreadable.get(f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}")
-        return [f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}: {why}"] if why else []
+        return self._why_not(f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}")
+
+    def _put_limit_range(self, body: Any) -> list[str]:
+        item = limit_range_from(body)
+        self.book.put_limit_range(item)
+        return self._why_not(f"LimitRange {item.metadata.namespace}/{item.metadata.name}")
+
+    def _why_not(self, name: str) -> list[str]:
+        why = self.book.unreadable.get(name)
+        return [f"{name}: {why}"] if why else []
 
     def _put_priority_class(self, body: Any) -> list[str]:
         item = msgspec.convert(body, PriorityClassObject, strict=False)
@@ -220,6 +230,7 @@ async def live() -> Snapshot:
             (f"/apis/{KARPENTER_VERSION}/nodeclaims", "NodeClaim"),
             ("/api/v1/namespaces", "Namespace"),
             ("/api/v1/resourcequotas", "ResourceQuota"),
+            ("/api/v1/limitranges", "LimitRange"),
             ("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
             (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
             (f"/apis/{GROUP}/{VERSION}/modelprofiles", "ModelProfile"),

@@ -9,6 +9,7 @@ import msgspec
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
+from shardgate.adapters.limit_ranges import LimitRangeObject
 from shardgate.adapters.model_profiles import read_profile
 from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject, read_pod
@@ -209,6 +210,30 @@ class Quotas:
         """Listed."""
         for namespace, name in [each for each in self._book.quotas if "/".join(each) not in keys]:
             self._book.drop_quota((namespace, name))
+
+
+class LimitRanges:
+    """LimitRanges into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: LimitRangeObject) -> str:
+        """By namespace and name."""
+        return f"{item.metadata.namespace}/{item.metadata.name}"
+
+    def put(self, item: LimitRangeObject) -> None:
+        """Added or changed."""
+        self._book.put_limit_range(item)
+
+    def drop(self, item: LimitRangeObject) -> None:
+        """Deleted."""
+        self._book.drop_limit_range((item.metadata.namespace, item.metadata.name))
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for namespace, name in [each for each in self._book.limit_ranges if "/".join(each) not in keys]:
+            self._book.drop_limit_range((namespace, name))
 
 
 class Pods:

@@ -11,6 +11,7 @@ CHECKS = (
     capacity.pods_fit,
     capacity.groups_find_their_places,
     capacity.quota_allows,
+    capacity.limits_allow,
     *memory.CHECKS,
     capacity.model_fits_cluster,
     *quality.CHECKS,

@@ -223,7 +223,7 @@ def quota_allows(situation: Situation) -> Iterator[Finding]:
     """The namespace's quotas leave what the pods would request; those that exist already are counted as used."""
     pod, declared = situation.pod, situation.declaration
     namespace = declared.subject.namespace
-    held = situation.inventory.held.get((namespace, declared.subject.name), ())
+    held = situation.inventory.held_by(declared.owners)
     if situation.stale:
         return
     for quota in situation.inventory.quotas.get(namespace, ()):
@@ -233,17 +233,40 @@ def quota_allows(situation: Situation) -> Iterator[Finding]:
             mine = sum(each.requests.get(resource, 0) for each in held)
             wanted, used = pod.in_total(resource), quota.used.get(resource, 0)
             if wanted > mine and wanted - mine > hard - used:
-                amounts = (hard, used, wanted - mine)
-                allowed, taken, needed = (gib(each) if resource in _IN_BYTES else str(each) for each in amounts)
-                unit = "millicores of CPU" if resource == "cpu" else resource
+                taken, needed = (gib(each) if resource in _IN_BYTES else str(each) for each in (used, wanted - mine))
                 yield finding(
                     "QuotaTooSmall",
                     where="metadata.namespace",
                     outcome=Outcome.WAITING,
-                    message=f"quota {quota.name} of namespace {namespace} allows {allowed} {unit}, {taken} used; "
+                    message=f"quota {quota.name} of namespace {namespace} allows {_amount(hard, resource)}, {taken} used; "
                     f"this needs {needed}",
                     remedy="ask for fewer replicas, or have the quota raised",
                 )
+
+
+def limits_allow(situation: Situation) -> Iterator[Finding]:
+    """The namespace's LimitRanges let a pod ask for as much."""
+    namespace = situation.declaration.subject.namespace
+    pod = situation.pod.largest
+    for each in () if situation.stale else situation.inventory.limit_ranges.get(namespace, ()):
+        for resource, most in each.most.items():
+            asked = pod.requests.get(resource, 0)
+            if asked > most:
+                allowed, needed = (_amount(amount, resource) for amount in (most, asked))
+                yield finding(
+                    "QuotaTooSmall",
+                    where="metadata.namespace",
+                    outcome=Outcome.WAITING,
+                    message=f"LimitRange {each.name} of namespace {namespace} allows a pod {allowed}; each asks for {needed}",
+                    remedy="smaller pods, or have the LimitRange raised",
+                )
+
+
+def _amount(amount: int, resource: str) -> str:
+    """``8 nvidia.com/gpu``, ``64.0 GiB memory``, ``3500 millicores of CPU``."""
+    if resource == "cpu":
+        return f"{amount} millicores of CPU"
+    return f"{gib(amount)} {resource}" if resource in _IN_BYTES else f"{amount} {resource}"
 
 
 _IN_BYTES = ("memory", "ephemeral-storage", "storage")
