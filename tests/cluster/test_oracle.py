@@ -22,3 +22,4 @@ def test_the_scheduler_agrees(clean: ControlPlane) -> None:
     assert [(answer.question.workload, what) for answer, what in disagreements] == []
     assert tally["feasible"] > QUESTIONS / 10
     assert tally["infeasible"] > QUESTIONS / 10
+    assert tally["undecided"] == 0

@@ -146,7 +146,10 @@ def _held(dice: random.Random, name: str, node: str) -> Json:
             container("then"),
         ]
     if dice.random() < 0.1:
-        term = {"topologyKey": dice.choice(("kubernetes.io/hostname", ZONE)), "labelSelector": {"matchLabels": OWN}}
+        term: Json = {"topologyKey": dice.choice(("kubernetes.io/hostname", ZONE)), "labelSelector": {"matchLabels": OWN}}
+        if dice.random() < 0.3:
+            where = dice.choice(("oracle", "elsewhere"))
+            term["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": where}}
         spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     labels = OTHER if dice.random() < 0.3 else {}
     if dice.random() < 0.2:

@@ -1,14 +1,17 @@
 """The life of a cluster: what nodes go through must not look like GPUs that are not there."""
 
+import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders import GPU, H100, NodeBuilder, a_book, a_node, a_pod
 from shardgate.adapters.cluster_book import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS, ClusterBook
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
-from shardgate.domain.inventory import Node, NodeState, Owner
+from shardgate.domain.inventory import Inventory, Node, NodeState, Owner
 
 Json = dict[str, Any]
 
@@ -221,3 +224,118 @@ def test_an_inventory_that_was_handed_out_keeps_its_pods() -> None:
     book.drop_pod("uid-serving-p")
     owner = [Owner("serving", "InferenceDeployment", "llama")]
     assert (len(before.held_by(owner)), len(book.inventory(0.0).held_by(owner))) == (1, 0)
+
+
+def test_undoing_mig_is_a_change_and_no_lost_plugin() -> None:
+    book = ClusterBook()
+    cut = a_node(gpus=6)
+    for amounts in (cut.body["status"]["capacity"], cut.body["status"]["allocatable"]):
+        amounts["nvidia.com/mig-1g.10gb"] = "14"
+    put(book, cut, 0.0)
+    put(book, a_node(gpus=8), 10.0)
+    assert (only(book, 10.0).allocatable[GPU], only(book, 10.0).state) == (8, NodeState.USABLE)
+    book.drop_node("node-a", 20.0)
+    assert (only(book, 20.0).allocatable[GPU], only(book, 20.0).state) == (8, NodeState.GONE)
+
+
+def test_a_node_that_can_no_longer_be_read_counts_as_it_was() -> None:
+    book = ClusterBook()
+    put(book, a_node(gpus=8), 0.0)
+    bad = a_node(gpus=8)
+    bad.body["status"]["allocatable"]["memory"] = "lots"
+    put(book, bad, 10.0)
+    assert only(book, 10.0 + TRANSITION_SECONDS).allocatable[GPU] == 8
+    assert book.inventory(10.0).unreadable_nodes == ()
+    new = a_node("node-b")
+    new.body["status"]["allocatable"]["memory"] = "lots"
+    put(book, new, 20.0)
+    assert book.inventory(20.0).unreadable_nodes == ("node-b: 'lots' is not a quantity",)
+    book.drop_node("node-b", 30.0)
+    assert book.inventory(30.0).unreadable_nodes == ()
+
+
+def test_two_pods_of_one_daemon_set_are_there_for_a_moment() -> None:
+    def daemon(name: str) -> Json:
+        body = a_pod(name, node="node-a", gpus=0)
+        body["metadata"]["ownerReferences"] = [{"kind": "DaemonSet", "name": "agent", "controller": True}]
+        return body
+
+    book = a_book(a_node(), daemon("old"), daemon("new"))
+    assert only(book, 0.0).daemons["cpu"] == 100
+
+
+def test_a_node_that_has_lost_its_gpus_is_one_without() -> None:
+    book = ClusterBook()
+    put(book, a_node("x"), 0.0)
+    bare = a_node("x")
+    bare.without_gpu_labels()
+    for amounts in (bare.body["status"]["capacity"], bare.body["status"]["allocatable"]):
+        del amounts[GPU]
+    put(book, bare, 10.0)
+    assert [node.name for node in book.inventory(20.0).present] == ["x"]
+    later = 20.0 + TRANSITION_SECONDS
+    assert book.inventory(later).nodes == ()
+    record = read_pod(pod_from(a_pod("p", node="x", gpus=0)))
+    assert record is not None
+    book.put_pod(record)
+    assert [len(node.pods) for node in book.inventory(later).present] == [1]
+    book.drop_pod(record.uid)
+    assert [len(node.pods) for node in book.inventory(later).present] == [0]
+
+
+def test_what_is_gone_leaves_nothing_behind() -> None:
+    book = ClusterBook()
+    for index in range(20):
+        put(book, a_node(f"spot-{index}"), float(index))
+        record = read_pod(pod_from(a_pod(f"p-{index}", node=f"spot-{index}")))
+        assert record is not None
+        book.put_pod(record)
+        book.drop_pod(record.uid)
+        book.drop_node(f"spot-{index}", float(index))
+    book.inventory(20.0 + GONE_COUNTS_SECONDS)
+    kept = (book._used, book._bound, book._used_by_priority, book._objects, book._known, book._without_gpus)
+    assert [len(each) for each in kept] == [0] * len(kept)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_book_kept_by_events_equals_one_made_anew(seed: int) -> None:
+    """Once all that is remembered for a while has passed."""
+    dice = random.Random(seed)
+    book, nodes, pods, now = ClusterBook(), {}, {}, 0.0
+    for _ in range(40):
+        now += 1000.0
+        name, pod = dice.choice("abc"), f"p{dice.randint(0, 5)}"
+        match dice.randint(0, 4):
+            case 0 | 1:
+                node = a_node(name, gpus=dice.choice((0, 2, 8)), labels=dice.choice((H100, {})))
+                if dice.random() < 0.3:
+                    for amounts in (node.body["status"]["capacity"], node.body["status"]["allocatable"]):
+                        del amounts[GPU]
+                nodes[name] = node
+                put(book, node, now)
+            case 2:
+                nodes.pop(name, None)
+                book.drop_node(name, now)
+            case 3:
+                pods[pod] = a_pod(pod, node=name, gpus=dice.choice((0, 1)), declaration=dice.choice(("", "llama")))
+                record = read_pod(pod_from(pods[pod]))
+                assert record is not None
+                book.put_pod(record)
+            case 4:
+                pods.pop(pod, None)
+                book.drop_pod(f"uid-serving-{pod}")
+        if dice.random() < 0.5:
+            book.inventory(now)
+    now += 2 * LABELS_KEPT_SECONDS
+    kept, anew = book.inventory(now), a_book(*nodes.values(), *pods.values()).inventory(0.0)
+    assert [told(each) for each in (kept, anew)] == [told(anew)] * 2
+
+
+def told(inventory: Inventory) -> Any:
+    """What verdicts rest on, in an order of its own."""
+    return (
+        sorted((node.name, node.state, sorted(node.allocatable.items()), sorted(node.used.items())) for node in inventory.nodes),
+        sorted((node.name, sorted(pod.labels.items() for pod in node.pods)) for node in inventory.present),
+        {owner: sorted(each.node for each in pods) for owner, pods in inventory.held.items()},
+    )

@@ -130,3 +130,42 @@ def test_half_placed_groups(replicas: int, pods: int, held: int, scheduler: str,
     )  # fmt: skip
     codes = verify(declared, book.inventory(0.0), OWN_KIND).codes
     assert ("GroupsMayDeadlock" in codes) is risky
+
+
+def test_a_class_that_never_preempts_waits() -> None:
+    book = a_book(a_node(), a_pod("low", node="node-a", gpus=8))
+    book.put_priority_class("patient", 1000, is_default=False, preempts=False)
+    book.put_priority_class("eager", 1000, is_default=False)
+    placement = {"priorityClassName": "patient"}
+    assert verify(a_declaration(placement=placement), book.inventory(0.0), OWN_KIND).codes == ("GpusBusy",)
+    placement = {"priorityClassName": "eager"}
+    assert verify(a_declaration(placement=placement), book.inventory(0.0), OWN_KIND).codes == ("WouldPreempt",)
+
+
+def test_own_pods_are_not_counted_twice_when_they_make_way() -> None:
+    high = a_pod("high", node="node-a", gpus=4)
+    high["spec"]["priority"] = 2000
+    book = a_book(a_node(), high, a_pod("own", node="node-a", gpus=4, declaration="llama"))
+    book.put_priority_class("raised", 1000, is_default=False)
+    verdict = verify(a_declaration(placement={"priorityClassName": "raised"}), book.inventory(0.0), OWN_KIND)
+    assert verdict.codes == ("GpusBusy",)
+
+
+def test_a_pod_that_waits_for_other_things_than_gpus_hinders_too() -> None:
+    greedy = a_pod("greedy", gpus=1)
+    greedy["spec"]["containers"][0]["resources"]["requests"]["memory"] = "1000Gi"
+    small = {
+        "strategy": {"tensor": 1, "pipeline": 1},
+        "gpus": {"perPod": 1},
+        "model": {"name": "acme/x"},
+        "engine": {"name": "other"},
+    }
+    declared = a_declaration(**small, placement={"requests": {"memory": "100Gi"}})
+    assert "GpusBusy" in verify(declared, a_book(a_node(), greedy).inventory(0.0), OWN_KIND).codes
+
+
+def test_what_terminating_pods_hold_is_said_to_come_free() -> None:
+    going = a_pod("going", node="node-a", gpus=3)
+    going["metadata"]["deletionTimestamp"] = "2026-11-26T00:00:00Z"
+    (found,) = verify(a_declaration(), a_book(a_node(), going).inventory(0.0), OWN_KIND).findings
+    assert "5 of 8 are free, 3 held by pods that are terminating" in found.message

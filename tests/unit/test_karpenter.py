@@ -94,3 +94,27 @@ def test_a_limit_that_is_no_quantity_is_named() -> None:
     book = ClusterBook()
     book.put_pool(pool_from(a_pool(P5, limits={"nvidia.com/gpu": "many"})))
     assert list(book.unreadable) == ["NodePool gpu"]
+
+
+def test_a_pool_whose_types_are_not_known_may_still_bring_gpus() -> None:
+    new = a_pool(("node.kubernetes.io/instance-type", "In", ["p99.48xlarge"]))
+    small = a_pool(("node.kubernetes.io/instance-type", "In", ["c99.large"]))
+    assert len(nodes_of_pool(pool_from(new))) == 1
+    assert nodes_of_pool(pool_from(small)) == ()
+    book = ClusterBook()
+    book.put_pool(pool_from(new))
+    assert set(judged(book).codes) == {"GpuFactsMissing", "NodesToProvision"}
+
+
+def test_auto_mode_and_providers_that_are_not_known_name_the_same_types() -> None:
+    auto = a_pool(("eks.amazonaws.com/instance-family", "In", ["p5"]))
+    auto["spec"]["template"]["spec"]["nodeClassRef"]["group"] = "eks.amazonaws.com"
+    assert {node.name for node in nodes_of_pool(pool_from(auto))} == {"gpu/p5.4xlarge", "gpu/p5.48xlarge"}
+    other = a_pool(("node.kubernetes.io/instance-type", "In", ["p5.48xlarge"]))
+    other["spec"]["template"]["spec"]["nodeClassRef"]["group"] = "karpenter.example.com"
+    assert {node.name for node in nodes_of_pool(pool_from(other))} == {"gpu/p5.48xlarge"}
+
+
+def test_at_least_and_at_most() -> None:
+    at_least = a_pool((f"{AWS}family", "In", ["p5"]), (f"{AWS}gpu-count", "Gte", ["8"]))
+    assert {node.name for node in nodes_of_pool(pool_from(at_least))} == {"gpu/p5.48xlarge"}

@@ -21,8 +21,10 @@ def judged(*limits: Json, namespace: str = "serving", **changes: Any) -> Verdict
 
 def test_a_pod_that_asks_for_more_than_is_allowed_is_waited_for() -> None:
     verdict = judged({"type": "Pod", "max": {GPU: "4"}}, {"type": "Container", "max": {GPU: "6"}})
-    (found,) = [each for each in verdict.findings if each.code == "QuotaTooSmall"]
-    assert found.message == f"LimitRange bounds of namespace serving allows a pod 4 {GPU}; each asks for 8 {GPU}"
+    assert [each.message for each in verdict.findings if each.code == "QuotaTooSmall"] == [
+        f"LimitRange bounds of namespace serving allows a {what} {most} {GPU}; each asks for 8 {GPU}"
+        for what, most in (("pod", 4), ("container", 6))
+    ]
     assert judged({"type": "Container", "max": {GPU: "8"}}).codes == ()
     assert judged({"type": "Pod", "max": {GPU: "4"}}, namespace="other").codes == ()
     assert judged({"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}).codes == ()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from builders import NodeBuilder, a_book, a_declaration, a_node, a_pod
+from builders import NodeBuilder, a_book, a_declaration, a_node, a_pod, a_pool
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.karpenter import pool_from
 from shardgate.adapters.pod_templates import read_pod_template
 from shardgate.adapters.pods import DECLARATION_LABEL
 from shardgate.domain.placement import Placement
@@ -242,3 +243,52 @@ def test_mistakes_in_a_template_are_named(spec: Json, named: str) -> None:
     with pytest.raises(ExceptionGroup) as raised:
         read_pod_template({"spec": spec}, "serving", "template")
     assert named in str(mistakes_in(raised.value)[0])
+
+
+def test_a_pod_that_repels_by_namespace_or_by_fields_that_are_newer() -> None:
+    for more in (
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}}},
+        {"matchLabelKeys": ["x"]},
+        {"new": 1},
+    ):
+        term_of_it = {"podAntiAffinity": {REQUIRED: [term(HOST, OWN, **more)]}}
+        loner = other("loner", "a1", {}, namespace="other" if "namespaceSelector" in more else "serving", affinity=term_of_it)
+        assert judged({}, *a_cluster(), loner, replicas=8).placement.feasible is False, more  # type: ignore[union-attr]
+
+
+def test_pods_of_another_owner_are_no_own_pods_whatever_their_labels() -> None:
+    theirs = other("theirs", "a1", {**OWN, "tier": "b"})
+    apart = {"affinity": rules(podAntiAffinity=[term(HOST, OWN)])}
+    assert templated(*a_cluster(), theirs, replicas=4, spec=apart).replicas_that_fit == 3
+
+
+def test_terminating_pods_do_not_count_in_a_spread() -> None:
+    going = [other(f"x{index}", "a1", {"team": "t"}) for index in range(2)]
+    for each in going:
+        each["metadata"]["deletionTimestamp"] = "2026-11-26T00:00:00Z"
+    constraint = {"topologySpreadConstraints": [spread(ZONE, labels={"team": "t"})]}
+    placement = templated(*a_cluster(), *going, replicas=2, spec=constraint, labels={"team": "t"})
+    assert {node[0] for node in counted(placement)} == {"a", "b"}
+
+
+def test_a_zone_that_may_come_is_waited_for() -> None:
+    zones = {"topologySpreadConstraints": [spread(ZONE, minDomains=3)]}
+    assert not templated(*a_cluster(), replicas=6, spec=zones).feasible
+    declared = replace(
+        a_declaration(model={"name": "acme/x"}, engine={"name": "other"}, strategy={"tensor": 8}, gpus={"perPod": 8}, replicas=6),
+        placement=read_pod_template(
+            {"metadata": {"labels": OWN}, "spec": {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "8"}}}], **zones}},
+            "serving", "template",
+        ).wish,
+    )  # fmt: skip
+    book = a_book(*a_cluster())
+    book.put_pool(pool_from(a_pool(("node.kubernetes.io/instance-type", "In", ["p5.48xlarge"]))))
+    assert "NodesToProvision" in verify(declared, book.inventory(0.0), OWN_KIND).codes
+
+
+def test_rules_that_overlap_are_searched_for_every_way() -> None:
+    """Zones and tiers, one pod in each: the node that is best by itself leaves the rest without."""
+    nodes = [a_node(name).label(ZONE, zone).label("tier", tier) for name, zone, tier in (
+        ("n1", "a", "gold"), ("n2", "a", "one"), ("n5", "b", "gold"), ("n6", "b", "gold"))]  # fmt: skip
+    apart = {"affinity": rules(podAntiAffinity=[term(ZONE, OWN), term("tier", OWN)])}
+    assert set(counted(templated(*nodes, replicas=2, spec=apart))) >= {"n2"}

@@ -1,6 +1,6 @@
 """``affinity`` as in a pod -> node terms; what else is required is named."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,41 +76,56 @@ class _PodAffinity(msgspec.Struct, forbid_unknown_fields=True, rename={"required
     preferred: list[Any] | None = None
 
 
+class _AdmittedPodTerm(_PodTerm, forbid_unknown_fields=False):
+    """Of a pod that the API server took: fields that are newer than this are no mistake."""
+
+
+class _AdmittedPodAffinity(msgspec.Struct, rename={"required": REQUIRED, "preferred": PREFERRED}):
+    required: list[_AdmittedPodTerm] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodTerms:
     """Required terms that are read, and whether there are others."""
 
     terms: tuple[PodTerm, ...] = ()
     is_complete: bool = True
-    """Without a selector of namespaces, or label keys that follow the pod's own labels."""
+    """Without label keys that follow the pod's own labels."""
 
 
-def read_pod_terms(affinity: Mapping[str, Any], kind: str, namespace: str, where: str) -> PodTerms:
-    """Of ``podAffinity`` or ``podAntiAffinity``. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
+def read_pod_terms(affinity: Mapping[str, Any], kind: str, namespace: str, where: str, *, is_admitted: bool = False) -> PodTerms:
+    """Of ``podAffinity`` or ``podAntiAffinity``. Raises an ``ExceptionGroup`` of ``DeclarationError``.
+
+    ``is_admitted``: the API server has merged label keys into the selector already.
+    """
     stated = affinity.get(kind)
     if stated is None:
         return PodTerms()
     try:
-        read = msgspec.convert(stated, _PodAffinity)
+        required: Sequence[_PodTerm] = (
+            (msgspec.convert(stated, _AdmittedPodAffinity).required or ())
+            if is_admitted
+            else (msgspec.convert(stated, _PodAffinity).required or ())
+        )
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         raise group([DeclarationError(f"{where}.{kind}{path.rstrip('`')}", problem)]) from None
     problems: list[DeclarationError] = []
     terms, is_complete = [], True
-    for index, term in enumerate(read.required or ()):
+    for index, term in enumerate(required):
         at = f"{where}.{kind}.{REQUIRED}[{index}]"
         if not term.topologyKey:
             problems.append(DeclarationError(f"{at}.topologyKey", "needs a label's key"))
-        selects_all = term.namespaceSelector is not None and term.namespaceSelector == LabelSelector()
-        if (term.namespaceSelector is not None and not selects_all) or term.matchLabelKeys or term.mismatchLabelKeys:
+        if not is_admitted and (term.matchLabelKeys or term.mismatchLabelKeys):
             is_complete = False
             continue
-        namespaces = None if selects_all else tuple(term.namespaces or (namespace,))
+        of_namespaces = read_label_selector(term.namespaceSelector, at, problems)
         terms.append(
             PodTerm(
                 topology_key=term.topologyKey,
                 expressions=read_label_selector(term.labelSelector, at, problems),
-                namespaces=namespaces,
+                namespaces=tuple(term.namespaces or (() if of_namespaces is not None else (namespace,))),
+                namespace_expressions=of_namespaces,
             )
         )
     if problems:

@@ -21,6 +21,7 @@ from shardgate.adapters.models.catalogue import Profile
 from shardgate.adapters.nodes import (
     ClaimObject,
     Device,
+    DeviceClass,
     DeviceClassObject,
     NodeObject,
     Shapes,
@@ -28,6 +29,7 @@ from shardgate.adapters.nodes import (
     devices_of,
     read_node,
     read_node_without_gpus,
+    with_device_classes,
 )
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
@@ -113,14 +115,15 @@ class ClusterBook:
     _slices_of: dict[str, dict[str, None]] = field(default_factory=dict)
     """Node -> names of its ResourceSlices."""
     _devices: dict[str, tuple[Device, ...]] = field(default_factory=dict)
-    _extended_names: dict[str, str] = field(default_factory=dict)
-    """DeviceClass -> the extended resource by which pods may ask for its devices; only those that have one."""
+    _node_of_pool: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(driver, pool) -> the node whose devices it lists."""
+    _device_classes: dict[str, DeviceClass] = field(default_factory=dict)
     _claimed: dict[str, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)
     """ResourceClaim, by uid -> (driver, pool, device) that it holds."""
     _taken: set[tuple[str, str, str]] = field(default_factory=set)
     """All of them."""
-    _with_slices: dict[str, NodeObject] = field(default_factory=dict)
-    """Objects of the nodes that have slices: read again when those change."""
+    _objects: dict[str, NodeObject] = field(default_factory=dict)
+    """Nodes as they were last seen: read again when their slices or the DeviceClasses change."""
     _stated: dict[str, Node | None] = field(default_factory=dict)
     _known: dict[str, _Known] = field(default_factory=dict)
     _pods: dict[str, PodRecord] = field(default_factory=dict)
@@ -135,13 +138,15 @@ class ClusterBook:
     """Nodes that offer no GPUs, as stated, with the pods there as they last were frozen."""
     _without_gpus_dirty: set[str] = field(default_factory=set)
     _without_gpus_frozen: tuple[Node, ...] = ()
-    _daemons: dict[str, dict[str, int]] = field(default_factory=dict)
     _used_by_priority: dict[str, dict[int, dict[str, int]]] = field(default_factory=dict)
-    _waiting: dict[str, PendingPods] = field(default_factory=dict)
-    """uid -> a pod that waits for a node."""
+    _waiting: dict[str, str] = field(default_factory=dict)
+    """uid of a pod that waits for a node -> what it has in common with others."""
+    _alike: dict[str, PendingPods] = field(default_factory=dict)
+    """That -> such pods, counted."""
     _pending: tuple[PendingPods, ...] | None = None
     priorities: dict[str, int] = field(default_factory=dict)
     """PriorityClass -> its value."""
+    _not_preempting: frozenset[str] = frozenset()
     _default_priority: str = ""
     """The PriorityClass of pods without one, where a class is the default."""
     _held: dict[Owner, dict[str, PodRecord]] = field(default_factory=dict)
@@ -163,13 +168,15 @@ class ClusterBook:
     def put_node(self, node: NodeObject, now: float) -> None:
         """A node was added or changed."""
         name = node.metadata.name
-        if name in self._slices_of:
-            self._with_slices[name] = node
+        self._objects[name] = node
         try:
-            stated = read_node(node, self.shapes, self._devices.get(name, ()))
+            stated = self._read_node(node)
             self.unreadable.pop(f"Node {name}", None)
         except QuantityError as error:
             self.unreadable[f"Node {name}"] = str(error)
+            self.version += 1
+            if name in self._known:
+                return  # it counts as it was when it could last be read
             stated = None
         self._put_without_gpus(name, read_node_without_gpus(node, self.shapes) if stated is None else None)
         if (
@@ -181,6 +188,11 @@ class ClusterBook:
         self._stated[name] = stated
         self._remember(name, stated, now)
         self._touch(name)
+
+    def _read_node(self, node: NodeObject) -> Node | None:
+        devices = self._devices.get(node.metadata.name, ())
+        stated = read_node(node, self.shapes, devices)
+        return with_device_classes(stated, self._device_classes.values(), devices, self.shapes) if stated and devices else stated
 
     def _put_without_gpus(self, name: str, node: Node | None) -> None:
         """A node that offers no GPUs: rules between pods look at it; ``None`` where it is gone, or offers some."""
@@ -257,17 +269,23 @@ class ClusterBook:
         self._provisionable = grouped(node for nodes in self._may_come.values() for node in nodes)
         self.version += 1
 
-    def put_device_class(self, item: DeviceClassObject) -> None:
+    def put_device_class(self, item: DeviceClassObject, now: float) -> None:
         """A DeviceClass was added or changed."""
-        name, extended = item.metadata.name, item.spec.extendedResourceName
-        if self._extended_names.get(name, "") != extended:
-            self._extended_names[name] = extended
-            self._touch_devices()
+        found = item.read()
+        if self._device_classes.get(found.name) != found:
+            self._device_classes[found.name] = found
+            self._classes_changed(now)
 
-    def drop_device_class(self, name: str) -> None:
+    def drop_device_class(self, name: str, now: float) -> None:
         """A DeviceClass was deleted."""
-        if self._extended_names.pop(name, None) is not None:
-            self._touch_devices()
+        if self._device_classes.pop(name, None) is not None:
+            self._classes_changed(now)
+
+    def _classes_changed(self, now: float) -> None:
+        for node in [node for node in self._devices if node in self._objects]:
+            self._known.pop(node, None)  # what is offered by other names now is not lost
+            self.put_node(self._objects[node], now)
+            self._touch(node)
 
     def put_claim(self, item: ClaimObject) -> None:
         """A ResourceClaim was added or changed."""
@@ -292,35 +310,25 @@ class ClusterBook:
 
     @property
     def device_classes(self) -> tuple[str, ...]:
-        """Names of DeviceClasses that stand for an extended resource."""
-        return tuple(self._extended_names)
+        """Names of all that are known."""
+        return tuple(self._device_classes)
 
     def _touch_pools(self, held: tuple[tuple[str, str, str], ...]) -> None:
-        pools = {(driver, pool) for driver, pool, _ in held}
-        for node, devices in self._devices.items():
-            if pools and any((each.driver, each.pool) in pools for each in devices):
-                self._touch(node)
-
-    def _touch_devices(self) -> None:
-        for node in self._devices:
+        for node in {self._node_of_pool.get((driver, pool), "") for driver, pool, _ in held} - {""}:
             self._touch(node)
 
-    def _with_devices(self, node: Node) -> Node:
-        """The node with what its DeviceClasses' extended resources offer, where no device plugin offers the same GPUs."""
+    def _with_claims(self, node: Node) -> Node:
+        """The node with what ResourceClaims hold of its devices counted as used."""
         devices = self._devices.get(node.name, ())
         if not devices or node.state is NodeState.GONE:
             return node
-        allocatable, used = dict(node.allocatable), dict(node.used)
-        for driver in {each.driver for each in devices}:
-            whole = [each for each in devices if each.driver == driver and each.is_whole and each.is_counted]
-            healthy = sum(each.is_healthy for each in whole)
-            held = sum((each.driver, each.pool, each.name) in self._taken for each in whole)
-            extended = self._extended_names.get(driver, "")
-            for name in (f"{DEVICE_CLASS_DOMAIN}/{driver}", extended):
-                if name and not any(allocatable.get(each, 0) for each in (extended, name)):
-                    allocatable[name] = healthy
+        used = dict(node.used)
+        for each in self._device_classes.values():
+            held = sum((device.driver, device.pool, device.name) in self._taken for device in devices if each.takes(device))
+            for name in (f"{DEVICE_CLASS_DOMAIN}/{each.name}", each.extended_resource):
+                if name and name in node.allocatable:
                     used[name] = max(held, used.get(name, 0))
-        return replace(node, allocatable=allocatable, used={name: amount for name, amount in used.items() if amount})
+        return replace(node, used={name: amount for name, amount in used.items() if amount})
 
     def _read_devices(self, node: str, now: float) -> None:
         """What the node's slices say now; a node that was seen is read again."""
@@ -332,10 +340,14 @@ class ClusterBook:
             devices = ()
         if devices == self._devices.get(node, ()):
             return
-        self._devices[node] = devices
+        for each in self._devices.pop(node, ()):
+            self._node_of_pool.pop((each.driver, each.pool), None)
+        if devices:
+            self._devices[node] = devices
+            self._node_of_pool |= {(each.driver, each.pool): node for each in devices}
         self._touch(node)
-        if node in self._with_slices:
-            self.put_node(self._with_slices[node], now)
+        if node in self._objects:
+            self.put_node(self._objects[node], now)
 
     def devices(self, node: str) -> tuple[Device, ...]:
         """GPUs that ResourceSlices list on a node."""
@@ -357,7 +369,8 @@ class ClusterBook:
             return
         del self._stated[name]
         self._put_without_gpus(name, None)
-        self._with_slices.pop(name, None)
+        self._objects.pop(name, None)
+        self.unreadable.pop(f"Node {name}", None)
         if name in self._known:
             self._known[name].gone_since = now
         self._touch(name)
@@ -438,25 +451,33 @@ class ClusterBook:
 
     def _queue(self, uid: str, waiting: PendingPods | None) -> None:
         """A pod waits for a node, or does no longer."""
-        if waiting is not None:
-            self._waiting[uid] = waiting
-        elif self._waiting.pop(uid, None) is None:
+        before = self._waiting.pop(uid, None)
+        if before is None and waiting is None:
             return
+        if before is not None:
+            self._count_alike(before, self._alike[before], -1)
+        if waiting is not None:
+            key = self._waiting[uid] = repr(waiting)
+            self._count_alike(key, self._alike.get(key, replace(waiting, count=0)), +1)
         self._pending = None
         self.version += 1
+
+    def _count_alike(self, key: str, alike: PendingPods, change: int) -> None:
+        if alike.count + change:
+            self._alike[key] = replace(alike, count=alike.count + change)
+        else:
+            del self._alike[key]
 
     def _frozen_pending(self) -> tuple[PendingPods, ...]:
         """Those that wait for a node, like ones together."""
         if self._pending is None:
-            alike: dict[str, list[PendingPods]] = {}
-            for each in self._waiting.values():
-                alike.setdefault(repr(each), []).append(each)
-            self._pending = tuple(replace(each[0], count=len(each)) for each in alike.values())
+            self._pending = tuple(self._alike.values())
         return self._pending
 
-    def put_priority_class(self, name: str, value: int, *, is_default: bool) -> None:
+    def put_priority_class(self, name: str, value: int, *, is_default: bool, preempts: bool = True) -> None:
         """A PriorityClass was added or changed."""
         self.priorities[name] = value
+        self._not_preempting = self._not_preempting - {name} if preempts else self._not_preempting | {name}
         if is_default or self._default_priority == name:
             self._default_priority = name if is_default else ""
         self.version += 1
@@ -464,30 +485,31 @@ class ClusterBook:
     def drop_priority_class(self, name: str) -> None:
         """A PriorityClass was deleted."""
         if self.priorities.pop(name, None) is not None:
+            self._not_preempting -= {name}
             self._default_priority = "" if self._default_priority == name else self._default_priority
             self.version += 1
 
     def _count(self, pod: PodRecord, sign: int) -> None:
-        if not pod.node:
+        name = pod.node
+        if not name:
             return
-        bound = self._bound.setdefault(pod.node, {})
+        bound = self._bound.setdefault(name, {})
         if sign > 0:
             bound[pod.uid] = pod
         else:
             bound.pop(pod.uid, None)
-        used = self._used.setdefault(pod.node, {})
-        at_priority = self._used_by_priority.setdefault(pod.node, {}).setdefault(pod.priority, {})
+        used = self._used.setdefault(name, {})
+        at_priority = self._used_by_priority.setdefault(name, {}).setdefault(pod.priority, {})
         for resource, amount in pod.requests:
             used[resource] = used.get(resource, 0) + sign * amount
             at_priority[resource] = at_priority.get(resource, 0) + sign * amount
-        if pod.is_daemon:
-            daemons = self._daemons.setdefault(pod.node, {})
-            for resource, amount in pod.requests:
-                daemons[resource] = daemons.get(resource, 0) + sign * amount
-        if self._stated.get(pod.node) is not None or pod.node in self._known:
-            self._touch(pod.node)
-        elif pod.node in self._without_gpus:
-            self._without_gpus_dirty.add(pod.node)
+        if not bound:
+            for kept in (self._bound, self._used, self._used_by_priority):
+                kept.pop(name, None)
+        if self._stated.get(name) is not None or name in self._known:
+            self._touch(name)
+        if name in self._without_gpus:
+            self._without_gpus_dirty.add(name)
             self.version += self.follows_all_pods or bool(pod.repels)
 
     def _hold(self, before: PodRecord | None, after: PodRecord | None) -> None:
@@ -597,7 +619,7 @@ class ClusterBook:
     def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
         """A namespace was added or changed."""
         if self.namespaces.get(name) != labels:
-            self.namespaces[name] = labels
+            self.namespaces = {**self.namespaces, name: labels}  # inventories that were handed out keep theirs
             self.version += 1
 
     def policy_for(self, namespace: str, kind: str, default: Policy) -> Policy:
@@ -613,6 +635,9 @@ class ClusterBook:
             self._forget(now)
         if self._dirty:
             self._rebuild(now)
+            self._forget(now)  # what came and went since the last time
+            if self._dirty:
+                self._rebuild(now)
         if self._without_gpus_dirty:
             self._refreeze_without_gpus()
         return Inventory(
@@ -624,6 +649,9 @@ class ClusterBook:
             provisionable=self._provisionable,
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
+            not_preempting=self._not_preempting | ({""} if self._default_priority in self._not_preempting else frozenset()),
+            namespaces=self.namespaces,
+            unreadable_nodes=self._unreadable_nodes(),
             quotas=self._quotas_of,
             limit_ranges=self._limit_ranges_of,
             known_gpus=known_gpus(),
@@ -640,11 +668,25 @@ class ClusterBook:
         self.version += 1
 
     def _forget(self, now: float) -> None:
-        for name, known in list(self._known.items()):
+        """What was remembered for long enough counts no longer."""
+        for name in list(self._timed):
+            known = self._known.get(name)
+            if known is None or not any(deadline <= now for deadline in _deadlines(known)):
+                continue
+            stated = self._stated.get(name)
             if known.gone_since is not None and now - known.gone_since >= GONE_COUNTS_SECONDS:
                 del self._known[name]
-            self._dirty[name] = None
-        self.version += 1
+            elif known.gpus_missing_since is not None and not _says_so(stated):
+                if stated is not None and _devices(stated):
+                    self._known[name] = _Known(good=stated)
+                else:
+                    del self._known[name]
+                    self._without_gpus_dirty.add(name)
+            elif known.labels_missing_since is not None and stated is not None:
+                self._known[name] = _Known(good=stated)
+            else:
+                continue
+            self._touch(name)
 
     def _rebuild(self, now: float) -> None:
         """Sort the touched nodes into groups again, and freeze the groups that they left or joined."""
@@ -661,14 +703,15 @@ class ClusterBook:
                     node,
                     used={key: amount for key, amount in self._used.get(name, {}).items() if amount},
                     **self._running_on(name),
-                    daemons={key: amount for key, amount in self._daemons.get(name, {}).items() if amount},
+                    daemons=self._daemons(name),
+                    coming_free=self._coming_free(name),
                     used_by_priority={
                         priority: dict(amounts)
                         for priority, amounts in self._used_by_priority.get(name, {}).items()
                         if any(amounts.values())
                     },
                 )
-                node = self._with_devices(node)
+                node = self._with_claims(node)
                 key = self._key_of[name] = group_key(node)
                 self._members.setdefault(key, {})[name] = node
                 joined[key].append(node)
@@ -689,15 +732,43 @@ class ClusterBook:
 
     def _running_on(self, name: str) -> dict[str, Any]:
         """Of a Node: what rules between pods look at."""
-        bound = self._bound.get(name, {}).values()
+        bound = tuple(self._bound.get(name, {}).values())
         return {
-            "pods": tuple((pod.namespace, pod.labels) for pod in bound),
-            "repels": tuple((pod.namespace, pod.labels, term) for pod in bound for term in pod.repels),
-            "ports": tuple((pod.namespace, pod.labels, pod.host_ports) for pod in bound if pod.host_ports),
+            "pods": bound,
+            "repelling": tuple(pod for pod in bound if pod.repels),
+            "with_ports": tuple(pod for pod in bound if pod.host_ports),
         }
 
+    def _daemons(self, name: str) -> dict[str, int]:
+        """What one pod of each DaemonSet asks for: a second one is there while the first is replaced."""
+        of_each: dict[tuple[str, str], dict[str, int]] = {}
+        for pod in self._bound.get(name, {}).values():
+            if pod.daemon:
+                asks = of_each.setdefault((pod.namespace, pod.daemon), {})
+                for resource, amount in pod.requests:
+                    asks[resource] = max(amount, asks.get(resource, 0))
+        total: dict[str, int] = {}
+        for asks in of_each.values():
+            for resource, amount in asks.items():
+                total[resource] = total.get(resource, 0) + amount
+        return {resource: amount for resource, amount in total.items() if amount}
+
+    def _coming_free(self, name: str) -> dict[str, int]:
+        """Devices that pods hold which are terminating."""
+        total: dict[str, int] = {}
+        for pod in self._bound.get(name, {}).values():
+            for resource, amount in pod.requests if pod.is_terminating else ():
+                if is_device(resource):
+                    total[resource] = total.get(resource, 0) + amount
+        return total
+
+    def _unreadable_nodes(self) -> tuple[str, ...]:
+        """Nodes of which nothing is known, each with why."""
+        nodes = (name.removeprefix("Node ") for name in self.unreadable if name.startswith("Node "))
+        return tuple(f"{name}: {self.unreadable[f'Node {name}']}" for name in nodes if name not in self._known)
+
     def _note_repelling(self, name: str, node: Node | None) -> None:
-        if node is not None and node.repels:
+        if node is not None and node.repelling:
             self._repelling[name] = node
         else:
             self._repelling.pop(name, None)
@@ -728,8 +799,7 @@ class ClusterBook:
             still = now - known.gone_since < GONE_COUNTS_SECONDS
             return replace(known.good, state=NodeState.GONE, unavailable_gpus={}) if still else None
         if known.gpus_missing_since is not None:
-            says_so = stated is not None and stated.state is NodeState.IN_TRANSITION and not stated.unavailable_gpus
-            if says_so or now - known.gpus_missing_since < TRANSITION_SECONDS:
+            if _says_so(stated) or now - known.gpus_missing_since < TRANSITION_SECONDS:
                 return replace(known.good, state=NodeState.IN_TRANSITION, unavailable_gpus={})
             return stated
         if known.labels_missing_since is not None and now - known.labels_missing_since >= LABELS_KEPT_SECONDS:
@@ -746,7 +816,7 @@ def _by_namespace(objects: Mapping[tuple[str, str], T]) -> dict[str, tuple[T, ..
 
 def _placing(pod: PodRecord) -> tuple[object, ...]:
     """What of a pod bears on others' places."""
-    return pod.node, pod.requests, pod.priority, pod.is_daemon, pod.labels, pod.repels, pod.host_ports
+    return pod.node, pod.requests, pod.priority, pod.daemon, pod.labels, pod.owners, pod.repels, pod.host_ports, pod.is_terminating
 
 
 def _is_labellers(key: str, prefix: str) -> bool:
@@ -759,11 +829,20 @@ def _devices(node: Node) -> dict[str, int]:
 
 
 def _lost_devices(before: Node, now: Node) -> bool:
-    """A kind of GPU went to zero, and its vendor registered no other: a plugin is away, nothing was rebuilt."""
-    had, has = ({name for name in _devices(node) if is_gpu(name)} for node in (before, now))
-    lost = {name.partition("/")[0] for name in had if name not in has}
-    new = {name.partition("/")[0] for name in has if name not in had}
-    return bool(lost - new)
+    """All of a vendor's GPUs went away: a plugin or driver is, nothing was rebuilt."""
+    had, has = ({_offered_by(name) for name in _devices(node) if _offered_by(name)} for node in (before, now))
+    return bool(had - has)
+
+
+def _offered_by(resource: str) -> str:
+    """What a GPU resource goes away with: its vendor's domain, or DeviceClasses; empty for what is no GPU."""
+    domain = resource.partition("/")[0]
+    return domain if domain == DEVICE_CLASS_DOMAIN or is_gpu(resource) else ""
+
+
+def _says_so(stated: Node | None) -> bool:
+    """A node that tells itself that its GPUs are being changed."""
+    return stated is not None and stated.state is NodeState.IN_TRANSITION and not stated.unavailable_gpus
 
 
 def _deadlines(known: _Known) -> Iterable[float]:

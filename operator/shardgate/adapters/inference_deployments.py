@@ -12,6 +12,7 @@ from shardgate.adapters.engines.arguments import Arguments, generation_of, read_
 from shardgate.adapters.engines.speculation import draft_of
 from shardgate.adapters.engines.table import engine_of
 from shardgate.adapters.errors import DeclarationError, group, mistakes_in, problems_of
+from shardgate.adapters.gpu_resources import vendor_of
 from shardgate.adapters.gpus import normalised
 from shardgate.adapters.models.catalogue import Found, Profile, Question, are_same_model, find_model
 from shardgate.adapters.models.quantization import UNQUANTISED
@@ -30,7 +31,7 @@ from shardgate.api.inference_deployment import (
 )
 from shardgate.domain.declaration import Declaration, GpuWish, ModelUnknown, PlacementWish, Subject
 from shardgate.domain.engine import Draft, Engine, Settings
-from shardgate.domain.inventory import Owner, Toleration
+from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Owner, Toleration
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.pod_rules import PodRules
 from shardgate.domain.selectors import PodTerm
@@ -62,6 +63,7 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
     ref = spec.workload_ref
     if ref is not None:
         reading.opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
+    _check_vendor(spec, reading)
     if reading.errors:
         raise group(reading.errors)
     kv_cache = spec.model.kv_cache.value if spec.model and spec.model.kv_cache else "auto"
@@ -95,6 +97,21 @@ class _Reading:
     assumptions: list[tuple[str, str, str]] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
+
+
+_NVIDIA_ALONE = frozenset({"tensorrt-llm", "nim"})
+"""Engines that are built on TensorRT or CUDA and run on nothing else."""
+
+
+def _check_vendor(spec: InferenceDeploymentSpec, reading: _Reading) -> None:
+    """The engine runs on the GPUs that are asked for, and they are GPUs."""
+    resource = (spec.gpus or Gpus()).resource
+    vendor = vendor_of(resource)
+    engine = spec.engine.name.value if spec.engine is not None else ""
+    if vendor is None and not resource.startswith(f"{DEVICE_CLASS_DOMAIN}/"):
+        reading.opaque.append(f"{resource} is no GPU resource that is known here")
+    elif engine in _NVIDIA_ALONE and vendor not in ("nvidia", "", None):
+        reading.contradictions.append(("spec.gpus.resource", f"{engine} runs on NVIDIA GPUs alone, {resource} is another vendor's"))
 
 
 def _with_arguments(spec: InferenceDeploymentSpec, reading: _Reading) -> tuple[InferenceDeploymentSpec, Arguments]:
@@ -288,12 +305,16 @@ def _pod_rules(affinity: Mapping[str, Any], subject: Subject) -> tuple[PodRules,
         read = read_pod_terms(affinity, kind, subject.namespace, "spec.placement.affinity")
         unknown = {key for term in read.terms for key in _keys(term)} - set(labels)
         if unknown or not read.is_complete:
-            about = f" on {', '.join(sorted(unknown))}" if unknown else " with a selector of namespaces or label keys"
+            about = f" on {', '.join(sorted(unknown))}" if unknown else " with label keys"
             unmodelled.append(f"required {kind}{about}")
         # An affinity that may be for these very pods is left out; an anti-affinity keeps them from others at least.
         terms[kind] = tuple(term for term in read.terms if kind == "podAntiAffinity" or _keys(term) <= set(labels))
     rules = PodRules(
-        namespace=subject.namespace, labels=labels, affinity=terms["podAffinity"], anti_affinity=terms["podAntiAffinity"]
+        namespace=subject.namespace,
+        labels=labels,
+        owners=frozenset({subject.owner}),
+        affinity=terms["podAffinity"],
+        anti_affinity=terms["podAntiAffinity"],
     )
     return rules, tuple(unmodelled)
 

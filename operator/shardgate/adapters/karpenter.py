@@ -26,13 +26,20 @@ MOST_NODES = 1000
 
 _INSTANCE_TYPE, _ARCH, _OS = "node.kubernetes.io/instance-type", "kubernetes.io/arch", "kubernetes.io/os"
 _AWS = "karpenter.k8s.aws/instance-"
+_AWS_AUTO = "eks.amazonaws.com/instance-"
 _TYPES_OF_CLASS = {
     "karpenter.k8s.aws": re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+"),
+    "eks.amazonaws.com": re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+"),
     "karpenter.azure.com": re.compile(r"Standard_.+"),
     "karpenter.k8s.gcp": re.compile(r"(a2|a3|a4|a4x|g2|g4)-.+"),
 }
 """Node classes by their API group -> the names of the cloud's instance types."""
-_TELLING = frozenset(f"{_AWS}{kind}-{what}" for kind in ("gpu", "accelerator") for what in ("name", "count", "manufacturer"))
+_TELLING = frozenset(
+    f"{prefix}{kind}-{what}"
+    for prefix in (_AWS, _AWS_AUTO)
+    for kind in ("gpu", "accelerator")
+    for what in ("name", "count", "manufacturer")
+)
 """Labels that a type either has, or has not: where it has not, it does not meet a requirement on them."""
 _ARM_FAMILIES = ("g5g", "p6e-gb200", "p6e-gb300", "a4x")
 _RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "habana": "habana.ai/gaudi", "aws": "aws.amazon.com/neuron"}
@@ -110,13 +117,47 @@ def nodes_of_pool(pool: NodePoolObject) -> tuple[Node, ...]:
     fixed = {each.key: each.values[0] for each in required if each.operator == "In" and len(each.values) == 1}
     limits, held = resources(pool.spec.limits), resources(pool.status.resources)
     found = []
-    for name, row, known in _types(spec.nodeClassRef.group):
+    named = frozenset(value for each in required if each.key == _INSTANCE_TYPE and each.operator == "In" for value in each.values)
+    is_known = False
+    for name, row, known in _types(spec.nodeClassRef.group, named):
         if all(each.matches(known) for each in required if each.key in known or each.key in _TELLING):
+            is_known = True
             resource = _RESOURCES[row.get("vendor", "nvidia")]
             left = (limits[resource] - held.get(resource, 0)) // row["count"] if resource in limits else MOST_NODES
             if left > 0:
                 found.append(_node(f"{pool.metadata.name}/{name}", row, {**fixed, **known, **stated}, spec.taints, resource, left))
+    if not is_known and not _leaves_none(limits, held) and _speaks_of_gpus(required, limits, spec.taints, named):
+        found.append(_unknown_node(pool.metadata.name, {**fixed, **stated}, spec.taints))
     return tuple(found)
+
+
+_ACCELERATED = re.compile(r"(p|g|gr|trn|inf|dl)\d[a-z0-9-]*\..+|Standard_N.+|(a2|a3|a4|a4x|g2|g4)-.+")
+"""Names of instance types that clouds give to those with accelerators."""
+
+
+def _leaves_none(limits: Mapping[str, int], held: Mapping[str, int]) -> bool:
+    """Whether the pool's own limits on GPUs leave no further one."""
+    stated = [name for name in limits if name in _RESOURCES.values()]
+    return bool(stated) and all(limits[name] - held.get(name, 0) <= 0 for name in stated)
+
+
+def _speaks_of_gpus(
+    required: list[Expression], limits: Mapping[str, int], taints: list[NodeTaint] | None, named: frozenset[str]
+) -> bool:
+    """Whether a pool of which no instance type is known is one of nodes with GPUs."""
+    keys = [*(each.key for each in required), *limits, *(each.key for each in taints or ())]
+    return any("gpu" in key or "accelerator" in key for key in keys) or any(
+        name not in table("instance_types")["types"] and _ACCELERATED.fullmatch(name) for name in named
+    )
+
+
+def _unknown_node(pool: str, labels: Mapping[str, str], taints: list[NodeTaint] | None) -> Node:
+    """A node of which nobody knows what GPUs it has, or how many."""
+    row = {"count": _ANY_NUMBER, "nvlink": None}
+    return _node(f"{pool}/unknown instance type", row, labels, taints, _RESOURCES["nvidia"], MOST_NODES)
+
+
+_ANY_NUMBER = 1024
 
 
 def node_of_claim(claim: NodeClaimObject) -> Node | None:
@@ -168,11 +209,14 @@ def _expression(stated: _Requirement) -> Expression:
     return Expression(key=stated.key, operator=stated.operator, values=tuple(stated.values or ()))
 
 
-def _types(group: str) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, str]]]:
-    """(name, row, labels that follow from the name) of a cloud's instance types with whole GPUs."""
+def _types(group: str, named: frozenset[str]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, str]]]:
+    """(name, row, labels that follow from the name) of a cloud's instance types with whole GPUs.
+
+    Of a provider that is not known, those that the pool names.
+    """
     pattern = _TYPES_OF_CLASS.get(group)
     for name, row, known in _known_types():
-        if pattern is not None and pattern.fullmatch(name):
+        if pattern.fullmatch(name) if pattern is not None else name in named:
             yield name, row, known
 
 
@@ -188,15 +232,16 @@ def _known_types() -> tuple[tuple[str, Mapping[str, Any], Mapping[str, str]], ..
         known = {_INSTANCE_TYPE: name, _ARCH: "arm64" if family in _ARM_FAMILIES else "amd64", _OS: "linux"}
         if _TYPES_OF_CLASS["karpenter.k8s.aws"].fullmatch(name):
             kind = "gpu" if vendor in ("nvidia", "amd", "habana") else "accelerator"
-            known |= {
-                f"{_AWS}family": family, f"{_AWS}size": name.partition(".")[2],
-                f"{_AWS}category": re.match(r"[a-z]+", family)[0],  # type: ignore[index]  # every family begins with letters
-                f"{_AWS}{kind}-count": str(row["count"]), f"{_AWS}{kind}-manufacturer": vendor,
+            told = {
+                "family": family, "size": name.partition(".")[2],
+                "category": re.match(r"[a-z]+", family)[0],  # type: ignore[index]  # every family begins with letters
+                f"{kind}-count": str(row["count"]), f"{kind}-manufacturer": vendor,
             }  # fmt: skip
             if generation := re.match(r"[a-z]+(\d+)", family):
-                known[f"{_AWS}generation"] = generation[1]
+                told["generation"] = generation[1]
             if isinstance(row.get("gpu"), str) and row["gpu"] in names:
-                known[f"{_AWS}{kind}-name"] = names[row["gpu"]]
+                told[f"{kind}-name"] = names[row["gpu"]]
+            known |= {f"{prefix}{key}": value for prefix in (_AWS, _AWS_AUTO) for key, value in told.items()}
         found.append((name, row, known))
     return tuple(found)
 

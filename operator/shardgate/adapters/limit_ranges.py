@@ -22,6 +22,7 @@ class LimitRangeMetadata(msgspec.Struct, gc=False):
 class _Limit(msgspec.Struct, gc=False):
     type: str = ""
     max: Amounts | None = None
+    min: Amounts | None = None
     default: Amounts | None = None
     defaultRequest: Amounts | None = None  # noqa: N815
 
@@ -39,18 +40,21 @@ class LimitRangeObject(msgspec.Struct, gc=False):
 
 def read_limit_range(item: LimitRangeObject) -> LimitRange | None:
     """What bears on pods' requests; ``None`` where nothing does. Raises ``QuantityError``."""
-    most: dict[str, int] = {}
+    most: dict[str, dict[str, int]] = {"Pod": {}, "Container": {}}
     defaults: dict[str, int] = {}
     for limit in (item.spec.limits if item.spec is not None else None) or ():
-        if limit.type in ("Pod", "Container"):
+        if limit.type in most:
             for name, amount in resources(limit.max).items():
-                most[name] = min(amount, most.get(name, amount))
+                most[limit.type][name] = min(amount, most[limit.type].get(name, amount))
         if limit.type == "Container":
-            # The API server makes a default limit the default request where there is none, and a maximum the limit.
-            defaults |= resources({**(limit.max or {}), **(limit.default or {}), **(limit.defaultRequest or {})}, up=True)
-    if not most and not defaults:
+            # The API server takes the first that is there: the default request, the default limit, the maximum, the minimum.
+            told = {**(limit.min or {}), **(limit.max or {}), **(limit.default or {}), **(limit.defaultRequest or {})}
+            defaults |= resources(told, up=True)
+    if not any(most.values()) and not defaults:
         return None
-    return LimitRange(name=item.metadata.name, most=most, default_requests=defaults)
+    return LimitRange(
+        name=item.metadata.name, most_of_pod=most["Pod"], most_of_container=most["Container"], default_requests=defaults
+    )
 
 
 def limit_range_from(body: Mapping[str, Any]) -> LimitRangeObject:

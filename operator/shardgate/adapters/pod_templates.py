@@ -14,7 +14,7 @@ from shardgate.adapters.pods import Container, PodSpec, effective_requests, host
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.topology_spread import read_spread
 from shardgate.domain.declaration import DEFAULT_SCHEDULER, PlacementWish
-from shardgate.domain.inventory import Toleration
+from shardgate.domain.inventory import Owner, Toleration
 from shardgate.domain.pod_rules import PodRules
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
@@ -28,8 +28,13 @@ class PodTemplate:
     wish: PlacementWish
 
 
-def read_pod_template(template: Mapping[str, Any], namespace: str, where: str) -> PodTemplate:
-    """Of ``metadata`` and ``spec``. Raises an ``ExceptionGroup`` of ``DeclarationError``, each naming its field."""
+def read_pod_template(
+    template: Mapping[str, Any], namespace: str, where: str, owners: frozenset[Owner] = frozenset()
+) -> PodTemplate:
+    """Of ``metadata`` and ``spec``; ``owners``: by whom its pods say that they are declared.
+
+    Raises an ``ExceptionGroup`` of ``DeclarationError``, each naming its field.
+    """
     body = template.get("spec") or {}
     labels = dict((template.get("metadata") or {}).get("labels") or {})
     try:
@@ -45,6 +50,7 @@ def read_pod_template(template: Mapping[str, Any], namespace: str, where: str) -
     rules = PodRules(
         namespace=namespace,
         labels=labels,
+        owners=owners,
         affinity=terms["podAffinity"].terms,
         anti_affinity=terms["podAntiAffinity"].terms,
         spread=read_spread(body.get("topologySpreadConstraints"), labels, f"{where}.spec.topologySpreadConstraints"),
@@ -62,14 +68,13 @@ def read_pod_template(template: Mapping[str, Any], namespace: str, where: str) -
             for each in spec.tolerations or ()
         ),
         requests={name: amount for name, amount in requests.items() if name not in gpus},
+        largest_container=_largest_container(spec),
         unstated={name: sum(_states_none(each, name) for each in spec.containers or ()) for name in ("cpu", "memory")},
         priority_class=str(body.get("priorityClassName") or ""),
         scheduler=spec.schedulerName or DEFAULT_SCHEDULER,
         rules=rules,
         product=normalised(selector[PRODUCT_LABEL]) if PRODUCT_LABEL in selector else None,
-        unmodelled=tuple(
-            f"required {kind} with a selector of namespaces or label keys" for kind, read in terms.items() if not read.is_complete
-        ),
+        unmodelled=tuple(f"required {kind} with label keys" for kind, read in terms.items() if not read.is_complete),
     )
     return PodTemplate(gpus=gpus, wish=wish)
 
@@ -77,3 +82,11 @@ def read_pod_template(template: Mapping[str, Any], namespace: str, where: str) -
 def _states_none(container: Container, resource: str) -> bool:
     stated = container.resources
     return stated is None or resource not in {**(stated.limits or {}), **(stated.requests or {})}
+
+
+def _largest_container(spec: PodSpec) -> dict[str, int]:
+    each = [
+        effective_requests(PodSpec(containers=[container]))
+        for container in (*(spec.containers or ()), *(spec.initContainers or ()))
+    ]
+    return {name: max(asks.get(name, 0) for asks in each) for name in {name for asks in each for name in asks} - {"pods"}}

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -62,6 +63,7 @@ class PodMetadata(msgspec.Struct, gc=False):
     uid: str = ""
     resourceVersion: str = ""  # noqa: N815
     labels: dict[str, str] | None = None
+    deletionTimestamp: str = ""  # noqa: N815
     ownerReferences: list[OwnerReference] | None = None  # noqa: N815
 
 
@@ -97,6 +99,7 @@ class PodCondition(msgspec.Struct, gc=False):
 
     type: str = ""
     status: str = ""
+    reason: str = ""
 
 
 class ContainerStatus(msgspec.Struct, gc=False):
@@ -136,8 +139,9 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
     owners: tuple[Owner, ...] = ()
     """What declares it."""
     priority: int = 0
-    is_daemon: bool = False
-    """A DaemonSet's: it is on the node whatever else is."""
+    daemon: str = ""
+    """The DaemonSet whose it is: one such pod is on the node whatever else is."""
+    is_terminating: bool = False
     labels: Mapping[str, str] = MappingProxyType({})
     """One object for pods that share them all."""
     repels: tuple[PodTerm, ...] = ()
@@ -148,7 +152,7 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
 
     def held(self) -> HeldPod:
         """As a declaration's own pod."""
-        return HeldPod(uid=self.uid, node=self.node, requests=dict(self.requests), ready=self.ready)
+        return HeldPod(uid=self.uid, node=self.node, requests=dict(self.requests), ready=self.ready, priority=self.priority)
 
 
 def read_pod(pod: PodObject) -> PodRecord | None:
@@ -169,7 +173,8 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         ready=ready,
         owners=owners_of(metadata),
         priority=pod.spec.priority if pod.spec else 0,
-        is_daemon=any(each.kind == "DaemonSet" and each.controller for each in metadata.ownerReferences or ()),
+        daemon=next((each.name for each in metadata.ownerReferences or () if each.kind == "DaemonSet" and each.controller), ""),
+        is_terminating=bool(metadata.deletionTimestamp),
         labels=_shared_labels(metadata.labels or {}),
         repels=_repels(pod),
         host_ports=host_ports(pod.spec),
@@ -199,7 +204,7 @@ def _repels(pod: PodObject) -> tuple[PodTerm, ...]:
     if not affinity or "podAntiAffinity" not in affinity:
         return ()
     try:
-        return read_pod_terms(affinity, "podAntiAffinity", pod.metadata.namespace, "spec.affinity").terms
+        return read_pod_terms(affinity, "podAntiAffinity", pod.metadata.namespace, "spec.affinity", is_admitted=True).terms
     except ExceptionGroup:  # of no form that the API server would have let in
         return ()
 
@@ -260,31 +265,50 @@ def _shared(requests: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...
     return _REQUESTS.setdefault(requests, requests)
 
 
-def effective_requests(spec: PodSpec | None, status: PodStatus | None = None) -> dict[str, int]:
-    """As kube-scheduler counts: containers and sidecars together, or the largest start-up step; overhead; one pod.
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What containers were given, and whether the node can never give what they ask for now."""
 
-    A container that is resized in place holds the larger of what it asks for and what it was given.
-    """
-    total: dict[str, int] = {}
-    if spec is None:
-        return {"pods": 1}
-    statuses = () if status is None else (*(status.containerStatuses or ()), *(status.initContainerStatuses or ()))
-    given = {each.name: each for each in statuses}
+    given: Mapping[str, ContainerStatus]
+    is_infeasible: bool
 
-    def requests(container: Container) -> dict[str, int]:
+    @classmethod
+    def of(cls, status: PodStatus | None) -> "_Held":
+        if status is None:
+            return cls({}, is_infeasible=False)
+        statuses = (*(status.containerStatuses or ()), *(status.initContainerStatuses or ()))
+        pending = (each for each in status.conditions or () if each.type == "PodResizePending")
+        return cls({each.name: each for each in statuses}, any(each.reason == "Infeasible" for each in pending))
+
+    def requests(self, container: Container) -> dict[str, int]:
         asked = _stated(container.resources)
-        held = given.get(container.name)
-        for amounts in () if held is None else (resources(held.allocatedResources, up=True), _stated(held.resources)):
+        held = self.given.get(container.name)
+        if held is None:
+            return asked
+        if self.is_infeasible and held.allocatedResources:
+            asked = {}
+        for amounts in (resources(held.allocatedResources, up=True), _stated(held.resources)):
             for name, amount in amounts.items():
                 asked[name] = max(asked.get(name, 0), amount)
         return asked
 
+
+def effective_requests(spec: PodSpec | None, status: PodStatus | None = None) -> dict[str, int]:
+    """As kube-scheduler counts: containers and sidecars together, or the largest start-up step; overhead; one pod.
+
+    A container that is resized in place holds the larger of what it asks for and what it was given; the latter where
+    the node can never give what is asked.
+    """
+    total: dict[str, int] = {}
+    if spec is None:
+        return {"pods": 1}
+    held = _Held.of(status)
     for container in spec.containers or ():
-        _add(total, requests(container))
+        _add(total, held.requests(container))
     start_up: dict[str, int] = {}
     sidecars: dict[str, int] = {}
     for container in spec.initContainers or ():
-        asked = requests(container)
+        asked = held.requests(container)
         if container.restartPolicy == "Always":
             _add(sidecars, asked)
             step = dict(sidecars)

@@ -6,10 +6,17 @@ from functools import lru_cache
 
 from kubernetes.utils.quantity import parse_quantity
 
+from shardgate.adapters.gpu_resources import is_gpu
+
 AMPLE = 10**15
 """Room of a resource that nobody states: it is taken to suffice."""
 
-_LARGEST = Decimal(10) ** 18
+_LARGEST = Decimal(2**63 - 1)
+"""Kubernetes caps larger ones."""
+
+
+MOST_GPUS = 10**9
+"""More on one node are a mistake, not an amount."""
 
 
 class QuantityError(ValueError):
@@ -19,6 +26,8 @@ class QuantityError(ValueError):
 @lru_cache(maxsize=65536)
 def _exact(text: str) -> Decimal:
     try:
+        if "_" in text:  # Python's own notation
+            raise ValueError(text)  # noqa: TRY301  # one message for all that is none
         return Decimal(parse_quantity(text))  # type: ignore[no-untyped-call]  # the package has no types
     except (ValueError, ArithmeticError) as error:
         problem = f"{text!r} is not a quantity"
@@ -29,10 +38,13 @@ def _exact(text: str) -> Decimal:
 def whole(resource: str, value: str | float, *, up: bool = False) -> int:
     """A quantity as a whole number; rounded down for what a node has, up for what a pod asks. Nodes and pods repeat few."""
     exact = _exact(str(value))
-    if not exact.is_finite() or abs(exact) > _LARGEST:
+    if not exact.is_finite():
+        problem = f"{value!r} is not a quantity"
+        raise QuantityError(problem)
+    if is_gpu(resource) and abs(exact) > MOST_GPUS:
         problem = f"{value!r} is out of range"
         raise QuantityError(problem)
-    exact *= 1000 if resource == "cpu" else 1
+    exact = max(-_LARGEST, min(_LARGEST, exact)) * (1000 if resource == "cpu" else 1)
     return int(exact.to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
 
 

@@ -75,12 +75,12 @@ def read_quota(item: QuotaObject) -> Quota | None:
 
 def _of_requests(amounts: Amounts | None) -> dict[str, int]:
     """Resource -> amount, of what limits requests; limits of limits and of other objects are left out."""
-    stated = {
-        name.removeprefix(_REQUESTS) if name.startswith(_REQUESTS) else _PLAIN[name]: value
-        for name, value in (amounts or {}).items()
-        if name.startswith(_REQUESTS) or name in _PLAIN
-    }
-    return resources(stated)
+    stated = resources({name: value for name, value in (amounts or {}).items() if name.startswith(_REQUESTS) or name in _PLAIN})
+    found: dict[str, int] = {}
+    for name, amount in stated.items():
+        resource = name.removeprefix(_REQUESTS) if name.startswith(_REQUESTS) else _PLAIN[name]
+        found[resource] = min(amount, found.get(resource, amount))  # a quota may limit one thing under two names
+    return found
 
 
 def quota_from(body: Mapping[str, Any]) -> QuotaObject:

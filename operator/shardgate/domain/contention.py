@@ -6,6 +6,8 @@ from dataclasses import replace
 from shardgate.domain.inventory import Node, NodeGroup, NodeState, Owner, PendingPods, Resources, grouped
 from shardgate.domain.placement import NodeFilter, PodShape
 
+_LOOKS_A_STEP = 4
+"""Nodes that are asked whether a pod may go there at all cost less than those whose room is worked out."""
 MOST_STEPS = 20_000
 """Nodes that are looked at for pods that wait; beyond, what is left of them is taken to hinder."""
 
@@ -32,12 +34,15 @@ def both_fit(
     """
     ours = {node.name: _room(node, own.get(node.name, {}), {}, pod) for group in usable for node in group.nodes}
     slack = sum(ours.values()) - pod.pods
-    if slack >= sum(each.count * -(-each.requests.get(pod.resource, 0) // pod.gpus) for each in ahead):
+    if slack >= sum(each.count * _at_most_hindered(each, pod) for each in ahead):
         return True
     taken: dict[str, dict[str, int]] = {}
     steps = 0
     nodes = [node for group in every if group.like.state is NodeState.USABLE for node in group.nodes]
     for each in ahead:
+        steps += len(nodes) // _LOOKS_A_STEP
+        if steps > MOST_STEPS:
+            return False
         places = [node for node in nodes if each.may_go_to(node)]
         for _ in range(each.count):
             steps += len(places)
@@ -52,6 +57,11 @@ def both_fit(
                 if node.name in ours:
                     ours[node.name] = room
     return sum(ours.values()) >= pod.pods
+
+
+def _at_most_hindered(pending: PendingPods, pod: PodShape) -> int:
+    """How many of ours one of the pods ahead can cost, wherever it goes."""
+    return max(-(-pending.requests.get(name, 0) // amount) for name, amount in pod.requests.items() if amount > 0)
 
 
 def _least_hindering(  # the state of the search

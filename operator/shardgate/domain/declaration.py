@@ -68,6 +68,8 @@ class PlacementWish:
     """The node that the pods name themselves: they pass the scheduler by."""
     tolerations: tuple[Toleration, ...] = ()
     requests: Resources = field(default_factory=dict)
+    largest_container: Resources | None = None
+    """The most that one container asks for, where a pod has several; ``None``: one asks for all."""
     unstated: Mapping[str, int] = field(default_factory=lambda: {"cpu": 1, "memory": 1})
     """Resource -> containers of a pod that ask for none of it: a namespace's LimitRange may do so for them. A resource
     that stands in ``requests`` and not here is stated by all."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm
+from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm, compares
 from shardgate.domain.units import Bytes
 
 Resources: TypeAlias = Mapping[str, int]
@@ -90,15 +90,8 @@ class Toleration:
         if not self.key:
             return False
         if self.operator in ("Lt", "Gt"):
-            return _compares(taint.value, self.operator, self.value)
+            return compares(taint.value, self.operator, self.value)
         return self.value == taint.value
-
-
-def _compares(left: str, operator: str, right: str) -> bool:
-    try:
-        return int(left) < int(right) if operator == "Lt" else int(left) > int(right)
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +129,42 @@ class Gpu:
     """What else it could be by what is stated: more memory."""
 
 
+class Owner(NamedTuple):
+    """An object that pods are declared by."""
+
+    namespace: str
+    kind: str
+    name: str
+
+
+class BoundPod(Protocol):
+    """What rules between pods look at, of a pod that is bound to a node."""
+
+    @property
+    def namespace(self) -> str:
+        """Where it is."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """All of them."""
+
+    @property
+    def owners(self) -> tuple[Owner, ...]:
+        """What declares it."""
+
+    @property
+    def repels(self) -> tuple[PodTerm, ...]:
+        """Whom it will not have beside it."""
+
+    @property
+    def host_ports(self) -> tuple[HostPort, ...]:
+        """Ports of the host that it holds."""
+
+    @property
+    def is_terminating(self) -> bool:
+        """It is being deleted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeShape:
     """What many nodes share, whatever their labels: taints and GPUs. Compared by identity in loops."""
@@ -166,12 +195,14 @@ class Node:
     """Of ``used``: DaemonSets' pods, which are there whatever else is."""
     used_by_priority: Mapping[int, Resources] = field(default_factory=dict)
     """``used``, by the pods' priority: what pods of a higher one could have by preemption."""
-    pods: tuple[tuple[str, Mapping[str, str]], ...] = ()
-    """(namespace, labels) of the pods bound here."""
-    repels: tuple[tuple[str, Mapping[str, str], PodTerm], ...] = ()
-    """(namespace, labels, whom they will not have beside them) of pods bound here with required anti-affinity."""
-    ports: tuple[tuple[str, Mapping[str, str], tuple[HostPort, ...]], ...] = ()
-    """(namespace, labels, ports of the host that they hold) of pods bound here."""
+    coming_free: Resources = field(default_factory=dict)
+    """Of ``used``: pods that are terminating."""
+    pods: "tuple[BoundPod, ...]" = ()
+    """All that are bound here."""
+    repelling: "tuple[BoundPod, ...]" = ()
+    """Those of them that will not have some others beside them."""
+    with_ports: "tuple[BoundPod, ...]" = ()
+    """Those of them that hold ports of the host."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """But for those that differ on every node; one object where nodes share them all."""
     hostname: str = ""
@@ -215,7 +246,7 @@ def group_key(node: Node) -> GroupKey:
         node.state,
         *(
             tuple(sorted((name, amount) for name, amount in amounts.items() if is_device(name)))
-            for amounts in (node.allocatable, node.unavailable_gpus, node.used)
+            for amounts in (node.allocatable, node.unavailable_gpus, node.used, node.daemons)
         ),
     )
 
@@ -229,9 +260,10 @@ class NodeGroup:
 
     nodes: tuple[Node, ...]
     _by_labels: list[tuple[Node, ...]] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
     _least_free: dict[str, int] = field(default_factory=dict)
     _least_allocatable: dict[str, int] = field(default_factory=dict)
-    """Both worked out when first asked for; they follow from the nodes alone."""
+    """All worked out when first asked for; they follow from the nodes alone."""
 
     def take_over(self, before: "NodeGroup", left: Iterable[Node], joined: Iterable[Node]) -> None:
         """Least amounts that are known of the group as it was: they still hold unless a node that had the least has left."""
@@ -265,6 +297,13 @@ class NodeGroup:
         return node.allocatable.get(resource, 0) + node.unavailable_gpus.get(resource, 0)
 
     @property
+    def names(self) -> list[str]:
+        """Of its nodes."""
+        if not self._names:
+            self._names.extend(node.name for node in self.nodes)
+        return self._names
+
+    @property
     def by_labels(self) -> list[tuple[Node, ...]]:
         """Its nodes, those that share all labels together: a selector is asked once for each."""
         if not self._by_labels:
@@ -295,14 +334,6 @@ def grouped(nodes: Iterable[Node]) -> tuple[NodeGroup, ...]:
     return tuple(NodeGroup(tuple(each)) for each in groups.values())
 
 
-class Owner(NamedTuple):
-    """An object that pods are declared by."""
-
-    namespace: str
-    kind: str
-    name: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldPod:
     """A pod of a declaration: bound to ``node`` (empty when pending)."""
@@ -311,6 +342,7 @@ class HeldPod:
     node: str
     requests: Resources
     ready: bool
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,7 +392,8 @@ class LimitRange:
     """What one pod or container of a namespace may ask for, and what one asks for that says nothing."""
 
     name: str
-    most: Resources
+    most_of_pod: Resources
+    most_of_container: Resources
     default_requests: Resources
 
 
@@ -385,6 +418,12 @@ class Inventory:
     pending: tuple[PendingPods, ...] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
     """PriorityClass -> its value; the empty name is that of pods without one."""
+    not_preempting: frozenset[str] = frozenset()
+    """PriorityClasses whose pods preempt nobody."""
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Namespace -> its labels."""
+    unreadable_nodes: tuple[str, ...] = ()
+    """Nodes that could not be read, each with why: they may have GPUs."""
     quotas: Mapping[str, tuple[Quota, ...]] = field(default_factory=dict)
     """Namespace -> its quotas."""
     limit_ranges: Mapping[str, tuple[LimitRange, ...]] = field(default_factory=dict)
@@ -401,7 +440,9 @@ class Inventory:
     @property
     def present(self) -> tuple[Node, ...]:
         """All nodes that are there, one by one, with GPUs or without."""
-        return (*(node for node in self.nodes if node.state is not NodeState.GONE), *self.without_gpus)
+        here = tuple(node for node in self.nodes if node.state is not NodeState.GONE)
+        names = {node.name for node in here}
+        return (*here, *(node for node in self.without_gpus if node.name not in names))
 
     @property
     def nodes(self) -> tuple[Node, ...]:

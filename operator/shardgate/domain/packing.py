@@ -28,15 +28,14 @@ class Packed:
     workers: tuple[Node, ...]
 
 
-def frontier_of(available: Resources, leader: Resources, worker: Resources, most: int) -> Frontier:
-    """What a node takes with these amounts available; ``most`` leaders at most."""
-    found: list[int] = []
-    for leaders in range(most + 1):
-        rest = {name: available.get(name, 0) - leaders * amount for name, amount in leader.items()}
-        if any(rest[name] < 0 for name, amount in leader.items() if leaders and amount > 0):
-            break
-        found.append(max(0, min(rest.get(name, available.get(name, 0)) // amount for name, amount in worker.items() if amount > 0)))
-    return tuple(found)
+def frontier_of(available: tuple[int, ...], leader: tuple[int, ...], worker: tuple[int, ...], most: int) -> Frontier:
+    """What a node takes with these amounts available, resource by resource; ``most`` leaders at most."""
+    asked_by_leader = [(has, amount) for has, amount in zip(available, leader, strict=True) if amount > 0]
+    leaders = max(0, min(most, *[has // amount for has, amount in asked_by_leader]))
+    asked = [(has, amount, of_leader) for has, amount, of_leader in zip(available, worker, leader, strict=True) if amount > 0]
+    return tuple(
+        [max(0, min([(has - number * of_leader) // amount for has, amount, of_leader in asked])) for number in range(leaders + 1)]
+    )
 
 
 def packed(
@@ -44,12 +43,13 @@ def packed(
 ) -> Packed:
     """Place up to so many replicas of one leader and ``workers_each`` workers on nodes with these amounts available."""
     names = sorted({*leader, *worker})
+    asked_by_leader, asked_by_worker = (tuple(asks.get(name, 0) for name in names) for asks in (leader, worker))
     frontiers: dict[tuple[int, ...], Frontier] = {}
     classes: dict[Frontier, list[Node]] = defaultdict(list)
     for node, available in nodes:
         key = tuple(available.get(name, 0) for name in names)
         if key not in frontiers:
-            frontiers[key] = frontier_of(available, leader, worker, replicas)
+            frontiers[key] = frontier_of(key, asked_by_leader, asked_by_worker, replicas)
         if any(frontiers[key]) or len(frontiers[key]) > 1:
             classes[frontiers[key]] += [node] * min(node.count, replicas * (workers_each + 1))
     total = sum(frontier[0] * len(members) for frontier, members in classes.items())

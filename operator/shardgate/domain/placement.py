@@ -180,6 +180,10 @@ class NodeFilter:
     """Nodes with pods that will not have others beside them."""
     everywhere: tuple[Node, ...] = ()
     """All nodes that are there, with GPUs or without, for the pods that run there."""
+    may_grow: tuple[Node, ...] = ()
+    """Nodes that are gone for a while, or may come."""
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Namespace -> its labels."""
     _by_shape: dict[tuple[int, bool], Reason | None] = field(default_factory=dict)
 
     def select(self, groups: Iterable[NodeGroup]) -> tuple[tuple[NodeGroup, ...], Excluded]:
@@ -190,7 +194,7 @@ class NodeFilter:
         selected: list[NodeGroup] = []
         for group in groups:
             if not self.accepts(group):
-                excluded[Reason.PRODUCT, ""].extend(node.name for node in group.nodes)
+                excluded[Reason.PRODUCT, ""].extend(group.names)
             elif not selects:
                 selected.append(group)
             elif nodes := self._chosen(group, excluded):
@@ -201,16 +205,18 @@ class NodeFilter:
     def rules(self) -> PodRules | None:
         """Rules between pods that bear on these; ``None`` where there are none."""
         rules = self.declaration.placement.rules
-        return rules if rules.demands or is_repelled(self.repelling, rules) else None
+        return rules if rules.demands or is_repelled(self.repelling, rules, self.namespaces) else None
 
-    def around(self, *, is_idle: bool) -> Surroundings:
-        """What rules between pods look at."""
+    def around(self, view: View | None) -> Surroundings:
+        """What rules between pods look at: now (``None``), or in a view of the cluster."""
         wish = self.declaration.placement
         return Surroundings(
             nodes=self.everywhere,
             lets_in=lambda node: node.is_selected(wish.node_selector, wish.node_terms),
             tolerates=lambda node: next(self._barring(node.shape, passing=True), None) is None,
-            is_idle=is_idle,
+            namespaces=self.namespaces,
+            is_idle=view is not None,
+            may_grow=self.may_grow if view is View.OBTAINABLE else (),
         )
 
     def accepts(self, group: NodeGroup) -> bool:
@@ -323,7 +329,7 @@ def place(
             reason = Reason.MEMORY
         if reason is not None:
             detail = node_filter.barring_taint(group) if reason is Reason.TAINT else ""
-            excluded[reason, detail].extend(node.name for node in group.nodes)
+            excluded[reason, detail].extend(group.names)
             continue
         usable.append(group)
         nodes = group.nodes
@@ -375,10 +381,9 @@ def _fitted(
     if shape.leader is not None:
         nodes = [node for group in usable for node in group.nodes]
         if rules is not None:
-            nodes = [node for node, _ in open_to([(node, 1) for node in nodes], node_filter.around(is_idle=False), rules)]
-        available = (
-            (node, {name: node.free(name) + own.get(node.name, {}).get(name, 0) for name in node.allocatable}) for node in nodes
-        )
+            nodes = [node for node, _ in open_to([(node, 1) for node in nodes], node_filter.around(None), rules)]
+        names = shape.largest.requests
+        available = ((node, {name: node.free(name) + own.get(node.name, {}).get(name, 0) for name in names}) for node in nodes)
         found = packed(available, shape.leader_requests, shape.requests, shape.pods_per_replica - 1, shape.replicas)
         alike = shape.largest
         room = sum(max(0, _room_with_own(node, alike, own.get(node.name, {}))) for node in nodes)
@@ -390,7 +395,7 @@ def _fitted(
         room = sum(each.room * len(each.nodes) for each in slots)
         return _Found(slots=slots, room=room, most=room)
     rooms = [(node, each.room) for each in slots for node in each.nodes]
-    left = restricted(rooms, node_filter.around(is_idle=False), rules, shape.pods)
+    left = restricted(rooms, node_filter.around(None), rules, shape.pods)
     kept = {node.name for node, _ in left.rooms}
     if dropped := [node.name for node, _ in rooms if node.name not in kept]:
         excluded[Reason.RULES, ""].extend(dropped)
@@ -404,7 +409,7 @@ def _total(groups: Iterable[NodeGroup], shape: PodShape, view: View, node_filter
     """The most pods that nodes could take, were nothing else running there but DaemonSets' pods."""
     if shape.leader is not None:
         available = (
-            (node, {name: _amount(node, name, shape.resource, view) for name in (*node.allocatable, shape.resource)})
+            (node, {name: _amount(node, name, shape.resource, view) for name in shape.largest.requests})
             for group in groups
             for node in group.nodes
         )
@@ -419,19 +424,21 @@ def _total(groups: Iterable[NodeGroup], shape: PodShape, view: View, node_filter
         for node in group.nodes
         if (room := _idle_room(NodeGroup((replace(node, count=1),)), shape, view)) > 0
     ]
-    return restricted(rooms, node_filter.around(is_idle=True), rules, shape.pods).most
+    return restricted(rooms, node_filter.around(view), rules, shape.pods).most
 
 
 def _amount(node: Node, name: str, gpus: str, view: View) -> int:
-    installed = node.unavailable_gpus.get(name, 0) if name == gpus and view is View.OBTAINABLE else 0
-    return node.idle(name) + installed
+    if name == gpus and view is View.OBTAINABLE:
+        return node.allocatable.get(name, 0) + node.unavailable_gpus.get(name, 0)
+    return node.idle(name)
 
 
 def _place_others(group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, slots: list[_Slots], excluded: Excluded) -> None:
     """Nodes without pods of our own: GPUs are asked of the group, the rest of each node unless even the fullest has it."""
     room = group.like.free(shape.resource) // shape.gpus
     if room <= 0:
-        excluded[Reason.GPUS, str(shape.gpus)].extend(node.name for node in nodes)
+        names = group.names if nodes is group.nodes else [node.name for node in nodes]
+        excluded[Reason.GPUS, str(shape.gpus)].extend(names)
     elif all(group.least_free(name) >= room * amount for name, amount in shape.other_requests if amount > 0):
         slots.append(_Slots(room, nodes))
     else:
@@ -454,7 +461,8 @@ def _room_with_own(node: Node, shape: PodShape, mine: Resources) -> int:
 def _idle_room(group: NodeGroup, shape: PodShape, view: View) -> int:
     """Pods that these nodes take, were nothing else running there but DaemonSets' pods."""
     like = group.like
-    gpus = like.allocatable.get(shape.resource, 0) if view is View.IDLE else group.installed(shape.resource)
+    # What DaemonSets hold of the GPUs is no lasting matter: it refuses nothing.
+    gpus = like.idle(shape.resource) if view is View.IDLE else group.installed(shape.resource)
     room = gpus // shape.gpus
     if room <= 0:
         return 0

@@ -9,9 +9,10 @@ placement is searched for, and ``most`` bounds what a better search could find.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
-from shardgate.domain.inventory import Node, NodeState
+from shardgate.domain.inventory import BoundPod, Node, NodeState, Owner
 from shardgate.domain.selectors import HOST_LABEL, Expression, HostPort, PodTerm
 
 Rooms: TypeAlias = list[tuple[Node, int]]
@@ -47,6 +48,8 @@ class PodRules:
 
     namespace: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    owners: frozenset[Owner] = frozenset()
+    """By whom these pods say that they are declared."""
     affinity: tuple[PodTerm, ...] = ()
     anti_affinity: tuple[PodTerm, ...] = ()
     spread: tuple[SpreadConstraint, ...] = ()
@@ -57,9 +60,9 @@ class PodRules:
         """Whether they demand anything."""
         return bool(self.affinity or self.anti_affinity or self.spread or self.host_ports)
 
-    def are(self, namespace: str, labels: Mapping[str, str]) -> bool:
-        """Whether a pod is one of these: it has all their labels. Those are placed anew."""
-        return bool(self.labels) and namespace == self.namespace and self.labels.items() <= labels.items()
+    def are(self, pod: BoundPod) -> bool:
+        """Whether a pod is one of these already: those are placed anew."""
+        return not self.owners.isdisjoint(pod.owners)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +74,20 @@ class Surroundings:
     """By selector and affinity."""
     tolerates: Callable[[Node], bool]
     """By taints."""
+    namespaces: Mapping[str, Mapping[str, str]]
+    """Namespace -> its labels."""
     is_idle: bool = False
     """Nothing is running: pods that an affinity is for may come yet."""
+    may_grow: tuple[Node, ...] = ()
+    """Nodes that are gone for a while or may come, where those count too."""
+
+    def selects(self, term: PodTerm, pod: BoundPod) -> bool:
+        """Whether a term is about a pod that is bound."""
+        return term.selects(pod.namespace, pod.labels, self.namespaces)
+
+    def selects_these(self, term: PodTerm, rules: PodRules) -> bool:
+        """Whether a term is about these pods."""
+        return term.selects(rules.namespace, rules.labels, self.namespaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +116,13 @@ def domain_of(node: Node, key: str) -> str | None:
     return value or None
 
 
-def is_repelled(nodes: Iterable[Node], rules: PodRules) -> bool:
+def is_repelled(nodes: Iterable[Node], rules: PodRules, namespaces: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether pods that run somewhere demand that these stay away."""
     return any(
-        term.selects(rules.namespace, rules.labels) and not rules.are(namespace, labels)
+        term.selects(rules.namespace, rules.labels, namespaces) and not rules.are(pod)
         for node in nodes
-        for namespace, labels, term in node.repels
+        for pod in node.repelling
+        for term in pod.repels
     )
 
 
@@ -130,7 +146,7 @@ def open_to(rooms: Rooms, around: Surroundings, rules: PodRules) -> Rooms:
     """The nodes that other pods there leave open to these."""
     if around.is_idle:
         return rooms
-    closed = _closed_domains(around.nodes, rules)
+    closed = _closed_domains(around, rules)
     keys = {key for key, _ in closed}
     left = [(node, room) for node, room in rooms if not any((key, domain_of(node, key)) in closed for key in keys)]
     return [(node, room) for node, room in left if not rules.host_ports or not _has_ports_of(node, rules)]
@@ -151,23 +167,19 @@ def _apart(rooms: Rooms, wanted: int) -> Rooms:
 
 def _has_ports_of(node: Node, rules: PodRules) -> bool:
     return any(
-        mine.clashes(port)
-        for namespace, labels, ports in node.ports
-        if not rules.are(namespace, labels)
-        for port in ports
-        for mine in rules.host_ports
+        mine.clashes(port) for pod in node.with_ports if not rules.are(pod) for port in pod.host_ports for mine in rules.host_ports
     )
 
 
-def _closed_domains(nodes: tuple[Node, ...], rules: PodRules) -> set[tuple[str, str | None]]:
+def _closed_domains(around: Surroundings, rules: PodRules) -> set[tuple[str, str | None]]:
     """(key, domain) where pods stand that these must not be beside, or that will not have them beside themselves."""
     closed = set()
-    for node in nodes:
+    for node in around.nodes:
         for term in rules.anti_affinity:
-            if any(term.selects(*pod) and not rules.are(*pod) for pod in node.pods):
+            if any(around.selects(term, pod) and not rules.are(pod) for pod in node.pods):
                 closed.add((term.topology_key, domain_of(node, term.topology_key)))
-        for namespace, labels, term in node.repels:
-            if term.selects(rules.namespace, rules.labels) and not rules.are(namespace, labels):
+        for pod in node.repelling:
+            for term in () if rules.are(pod) else (each for each in pod.repels if around.selects_these(each, rules)):
                 closed.add((term.topology_key, domain_of(node, term.topology_key)))
     return {(key, domain) for key, domain in closed if domain is not None}
 
@@ -182,21 +194,19 @@ def _beside(rooms: Rooms, around: Surroundings, rules: PodRules) -> list[Rooms]:
     keys = [term.topology_key for term in rules.affinity]
     near: dict[str, set[str | None]] = {key: set() for key in keys}
     for node in () if around.is_idle else around.nodes:
-        if any(_selected_by_all(rules, *pod) and not rules.are(*pod) for pod in node.pods):
+        if any(all(around.selects(term, pod) for term in rules.affinity) and not rules.are(pod) for pod in node.pods):
             for key in keys:
                 near[key].add(domain_of(node, key))
+    for domains in near.values():
+        domains.discard(None)
     if any(near.values()):
-        return [[(node, room) for node, room in rooms if all(domain_of(node, key) in near[key] - {None} for key in keys)]]
-    if not _selected_by_all(rules, rules.namespace, rules.labels):
+        return [[(node, room) for node, room in rooms if all(domain_of(node, key) in near[key] for key in keys)]]
+    if not all(around.selects_these(term, rules) for term in rules.affinity):
         return [rooms] if around.is_idle else []
     by_domains: dict[tuple[str | None, ...], Rooms] = defaultdict(list)
     for node, room in rooms:
         by_domains[tuple(domain_of(node, key) for key in keys)].append((node, room))
     return [each for domains, each in by_domains.items() if None not in domains]
-
-
-def _selected_by_all(rules: PodRules, namespace: str, labels: Mapping[str, str]) -> bool:
-    return all(term.selects(namespace, labels) for term in rules.affinity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,14 +269,16 @@ class _Limit:
 
 
 def _limits(around: Surroundings, rules: PodRules) -> Iterable[_Limit]:
-    selecting = (term for term in rules.anti_affinity if term.selects(rules.namespace, rules.labels))
+    selecting = (term for term in rules.anti_affinity if around.selects_these(term, rules))
     for key in sorted({term.topology_key for term in selecting}, key=lambda each: (each != HOST_LABEL, each)):
         yield _Limit(key=key, skew=None, counts_these=True)
     keys = [each.topology_key for each in rules.spread]
     for constraint in rules.spread:
         key = constraint.topology_key
+        if any(node.state is NodeState.PROVISIONABLE and domain_of(node, key) == f"?{node.name}" for node in around.may_grow):
+            continue  # what may come may come into whichever domain lacks room
         there: dict[str, int] = defaultdict(int)
-        for node in around.nodes:
+        for node in (*around.nodes, *around.may_grow):
             if any(domain_of(node, each) is None for each in keys):
                 continue
             if (constraint.honors_affinity and not around.lets_in(node)) or (
@@ -275,8 +287,11 @@ def _limits(around: Surroundings, rules: PodRules) -> Iterable[_Limit]:
                 continue
             counts = not around.is_idle and not constraint.counts_own_revision
             there[domain_of(node, key) or ""] += counts and sum(
-                namespace == rules.namespace and constraint.selects(labels) and not rules.are(namespace, labels)
-                for namespace, labels in node.pods
+                pod.namespace == rules.namespace
+                and not pod.is_terminating
+                and constraint.selects(pod.labels)
+                and not rules.are(pod)
+                for pod in node.pods
             )
         yield _Limit(
             key=key,
@@ -323,30 +338,168 @@ def _level_by_level(rooms: Rooms, limit: _Limit) -> tuple[Node, ...]:
 
 def _searched(rooms: Rooms, limits: list[_Limit], wanted: int) -> tuple[Node, ...]:
     """One pod after the other, where the domains hold fewest; ends at ``wanted``, or after ``MOST_STEPS``."""
-    placed: list[dict[str, int]] = [defaultdict(int) for _ in limits]
-    domains = [[domain_of(node, limit.key) for limit in limits] for node, _ in rooms]
-    taken = [0] * len(rooms)
+    search = _Search.of(rooms, limits)
     sequence: list[Node] = []
-    for _ in range(min(wanted, MOST_STEPS // max(len(rooms), 1))):
-        highest = [limit.highest(so_far) for limit, so_far in zip(limits, placed, strict=True)]
-        best: tuple[tuple[int, int], int] | None = None
-        for index, (_, room) in enumerate(rooms):
-            if taken[index] == room:
-                continue
-            held = [
-                (limit.held(domain, so_far), most)
-                for limit, so_far, domain, most in zip(limits, placed, domains[index], highest, strict=True)
-                if domain is not None
-            ]
-            if all(now < most for now, most in held):
-                rank = (sum(now for now, _ in held), taken[index] - room)
-                if best is None or rank < best[0]:
-                    best = (rank, index)
-        if best is None:
+    for _ in range(min(wanted, MOST_STEPS // max(len(search.queues), 1))):
+        node = search.step()
+        if node is None:
             break
-        taken[best[1]] += 1
-        sequence.append(rooms[best[1]][0])
-        for so_far, domain in zip(placed, domains[best[1]], strict=True):
+        sequence.append(node)
+    if len(sequence) < wanted <= MOST_TRIED and search.hosts is None:
+        longer = _Backtracking(rooms=rooms, limits=limits, wanted=wanted).run()
+        if len(longer) > len(sequence):
+            return longer
+    return tuple(sequence)
+
+
+MOST_BRANCHES = 5_000
+MOST_TRIED = 64
+"""Pods of which every way is tried."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Backtracking:
+    """Every way to place pods one by one, until one places all that are wanted or ``MOST_BRANCHES`` were looked at."""
+
+    rooms: Rooms
+    limits: list[_Limit]
+    wanted: int
+    branches: int = 0
+    best: tuple[Node, ...] = ()
+    placed: list[dict[str, int]] = field(default_factory=list)
+
+    def run(self) -> tuple[Node, ...]:
+        self.placed = [defaultdict(int) for _ in self.limits]
+        of_domains: dict[tuple[str | None, ...], list[Node]] = defaultdict(list)
+        for node, room in self.rooms:
+            of_domains[tuple(domain_of(node, limit.key) for limit in self.limits)] += [node] * room
+        self._try(of_domains, ())
+        return self.best
+
+    def _try(self, left: dict[tuple[str | None, ...], list[Node]], sequence: tuple[Node, ...]) -> bool:
+        if len(sequence) > len(self.best):
+            self.best = sequence
+        if len(self.best) >= self.wanted or self.branches >= MOST_BRANCHES:
+            return True
+        highest = [limit.highest(so_far) for limit, so_far in zip(self.limits, self.placed, strict=True)]
+        for domains, nodes in left.items():
+            if not nodes or not self._leaves_room(domains, highest):
+                continue
+            self.branches += 1
+            node = nodes.pop()
+            self._count(domains, +1)
+            if self._try(left, (*sequence, node)):
+                return True
+            nodes.append(node)
+            self._count(domains, -1)
+        return False
+
+    def _leaves_room(self, domains: tuple[str | None, ...], highest: list[int]) -> bool:
+        each = zip(self.limits, self.placed, domains, highest, strict=True)
+        return all(domain is None or limit.held(domain, so_far) < most for limit, so_far, domain, most in each)
+
+    def _count(self, domains: tuple[str | None, ...], change: int) -> None:
+        for so_far, domain in zip(self.placed, domains, strict=True):
+            if domain is not None:
+                so_far[domain] += change
+
+
+@dataclass(slots=True, kw_only=True)
+class _Search:
+    """Nodes that share all domains but the host's are one queue, the emptiest host first: only its head is looked at."""
+
+    rooms: Rooms
+    hosts: _Limit | None
+    others: list[_Limit]
+    on_host: "_Counts"
+    queues: dict[tuple[str | None, ...], list[tuple[int, int, int]]]
+    """Domains -> (pods on the host, less its room, index of the node)."""
+    placed: list[dict[str, int]]
+    taken: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+
+    @classmethod
+    def of(cls, rooms: Rooms, limits: list[_Limit]) -> "_Search":
+        hosts = next((limit for limit in limits if limit.key == HOST_LABEL), None)
+        others = [limit for limit in limits if limit is not hosts]
+        on_host = _Counts({}, frozenset()) if hosts is None else _Counts(hosts.there, hosts.always)
+        queues: dict[tuple[str | None, ...], list[tuple[int, int, int]]] = defaultdict(list)
+        for index, (node, room) in enumerate(rooms):
+            held = 0 if hosts is None else on_host.of(domain_of(node, HOST_LABEL))
+            queues[tuple(domain_of(node, limit.key) for limit in others)].append((held, -room, index))
+        for queue in queues.values():
+            heapify(queue)
+        return cls(
+            rooms=rooms, hosts=hosts, others=others, on_host=on_host, queues=queues, placed=[defaultdict(int) for _ in others]
+        )
+
+    def step(self) -> Node | None:
+        """The node for one more pod; ``None`` where no limit leaves one."""
+        highest = [limit.highest(so_far) for limit, so_far in zip(self.others, self.placed, strict=True)]
+        highest_on_host = None if self.hosts is None else self.on_host.least(self.hosts) + (self.hosts.skew or 0)
+        ranked = [
+            (rank, domains)
+            for domains, queue in self.queues.items()
+            if queue and (highest_on_host is None or queue[0][0] < highest_on_host)
+            if (rank := self._rank(domains, highest)) is not None
+        ]
+        if not ranked:
+            return None
+        _, domains = min(ranked, key=lambda each: each[0] + self.queues[each[1]][0][0])
+        _, _, index = heappop(self.queues[domains])
+        self._take(index, domains)
+        return self.rooms[index][0]
+
+    def _rank(self, domains: tuple[str | None, ...], highest: list[int]) -> int | None:
+        """Pods in the domains; ``None`` where one of them is full."""
+        total = 0
+        for limit, so_far, domain, most in zip(self.others, self.placed, domains, highest, strict=True):
+            if domain is not None:
+                held = limit.held(domain, so_far)
+                if held >= most:
+                    return None
+                total += held
+        return total
+
+    def _take(self, index: int, domains: tuple[str | None, ...]) -> None:
+        node, room = self.rooms[index]
+        self.taken[index] += 1
+        for so_far, domain in zip(self.placed, domains, strict=True):
             if domain is not None:
                 so_far[domain] += 1
-    return tuple(sequence)
+        now = self.taken[index]
+        if self.hosts is not None:
+            host = domain_of(node, HOST_LABEL)
+            self.on_host.add(host)
+            now = self.on_host.of(host)
+        if self.taken[index] < room:
+            heappush(self.queues[domains], (now, self.taken[index] - room, index))
+
+
+class _Counts:
+    """Pods by host, and the fewest on any that counts, without a walk over all."""
+
+    def __init__(self, there: Mapping[str, int], always: frozenset[str]) -> None:
+        self._held: dict[str, int] = dict(there)
+        self._always = always
+        self._hosts_with: dict[int, int] = defaultdict(int)
+        for host in always:
+            self._hosts_with[self._held.get(host, 0)] += 1
+        self._least = min(self._hosts_with, default=0)
+
+    def of(self, host: str | None) -> int:
+        """On one host."""
+        return self._held.get(host or "", 0)
+
+    def add(self, host: str | None) -> None:
+        """One more."""
+        before = self.of(host)
+        self._held[host or ""] = before + 1
+        if host in self._always:
+            self._hosts_with[before] -= 1
+            self._hosts_with[before + 1] += 1
+            while self._hosts_with[self._least] == 0:
+                self._least += 1
+
+    def least(self, limit: _Limit) -> int:
+        """On the emptiest host."""
+        return 0 if limit.too_few_domains else self._least

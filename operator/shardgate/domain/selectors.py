@@ -1,5 +1,6 @@
 """Which nodes and pods a selector means, as Kubernetes evaluates it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ ANY_ADDRESS = "0.0.0.0"  # noqa: S104  # what a host port without an address mea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expression:
-    """One requirement on a label: In, NotIn, Exists, DoesNotExist, Gt or Lt."""
+    """One requirement on a label: In, NotIn, Exists, DoesNotExist, Gt, Lt, and Karpenter's Gte and Lte."""
 
     key: str
     operator: str
@@ -29,16 +30,21 @@ class Expression:
             case "DoesNotExist":
                 return value is None
             case _:
-                return value is not None and _compares(value, self.operator, self.values)
+                return value is not None and bool(self.values) and compares(value, self.operator, self.values[0])
 
 
-def _compares(value: str, operator: str, values: tuple[str, ...]) -> bool:
-    """Gt and Lt, on whole numbers of 64 bits; what is none matches nothing."""
-    try:
-        left, right = int(value), int(values[0])
-    except (ValueError, IndexError):
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
+
+
+def compares(left: str, operator: str, right: str) -> bool:
+    """Gt, Lt, Gte and Lte, on whole numbers of 64 bits as Go reads them; what is none matches nothing."""
+    if not _WHOLE.fullmatch(left) or not _WHOLE.fullmatch(right):
         return False
-    return left > right if operator == "Gt" else left < right
+    numbers = int(left), int(right)
+    if any(not -(2**63) <= each < 2**63 for each in numbers):
+        return False
+    order = (numbers[0] > numbers[1]) - (numbers[0] < numbers[1])
+    return {"Gt": order > 0, "Lt": order < 0, "Gte": order >= 0, "Lte": order <= 0}.get(operator, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +83,18 @@ class PodTerm:
     topology_key: str
     expressions: tuple[Expression, ...] | None
     """``None`` means no pod, none at all every pod."""
-    namespaces: tuple[str, ...] | None
-    """``None``: of every namespace."""
+    namespaces: tuple[str, ...]
+    namespace_expressions: tuple[Expression, ...] | None = None
+    """Of the labels of further namespaces; none at all means every namespace."""
 
-    def selects(self, namespace: str, labels: Mapping[str, str]) -> bool:
-        """Whether it is about this pod."""
-        if self.expressions is None or (self.namespaces is not None and namespace not in self.namespaces):
+    def selects(self, namespace: str, labels: Mapping[str, str], labels_of: Mapping[str, Mapping[str, str]]) -> bool:
+        """Whether it is about a pod with these labels. ``labels_of``: namespace -> its labels."""
+        if self.expressions is None or not all(each.matches(labels) for each in self.expressions):
             return False
-        return all(each.matches(labels) for each in self.expressions)
+        if namespace in self.namespaces:
+            return True
+        told = {"kubernetes.io/metadata.name": namespace, **labels_of.get(namespace, {})}
+        return self.namespace_expressions is not None and all(each.matches(told) for each in self.namespace_expressions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,8 +106,13 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     resource = declaration.gpus.resource
     groups = inventory.groups + inventory.provisionable + grouped(policy.provisionable)
     needs_pods = declaration.placement.rules.demands or bool(inventory.repelling)
-    everywhere = inventory.present if needs_pods else ()
-    node_filter = NodeFilter(declaration, repelling=inventory.repelling, everywhere=everywhere)
+    node_filter = NodeFilter(
+        declaration,
+        repelling=inventory.repelling,
+        everywhere=inventory.present if needs_pods else (),
+        may_grow=tuple(node for group in groups if not _is_there(group) for node in group.nodes) if needs_pods else (),
+        namespaces=inventory.namespaces,
+    )
     accepted = tuple(group for group in groups if group.installed(resource) > 0 and node_filter.accepts(group))
     let_in, unselected = node_filter.select(groups)
     selected = tuple(group for group in let_in if group.installed(resource) > 0)
@@ -188,8 +193,11 @@ def _contention(
         return (ahead if ahead and not both_fit(inventory.groups, usable, pod.largest, own, ahead) else ()), None
     if not cut.placement.feasible_when_idle:
         return (), None
+    if declaration.placement.priority_class in inventory.not_preempting:
+        return (), None
     made_way = after_preemption(groups, priority)
-    found = place(made_way, node_filter, pod, own, cut.left_out, {}) if made_way is not None else None
+    staying = _own(tuple(each for each in inventory.held_by(declaration.owners) if each.priority >= priority))
+    found = place(made_way, node_filter, pod, staying, cut.left_out, {}) if made_way is not None else None
     return (), found if found is not None and found.feasible else None
 
 
@@ -291,6 +299,10 @@ def _equal_pods(declaration: Declaration, gpus: int, pods_per_replica: int, rank
         ranks_per_pod=ranks_per_pod,
         ranks_per_replica=declaration.strategy.ranks_per_replica,
     )
+
+
+def _is_there(group: NodeGroup) -> bool:
+    return group.like.state not in (NodeState.GONE, NodeState.PROVISIONABLE)
 
 
 def is_here(group: NodeGroup) -> bool:

@@ -73,6 +73,12 @@ def _assumptions(situation: Situation) -> list[Assumption]:
     if best is not None and best.estimate is not None:
         rules = best.estimate.rules
         assumed.append(Assumption(field="memory", value=rules.versions, why=f"figures measured on these versions: {rules.source}"))
+    units = (group.shape.unit(situation.pod.resource) for group in situation.candidates)
+    assumed += dict.fromkeys(
+        Assumption(field="hardware", value=gpu.product or "unknown product", why=gpu.contradiction)
+        for gpu in units
+        if gpu.contradiction
+    )
     if declaration.engine.settings.unmodelled:
         what = ", ".join(declaration.engine.settings.unmodelled)
         assumed.append(Assumption(field="spec.engine", value=what, why="bears on memory in a way that is not modelled"))

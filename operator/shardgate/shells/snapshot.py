@@ -25,7 +25,7 @@ from shardgate.adapters.quantities import AMPLE, QuantityError, whole
 from shardgate.adapters.quotas import quota_from
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeState, Visible
-from shardgate.domain.units import Bytes
+from shardgate.domain.units import Bytes, gib
 from shardgate.shells.cluster import ApiError, Cluster
 from shardgate.shells.documents import Document, Unreadable
 from shardgate.shells.stores import NamespaceObject, PriorityClassObject
@@ -34,6 +34,10 @@ HTTP_NOT_FOUND = 404
 _DYNAMIC_ALLOCATION = {"resourceslices": "ResourceSlice", "deviceclasses": "DeviceClass", "resourceclaims": "ResourceClaim"}
 _OWN_KINDS = ("VerificationPolicy", "ModelProfile")
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
+
+
+MOST_MEMORY = Bytes(2**50)
+"""Of one GPU: more is a mistake."""
 
 
 class GpusError(Exception):
@@ -101,7 +105,7 @@ class Snapshot:
         return [f"ResourceSlice {item.metadata.name}: {why}"] if why else []
 
     def _put_device_class(self, body: Any) -> list[str]:
-        self.book.put_device_class(msgspec.convert(body, DeviceClassObject, strict=False))
+        self.book.put_device_class(msgspec.convert(body, DeviceClassObject, strict=False), 0.0)
         return []
 
     def _put_claim(self, body: Any) -> list[str]:
@@ -195,8 +199,8 @@ def _node(number: int, item: str) -> Node:
         except QuantityError as error:
             problem = f"{item!r}: {error}"
             raise GpusError(problem) from error
-        if seen <= 0:
-            problem = f"{item!r}: memory must be more than 0"
+        if not 0 < seen <= MOST_MEMORY:
+            problem = f"{item!r}: memory must be more than 0, and at most {gib(MOST_MEMORY)}"
             raise GpusError(problem)
         gpu = Gpu(
             product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus"

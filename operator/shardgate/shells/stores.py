@@ -40,6 +40,7 @@ class PriorityClassObject(msgspec.Struct, gc=False):
     metadata: NamedObject
     value: int = 0
     globalDefault: bool = False  # noqa: N815  # as the API spells it
+    preemptionPolicy: str = ""  # noqa: N815
 
 
 class PolicyObject(msgspec.Struct):
@@ -107,16 +108,16 @@ class DeviceClasses:
 
     def put(self, item: DeviceClassObject) -> None:
         """Added or changed."""
-        self._book.put_device_class(item)
+        self._book.put_device_class(item, time.monotonic())
 
     def drop(self, item: DeviceClassObject) -> None:
         """Deleted."""
-        self._book.drop_device_class(item.metadata.name)
+        self._book.drop_device_class(item.metadata.name, time.monotonic())
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
         for name in [name for name in self._book.device_classes if name not in keys]:
-            self._book.drop_device_class(name)
+            self._book.drop_device_class(name, time.monotonic())
 
 
 class Claims:
@@ -303,7 +304,9 @@ class PriorityClasses:
 
     def put(self, item: PriorityClassObject) -> None:
         """Added or changed."""
-        self._book.put_priority_class(item.metadata.name, item.value, is_default=item.globalDefault)
+        self._book.put_priority_class(
+            item.metadata.name, item.value, is_default=item.globalDefault, preempts=item.preemptionPolicy != "Never"
+        )
 
     def drop(self, item: PriorityClassObject) -> None:
         """Deleted."""

@@ -7,14 +7,15 @@ inventory nodes of it. Placement and what is free are not decided here.
 
 from shardgate.adapters.nodes.objects import NodeObject, node_from
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
-from shardgate.adapters.nodes.shapes import Shapes, read_node, read_node_without_gpus
+from shardgate.adapters.nodes.shapes import Shapes, read_node, read_node_without_gpus, with_device_classes
 from shardgate.adapters.nodes.slices import API_VERSION as SLICES_VERSION
-from shardgate.adapters.nodes.slices import ClaimObject, Device, DeviceClassObject, SliceObject, devices_of, slice_from
+from shardgate.adapters.nodes.slices import ClaimObject, Device, DeviceClass, DeviceClassObject, SliceObject, devices_of, slice_from
 
 __all__ = [
     "SLICES_VERSION",
     "ClaimObject",
     "Device",
+    "DeviceClass",
     "DeviceClassObject",
     "NodeObject",
     "NodeReading",
@@ -26,4 +27,5 @@ __all__ = [
     "read_node",
     "read_node_without_gpus",
     "slice_from",
+    "with_device_classes",
 ]

@@ -1,15 +1,16 @@
 """Nodes of the inventory from Node objects: shapes shared by like nodes, and the state of each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among
+from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, passed_through, vendor_of
 from shardgate.adapters.gpus import gpu_from
 from shardgate.adapters.nodes.objects import NodeObject, NodeSpec, NodeStatus
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
-from shardgate.adapters.nodes.slices import Device
+from shardgate.adapters.nodes.slices import Device, DeviceClass
 from shardgate.adapters.nodes.statements import COUNT, PRODUCT, whole_number
 from shardgate.adapters.quantities import AMPLE, resources
-from shardgate.domain.inventory import Gpu, Node, NodeShape, NodeState, Sharing, Taint, is_device
+from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Gpu, Node, NodeShape, NodeState, Sharing, Taint, is_device
 from shardgate.domain.units import MEBI, Bytes
 
 _OWN_LABELS = frozenset({"kubernetes.io/hostname", "nvidia.com/gfd.timestamp"})
@@ -29,6 +30,8 @@ MAX_SHAPES = 50_000
 """Bounded, whatever labels come and go."""
 
 Units = tuple[tuple[str, Gpu], ...]
+_NO_GPU = Gpu(product=None, memory=None, visible=None)
+"""A unit of which nothing is told."""
 
 
 class Shapes:
@@ -69,9 +72,26 @@ class Shapes:
         if len(self._units) > MAX_SHAPES:
             self._units.clear()
         if key not in self._units:
-            reading = read_gpus(labels, allocatable, capacity, register, devices)
-            self._units[key] = units_of(reading)
+            told = _of_vendor_here(labels, allocatable, capacity)
+            reading = read_gpus(told, allocatable, capacity, register, devices)
+            gpu, units = units_of(reading)
+            known = {name for name, _ in units}
+            others = ((name, _NO_GPU) for name in gpus_among({**allocatable, **capacity}) if name not in known)
+            self._units[key] = gpu, (*units, *(each for each in others if _is_of_another(each[0], reading.vendor)))
         return self._units[key]
+
+
+def _is_of_another(resource: str, vendor: str | None) -> bool:
+    """Whether what is read of a node's GPUs tells nothing of this resource."""
+    return passed_through(resource) is not None or vendor_of(resource) not in ("", vendor, None if vendor else vendor_of(resource))
+
+
+def _of_vendor_here(labels: Mapping[str, str], allocatable: Mapping[str, int], capacity: Mapping[str, int]) -> Mapping[str, str]:
+    """The labels, NVIDIA's left out where the node has another vendor's GPUs and none of NVIDIA's: they are stale."""
+    here = {vendor_of(name) for amounts in (allocatable, capacity) for name, amount in gpus_among(amounts).items() if amount > 0}
+    if PRODUCT not in labels or not here or "nvidia" in here or "" in here:
+        return labels
+    return {key: value for key, value in labels.items() if not key.startswith(_NVIDIA)}
 
 
 def units_of(reading: NodeReading) -> tuple[Gpu, Units]:
@@ -131,7 +151,9 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in names}
     state = state_of(node)
     labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
-    if labelled and not devices and not any(name.startswith(_NVIDIA) and capacity.get(name, 0) > 0 for name in names):
+    has_others = any(amount > 0 and vendor_of(name) not in ("nvidia", None) for name, amount in capacity.items())
+    has_nvidia = any(amount > 0 and name.startswith(_NVIDIA) for name, amount in capacity.items())
+    if labelled and not devices and not has_others and not has_nvidia:
         # Labelled by GPU Feature Discovery, and no device plugin has registered (yet, or since a restart).
         state = NodeState.IN_TRANSITION if state is NodeState.USABLE else state
         unavailable[PLAIN] = labelled
@@ -150,7 +172,42 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     )
 
 
-_NO_GPU = Gpu(product=None, memory=None, visible=None)
+def with_device_classes(node: Node, classes: Iterable[DeviceClass], devices: tuple[Device, ...], shapes: Shapes) -> Node:
+    """The node with what DeviceClasses' names and extended resources offer, where no device plugin offers the same."""
+    allocatable, units, unavailable = dict(node.allocatable), dict(node.shape.units), dict(node.unavailable_gpus)
+    whole_on = {(each.driver, each.pool) for each in devices if each.is_whole}
+    for each in classes:
+        own = [device for device in devices if each.takes(device)]
+        names = [name for name in (f"{DEVICE_CLASS_DOMAIN}/{each.name}", each.extended_resource) if name]
+        if not own or any(node.allocatable.get(name, 0) for name in names):
+            continue
+        # Parts that stand beside their GPU share it: as many as are listed do not fit at once.
+        shares = any(not device.is_whole and (device.driver, device.pool) in whole_on for device in own)
+        for name in names:
+            allocatable[name] = sum(device.is_healthy and device.is_counted for device in own)
+            unavailable[name] = len(own) - allocatable[name]  # tainted, or of a pool that the driver is still listing
+            if shares or not each.is_read:
+                units[name] = Gpu(product=None, memory=None, visible=None, source=f"DeviceClass {each.name} is not read as a whole")
+            elif not own[0].is_whole:
+                units[name] = _part_unit(node.shape.gpu, own)
+    if allocatable == node.allocatable:
+        return node
+    return replace(
+        node,
+        allocatable=allocatable,
+        unavailable_gpus={name: amount for name, amount in unavailable.items() if amount > 0},
+        shape=shapes.shape(node.shape.taints, node.shape.gpu, tuple(units.items())),
+    )
+
+
+def _part_unit(gpu: Gpu, parts: list[Device]) -> Gpu:
+    sizes = {each.memory for each in parts}
+    memory = sizes.pop() if len(sizes) == 1 else None
+    return gpu_from(
+        row=None, product=parts[0].product or gpu.product, memory=memory, possible=(),
+        compute_capability=parts[0].compute_capability or gpu.compute_capability, sharing=Sharing.MIG_MIXED,
+        part=f"mig-{parts[0].profile}" if parts[0].profile else "part", nvlink=None, source="ResourceSlice",
+    )  # fmt: skip
 
 
 def read_node_without_gpus(node: NodeObject, shapes: Shapes) -> Node:

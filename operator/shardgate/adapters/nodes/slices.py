@@ -97,6 +97,10 @@ class Device:
     profile: str = ""
     """Of a part: ``1g.10gb``, ``cpx_nps1``."""
     parent: str = ""
+    kind: str = ""
+    """What the driver calls its type: gpu, mig, .."""
+    full_product: str = ""
+    """The product as the driver writes it."""
     is_healthy: bool = True
     """No taint keeps it from being allocated."""
     is_counted: bool = True
@@ -143,6 +147,8 @@ def _device(spec: SliceSpec, device: SliceDevice, *, is_counted: bool) -> Device
         compute_capability=_version(capability.version or capability.string or "") if capability else None,
         profile=profile,
         parent=text.get("parentUUID", ""),
+        kind=kind,
+        full_product=text.get("productName", ""),
         is_counted=is_counted,
         is_healthy=not any(taint.effect in _BARRING for taint in device.taints or ()),
     )
@@ -153,10 +159,46 @@ def _version(text: str) -> tuple[int, int] | None:
     return (int(parts[1]), int(parts[2])) if parts else None
 
 
+_EQUALITY = re.compile(
+    r"""device\.(?:driver|attributes\[(?P<quote>["'])[^"']+(?P=quote)\]\.(?P<attribute>\w+))\s*==\s*["'](?P<value>[^"']*)["']"""
+)
+"""``device.driver == 'gpu.nvidia.com'``, ``device.attributes['gpu.nvidia.com'].type == 'mig'``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceClass:
+    """Devices that pods may ask for by a class's name, or by an extended resource."""
+
+    name: str
+    extended_resource: str
+    conditions: tuple[tuple[str, str], ...]
+    """(driver, or an attribute) and what it must be."""
+    is_read: bool
+    """No other condition stands beside those."""
+
+    def takes(self, device: Device) -> bool:
+        """Whether it may be one of its own; surely only where ``is_read``."""
+        told = {
+            "driver": device.driver, "type": device.kind, "profile": device.profile, "productName": device.full_product,
+        }  # fmt: skip
+        if not device.is_whole and all(attribute not in ("type", "profile") for attribute, _ in self.conditions):
+            return False  # parts are asked for as parts
+        return all(told.get(attribute, value) == value for attribute, value in self.conditions)
+
+
+class _Cel(msgspec.Struct, gc=False):
+    expression: str = ""
+
+
+class _Selector(msgspec.Struct, gc=False):
+    cel: _Cel = msgspec.field(default_factory=_Cel)
+
+
 class DeviceClassSpec(msgspec.Struct, gc=False):
     """The part of a DeviceClass's spec that is read."""
 
     extendedResourceName: str = ""  # noqa: N815  # as the API spells it
+    selectors: list[_Selector] | None = None
 
 
 class DeviceClassObject(msgspec.Struct, gc=False):
@@ -164,6 +206,18 @@ class DeviceClassObject(msgspec.Struct, gc=False):
 
     metadata: SliceMetadata
     spec: DeviceClassSpec = msgspec.field(default_factory=DeviceClassSpec)
+
+    def read(self) -> DeviceClass:
+        """Which devices are its own, as far as its selectors are read."""
+        terms = [term for each in self.spec.selectors or () for term in each.cel.expression.split("&&")]
+        found = [(term, _EQUALITY.fullmatch(term.strip().strip("()").strip())) for term in terms]
+        conditions = tuple((match["attribute"] or "driver", match["value"]) for _, match in found if match is not None)
+        return DeviceClass(
+            name=self.metadata.name,
+            extended_resource=self.spec.extendedResourceName,
+            conditions=conditions or ((("driver", self.metadata.name),) if self.metadata.name in _VENDOR_OF_DRIVER else ()),
+            is_read=all(match is not None for _, match in found),
+        )
 
 
 class AllocatedDevice(msgspec.Struct, gc=False):

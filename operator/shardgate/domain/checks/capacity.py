@@ -75,12 +75,14 @@ def _busy(situation: Situation) -> Finding:
     resource, placement = situation.pod.resource, situation.placement
     usable = [group for group in situation.counted if group.like.state is NodeState.USABLE]
     free = _gpus(usable, lambda node: max(0, node.free(resource)))
+    coming = sum(node.coming_free.get(resource, 0) for group in usable for node in group.nodes)
+    going = f", {coming} held by pods that are terminating" if coming else ""
     have = _gpus(usable, lambda node: node.allocatable.get(resource, 0))
     return finding(
         "GpusBusy",
         where="spec.replicas" if placement.replicas_that_fit else "spec.strategy",
         outcome=Outcome.WAITING,
-        message=f"{_needs(situation)}, {free} of {have} are free; "
+        message=f"{_needs(situation)}, {free} of {have} are free{going}; "
         f"{placement.replicas_that_fit} of {count(situation.pod.replicas, 'replica')} fit now{_by_rules(situation)}",
         remedy="wait until GPUs are released, or ask for fewer replicas",
     )
@@ -144,6 +146,8 @@ def _unavailable(situation: Situation) -> Finding:
             by_state[state] = sum(group.installed(resource) * group.count for group in here if group.like.state is state)
     total = sum(by_state.values()) + unhealthy
     reasons = [f"{count(unhealthy, 'GPU')} not healthy"] if unhealthy else []
+    if daemons := _gpus(usable, lambda node: node.daemons.get(resource, 0)):
+        reasons.append(f"{count(daemons, 'GPU')} held by DaemonSets")
     reasons += [
         f"{count(gpus, 'GPU')} on nodes {state.value}" for state, gpus in by_state.items() if state is not NodeState.USABLE and gpus
     ]
@@ -163,8 +167,15 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     one_fits = room.with_more >= pod.pods_per_replica
     closed = situation.policy.capacity is Capacity.CLOSED
     outcome = Outcome.UNSOUND if closed and not one_fits else Outcome.WAITING
+    unread = situation.inventory.unreadable_nodes
+    if unread:
+        outcome = min(outcome, Outcome.UNDECIDED)
     partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
+    partly += f"; {count(len(unread), 'node')} could not be read ({unread[0]})" if unread else ""
     counted = [group for group in situation.accepted if id(group.shape) not in situation.left_out]
+    more = sum(group.installed(pod.resource) * group.count for group in counted if not is_here(group))
+    partly += "; nodes with more may come" if more else ""
+    counted = [group for group in counted if is_here(group)]
     gpus = sum(group.installed(pod.resource) * group.count for group in counted)
     others = [group for group in situation.inventory.groups if group.installed(pod.resource) > 0]
     if not situation.accepted and declaration.gpus.products and others:
@@ -248,16 +259,21 @@ def limits_allow(situation: Situation) -> Iterator[Finding]:
     """The namespace's LimitRanges let a pod ask for as much."""
     namespace = situation.declaration.subject.namespace
     pod = situation.pod.largest
+    of_container = situation.declaration.placement.largest_container
     for each in () if situation.stale else situation.inventory.limit_ranges.get(namespace, ()):
-        for resource, most in each.most.items():
-            asked = pod.requests.get(resource, 0)
+        of_containers = pod.requests if of_container is None else of_container
+        bounds = (("pod", each.most_of_pod, pod.requests), ("container", each.most_of_container, of_containers))
+        checked = (
+            (what, resource, most, asks.get(resource, 0)) for what, bound, asks in bounds for resource, most in bound.items()
+        )
+        for what, resource, most, asked in checked:
             if asked > most:
                 allowed, needed = (_amount(amount, resource) for amount in (most, asked))
                 yield finding(
                     "QuotaTooSmall",
                     where="metadata.namespace",
                     outcome=Outcome.WAITING,
-                    message=f"LimitRange {each.name} of namespace {namespace} allows a pod {allowed}; each asks for {needed}",
+                    message=f"LimitRange {each.name} of namespace {namespace} allows a {what} {allowed}; each asks for {needed}",
                     remedy="smaller pods, or have the LimitRange raised",
                 )
 
