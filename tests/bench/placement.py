@@ -7,6 +7,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import msgspec
 from builders import GPU, a_declaration, a_node, a_pod
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.nodes import NodeObject
+from shardgate.adapters.pod_templates import read_pod_template
 from shardgate.adapters.pods import PodObject, read_pod
+from shardgate.domain.declaration import LeaderWish
 from shardgate.domain.placement import place
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.situation import look_at
@@ -46,7 +49,10 @@ def placement_rows() -> list[tuple[str, str]]:
     rows += [(f"verify() of {replicas} pods of 8 GPUs: p50 / p99", _verify(book, replicas)) for replicas in (1, 4, 16)]
     rows.append(("placing alone, 16 pods of 8 GPUs: p50 / p99", _place(book)))
     rows.append(("after each of 100 pod events, inventory and verify() of 16 pods: p50 / p99", _verify_under_change(book)))
-    rows.append(("the same where every node differs in labels, amounts and use: p50 / p99", _verify(_adversarial(), 16)))
+    mixed = _adversarial()
+    rows.append(("the same where every node differs in labels, amounts and use: p50 / p99", _verify(mixed, 16)))
+    rows.append(("there, 16 replicas of a leader and 7 workers that differ: p50 / p99", _verify_leaders(mixed)))
+    rows.append(("there, 140 pods spread over zones and over hosts: p50 / p99", _verify_spread(mixed)))
     return rows
 
 
@@ -124,11 +130,38 @@ def _verify_under_change(book: ClusterBook) -> str:
     return _milliseconds(work, 100)
 
 
+def _verify_leaders(book: ClusterBook) -> str:
+    leader = LeaderWish(gpus=2, requests={"cpu": 30_000})
+    declared = a_declaration(
+        replicas=16, strategy={"tensor": 1, "pipeline": 30}, gpus={"perPod": 4}, placement={"requests": {"cpu": "12"}}
+    )
+    declared, inventory = replace(declared, gpus=replace(declared.gpus, leader=leader)), book.inventory(0.0)
+    return _milliseconds(lambda: verify(declared, inventory, OWN_KIND), runs=60)
+
+
+def _verify_spread(book: ClusterBook) -> str:
+    labels = {"app": "llama"}
+    constraints = [
+        {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": labels}}
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+    container = {"name": "main", "resources": {"limits": {GPU: "1"}}}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container], "topologySpreadConstraints": constraints}}
+    declared = a_declaration(
+        model={"name": "meta-llama/Llama-3.2-1B-Instruct"}, strategy={"tensor": 1, "pipeline": 1}, gpus={"perPod": 1}, replicas=140
+    )
+    declared = replace(declared, placement=read_pod_template(template, "serving", "template").wish)
+    inventory = book.inventory(0.0)
+    return _milliseconds(lambda: verify(declared, inventory, OWN_KIND), runs=60)
+
+
 def _adversarial() -> ClusterBook:
     """No two nodes alike."""
     book, dice = ClusterBook(), random.Random(1)  # reproducible
     for index in range(NODES):
-        builder = a_node(f"node-{index:05}").label("example.com/rack", f"r{index}")
+        builder = (
+            a_node(f"node-{index:05}").label("example.com/rack", f"r{index}").label("topology.kubernetes.io/zone", f"z{index % 3}")
+        )
         builder.body["status"]["allocatable"] |= {"cpu": str(dice.randint(8, 200)), "memory": f"{dice.randint(64, 2000)}Gi"}
         book.put_node(msgspec.convert(builder.body, NodeObject, strict=False), 0.0)
         record = read_pod(

@@ -190,7 +190,7 @@ class NodeFilter:
         """(the nodes with an accepted product that selector and affinity let in, those that are left out)."""
         wish = self.declaration.placement
         excluded: Excluded = defaultdict(list)
-        selects = bool(wish.node_selector) or wish.node_terms is not None or bool(wish.node_name)
+        selects = self.selects or bool(wish.node_name)
         selected: list[NodeGroup] = []
         for group in groups:
             if not self.accepts(group):
@@ -200,6 +200,12 @@ class NodeFilter:
             elif nodes := self._chosen(group, excluded):
                 selected.append(group if len(nodes) == len(group.nodes) else NodeGroup(nodes))
         return tuple(selected), excluded
+
+    @property
+    def selects(self) -> bool:
+        """Whether selector or affinity leave any node out."""
+        wish = self.declaration.placement
+        return bool(wish.node_selector) or wish.node_terms is not None
 
     @property
     def rules(self) -> PodRules | None:
@@ -212,7 +218,7 @@ class NodeFilter:
         wish = self.declaration.placement
         return Surroundings(
             nodes=self.everywhere,
-            lets_in=lambda node: node.is_selected(wish.node_selector, wish.node_terms),
+            lets_in=(lambda node: node.is_selected(wish.node_selector, wish.node_terms)) if self.selects else None,
             tolerates=lambda node: next(self._barring(node.shape, passing=True), None) is None,
             namespaces=self.namespaces,
             is_idle=view is not None,
@@ -345,7 +351,7 @@ def place(
     feasible = fit >= shape.replicas
     return Placement(
         feasible=feasible,
-        feasible_when_idle=_total(usable, shape, View.IDLE, node_filter) >= shape.pods,
+        feasible_when_idle=feasible or _total(usable, shape, View.IDLE, node_filter) >= shape.pods,
         replicas_that_fit=fit,
         pods_that_fit=found.room,
         pods=_example_of(found, shape) if shape.replicas and feasible else (),

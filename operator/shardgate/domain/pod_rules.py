@@ -70,8 +70,8 @@ class Surroundings:
     """All nodes of the cluster, with GPUs or without, and which of them are domains to these pods."""
 
     nodes: tuple[Node, ...]
-    lets_in: Callable[[Node], bool]
-    """By selector and affinity."""
+    lets_in: Callable[[Node], bool] | None
+    """By selector and affinity; ``None`` where those let all in."""
     tolerates: Callable[[Node], bool]
     """By taints."""
     namespaces: Mapping[str, Mapping[str, str]]
@@ -277,22 +277,7 @@ def _limits(around: Surroundings, rules: PodRules) -> Iterable[_Limit]:
         key = constraint.topology_key
         if any(node.state is NodeState.PROVISIONABLE and domain_of(node, key) == f"?{node.name}" for node in around.may_grow):
             continue  # what may come may come into whichever domain lacks room
-        there: dict[str, int] = defaultdict(int)
-        for node in (*around.nodes, *around.may_grow):
-            if any(domain_of(node, each) is None for each in keys):
-                continue
-            if (constraint.honors_affinity and not around.lets_in(node)) or (
-                constraint.honors_taints and not around.tolerates(node)
-            ):
-                continue
-            counts = not around.is_idle and not constraint.counts_own_revision
-            there[domain_of(node, key) or ""] += counts and sum(
-                pod.namespace == rules.namespace
-                and not pod.is_terminating
-                and constraint.selects(pod.labels)
-                and not rules.are(pod)
-                for pod in node.pods
-            )
+        there = _pods_by_domain(constraint, around, rules, keys)
         yield _Limit(
             key=key,
             skew=constraint.max_skew,
@@ -301,6 +286,29 @@ def _limits(around: Surroundings, rules: PodRules) -> Iterable[_Limit]:
             always=frozenset(there),
             too_few_domains=len(there) < constraint.min_domains,
         )
+
+
+def _pods_by_domain(constraint: SpreadConstraint, around: Surroundings, rules: PodRules, keys: list[str]) -> dict[str, int]:
+    """Domain -> pods that count there, of all domains that the constraint knows."""
+    lets_in = around.lets_in if constraint.honors_affinity else None
+    counts = not around.is_idle and not constraint.counts_own_revision
+    selected: dict[int, bool] = {}
+    """id of labels, which pods of one template share -> whether such pods count."""
+    there: dict[str, int] = defaultdict(int)
+    for node in (*around.nodes, *around.may_grow):
+        if any(domain_of(node, each) is None for each in keys) or (lets_in is not None and not lets_in(node)):
+            continue
+        if constraint.honors_taints and not around.tolerates(node):
+            continue
+        number = 0
+        for pod in node.pods if counts else ():
+            key = id(pod.labels)
+            if key not in selected:
+                selected[key] = constraint.selects(pod.labels)
+            if selected[key]:
+                number += pod.namespace == rules.namespace and not pod.is_terminating and not rules.are(pod)
+        there[domain_of(node, constraint.topology_key) or ""] += number
+    return there
 
 
 def _limited(rooms: Rooms, limits: list[_Limit], wanted: int) -> Restricted:
@@ -315,13 +323,15 @@ def _limited(rooms: Rooms, limits: list[_Limit], wanted: int) -> Restricted:
         rooms = others[0].capped(rooms)
         sequence = () if others[0].skew is None else _level_by_level(rooms, others[0])
         return Restricted(rooms=rooms, most=sum(room for _, room in rooms), sequence=sequence)
-    most = min(sum(room for _, room in limit.capped(rooms)) for limit in others)
-    sequence = _searched(rooms, others, min(most, wanted))
+    sequence = _searched(rooms, others, wanted)
     number: dict[str, int] = defaultdict(int)
     for node in sequence:
         number[node.name] += 1
-    found = [(node, number[node.name]) for node, _ in rooms if number[node.name]]
-    return Restricted(rooms=found, most=max(most, 0), in_any_order=False, sequence=sequence)
+    found = [(node, number[node.name]) for node, _ in rooms if node.name in number]
+    most = len(sequence)
+    if most < wanted:
+        most = min(sum(room for _, room in limit.capped(rooms)) for limit in others)
+    return Restricted(rooms=found, most=most, in_any_order=False, sequence=sequence)
 
 
 def _level_by_level(rooms: Rooms, limit: _Limit) -> tuple[Node, ...]:

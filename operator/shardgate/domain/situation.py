@@ -126,13 +126,14 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     sure = _worse_than(Fit.FITS, found_of_shape)
 
     def tried(pod: PodShape) -> _Cut:
-        room = room_in_total(selected, node_filter, pod, sure)
-        if room >= pod.pods:
-            left_out = sure  # GPUs that surely do are enough, once they are free: the others decide nothing
-        else:
-            left_out = unfit if len(unfit) < len(found_of_shape) else frozenset()
+        placement = place(let_in, node_filter, pod, own, sure, unselected)
+        room = pod.pods if placement.feasible else room_in_total(selected, node_filter, pod, sure)
+        if room >= pod.pods:  # GPUs that surely do are enough, once they are free: the others decide nothing
+            return _Cut(pod=pod, left_out=sure, placement=placement, room=room)
+        left_out = unfit if len(unfit) < len(found_of_shape) else frozenset()
+        if left_out != sure:
             room = room_in_total(selected, node_filter, pod, left_out)
-        placement = place(let_in, node_filter, pod, own, left_out, unselected)
+            placement = place(let_in, node_filter, pod, own, left_out, unselected)
         return _Cut(pod=pod, left_out=left_out, placement=placement, room=room)
 
     cut = _best_cut(tried(pod) for pod in _pods(declaration, nodes))
