@@ -47,8 +47,8 @@ generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them, the finding 
 bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (ARGS=--nodes N --pods N)
 	@$(PYTHON) tests/bench/bench.py $(ARGS)
 
-accuracy: venv ## the memory model against measured launches, into docs/accuracy.md (MEMORY=FILE OUT=FILE.json: another file)
-	@$(PYTHON) tests/accuracy/accuracy.py $(if $(MEMORY),--memory $(MEMORY)) $(if $(OUT),--out $(OUT))
+accuracy: venv ## predictions against measured launches, into docs/accuracy.md (MEMORY=FILE OUT=FILE.json, MANIFESTS=DIR: others)
+	@$(PYTHON) tests/accuracy/accuracy.py $(if $(MEMORY),--memory $(MEMORY)) $(if $(OUT),--out $(OUT)) $(if $(MANIFESTS),--manifests $(MANIFESTS))
 
 oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1)
 	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))

@@ -1,7 +1,8 @@
 """``make accuracy``: predictions against launches that were measured.
 
 Without arguments: the cases of this repository, into ``docs/accuracy.md``. With ``--memory FILE``: those of another
-file of the same form, its summary to standard output, and with ``--out`` every prediction as JSON. Exit code: 0
+file of the same form, its summary to standard output, and with ``--out`` every prediction as JSON. With ``--manifests
+DIR``: extraction compared with a folder of manifests and its ``truth.json``, into the same page. Exit code: 0
 whatever the errors, 65 for a file or a case that cannot be read (named; the others are done), 66 for no such file.
 """
 
@@ -17,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent)]
 
 from launches import Launch, UnreadableCaseError, read_launch
+from manifests import score as score_manifests
+from manifests import section
 from page import page, summary
 from predict import predict
 from score import Scored, score
@@ -31,8 +34,11 @@ def main() -> int:
     """Read, predict, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", type=Path, default=None, help="another file of cases")
+    parser.add_argument("--manifests", type=Path, default=None, help="a folder of manifests with its truth.json")
     parser.add_argument("--out", type=Path, default=None, help="where predictions go, as JSON")
     options = parser.parse_args()
+    if options.manifests is not None:
+        return compare_manifests(options.manifests)
     source = options.memory or CASES
     try:
         cases = read_cases(source)
@@ -43,7 +49,7 @@ def main() -> int:
     scored, launches, problems = judged(cases)
     for name, problem in problems.items():
         complain(f"{source}, case {name}: {problem}", BAD_DATA)
-    text = page(scored, launches)
+    text = page(scored, launches) + kept_section()
     if options.memory is None:
         PAGE.write_text(text, encoding="utf-8")
     else:
@@ -51,6 +57,32 @@ def main() -> int:
     if options.out is not None:
         options.out.write_text(json.dumps(document(scored, problems), indent=1, allow_nan=False), encoding="utf-8")
     return BAD_DATA if problems else 0
+
+
+MARK = "\n## Extraction from manifests"
+
+
+def kept_section() -> str:
+    """What was last found for manifests: they are no part of this repository."""
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    _, mark, rest = before.partition(MARK)
+    return mark + rest
+
+
+def compare_manifests(folder: Path) -> int:
+    """Into the page, and what is not right to standard output."""
+    try:
+        records = len(json.loads((folder / "truth.json").read_text(encoding="utf-8")))
+        found = score_manifests(folder)
+    except FileNotFoundError as problem:
+        return complain(f"{problem.filename}: no such file", NO_INPUT)
+    except (OSError, ValueError, LookupError) as problem:
+        return complain(f"{folder}: {type(problem).__name__}: {problem}", BAD_DATA)
+    for line in (*found.wrong, *(f"null: {each}" for each in found.missing)):
+        sys.stdout.write(f"{line}\n")
+    before, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    PAGE.write_text(f"{before.rstrip()}\n\n{section(found, records)}", encoding="utf-8")
+    return 0
 
 
 def complain(text: str, code: int) -> int:

@@ -53,3 +53,19 @@ def schedulable(gpus: Mapping[str, int]) -> int:
     """Units over all resources; several views of the same devices count once."""
     neuron = next((gpus[name] for name in NEURON_VIEWS if gpus.get(name)), 0)
     return neuron + sum(amount for name, amount in gpus.items() if name not in NEURON_VIEWS)
+
+
+_OTHER_ACCELERATORS = (
+    "huawei.com/ascend",
+    "hygon.com/",
+    "cambricon.com/",
+    "mthreads.com/",
+    "metax-tech.com/",
+    "iluvatar.ai/",
+    "devic.es/",
+)
+
+
+def is_accelerator(resource: str) -> bool:
+    """Whether an extended resource is a GPU, or another vendor's device that engines run on and that is not judged here."""
+    return is_gpu(resource) or resource.lower().startswith(_OTHER_ACCELERATORS)

@@ -23,6 +23,7 @@ from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify as verify_declaration
 from shardgate.shells.cluster import ApiError, ClusterUnreachable
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
+from shardgate.shells.extraction import extracted
 from shardgate.shells.model_folder import UnreadableFolder, profile_of_folder
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
 from shardgate.shells.terminal import print_nodes, print_report
@@ -97,6 +98,29 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
         click.echo("no declaration found", err=True)
     _print(results, output)
     context.exit(_exit_code(results, unreadable))
+
+
+@cli.command()
+@click.option(
+    "-f", "files", multiple=True, required=True, metavar="FILE", help="Manifest, folder, or - for standard input; may be repeated."
+)
+@click.option("-o", "output", type=click.Choice(["json"]), default="json", show_default=True, help="Form of the answer.")
+@click.pass_context
+def extract(context: click.Context, files: tuple[str, ...], output: str) -> None:  # noqa: ARG001  # one form so far
+    """Print what manifests of any supported kind declare, and what in them could not be read.
+
+    Objects that others refer to (ConfigMaps, runtimes, presets, claim templates) are looked for in the same files. Exit
+    code: 65 for a document that cannot be read (named; the others are printed), 66 no such file.
+    """
+    documents = list(read_documents(files))
+    found = extracted(each for each in documents if isinstance(each, Document))
+    unreadable = [each for each in documents if isinstance(each, Unreadable)] + found.unreadable
+    for each in unreadable:
+        click.echo(f"error: {each}", err=True)
+    if not found.declarations and not unreadable:
+        click.echo("no declaration found", err=True)
+    click.echo(json.dumps({"declarations": found.declarations, "ignored": found.ignored}, indent=2))
+    context.exit(BAD_DATA if unreadable else 0)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from shardgate.adapters.tables import table
+from shardgate.adapters.unknown import Unknown
 from shardgate.domain.engine import LoraSlots, Settings
 from shardgate.domain.units import GIBI, Bytes
 
@@ -44,6 +45,12 @@ class Arguments:
     """``strategy.tensor`` -> value, as in the spec."""
     spelled: dict[str, str] = field(default_factory=dict)
     """The same field -> the flag that set it."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """The same field, or ``setting.<name>`` -> its value as it was written."""
+    unknown: dict[str, str] = field(default_factory=dict)
+    """The same -> why what is stated of it is not known."""
+    more: str = ""
+    """Why there may be flags that are not here."""
     settings: dict[str, Any] = field(default_factory=dict)
     unmodelled: list[str] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
@@ -108,20 +115,23 @@ def read_arguments(engine: str, arguments: Sequence[str], environment: Mapping[s
     read = Arguments()
     data = table("engine_flags")
     for name, row in data["variables"].items():
-        if row["engine"] == engine and name in environment:
+        if row["engine"] == engine and environment.get(name):
             _apply(read, name, row, environment[name])
     read.unmodelled += [f"variable {name}" for name in data["bearingVariables"] if name in environment]
     known = _flags(engine)
     named = _leading_name(engine, arguments)
-    if named is not None:
+    if isinstance(named, Unknown):
+        read.unknown["model.name"] = f"{named}: {named.why}"
+        read.texts["model.name"] = named
+    elif named is not None:
         read.fields["model.name"], read.spelled["model.name"] = named, "the argument"
-    for flag, value in _pairs(arguments, known):
+    for flag, value in _pairs(arguments, known, read):
         _read_flag(read, engine, known, flag, value)
     return read
 
 
 def _read_flag(read: Arguments, engine: str, known: Mapping[str, dict[str, Any]], flag: str, value: str | None) -> None:
-    row = known.get(_plain(flag))
+    row = known.get(_plain(flag)) or _abbreviated(_plain(flag), known)
     negated = _plain(flag).startswith("--no-") and known.get("--" + _plain(flag)[5:])
     if row is None and negated and negated["type"] == "flag":
         if negated.get("value") is not False:
@@ -132,7 +142,7 @@ def _read_flag(read: Arguments, engine: str, known: Mapping[str, dict[str, Any]]
         row = dotted if dotted["type"] == "harmless" else {"type": "bearing"}
     match (row or {}).get("type"):
         case None:
-            read.opaque.append(f"{flag} in spec.engine.args is not a flag of {engine} that is known here")
+            read.opaque.append(f"{flag} is not a flag of {engine} that is known here")
         case "harmless":
             pass
         case "bearing":
@@ -141,26 +151,44 @@ def _read_flag(read: Arguments, engine: str, known: Mapping[str, dict[str, Any]]
             _apply(read, flag, row or {}, value)
 
 
+LEAST_ABBREVIATION = 6
+"""``--tens``: shorter ones could be flags that are not known here."""
+
+
+def _abbreviated(flag: str, known: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """Python's argparse takes the beginning of a flag for it where no other begins so."""
+    if not flag.startswith("--") or len(flag) < LEAST_ABBREVIATION:
+        return None
+    meant = {id(row): row for name, row in known.items() if name.startswith(flag)}
+    return next(iter(meant.values())) if len(meant) == 1 else None
+
+
 def _leading_name(engine: str, arguments: Sequence[str]) -> str | None:
     """The model before all flags: ``serve NAME`` of vLLM and TensorRT-LLM."""
-    if engine not in ("vllm", "tensorrt-llm"):
+    if engine not in ("vllm", "tensorrt-llm", "lmdeploy"):
         return None
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))
-    names = [word for word in words if word not in ("vllm", "trtllm-serve", "serve")]
+    names = [
+        word
+        for word in words
+        if word not in ("vllm", "trtllm-serve", "serve", "api_server") and not getattr(word, "may_be_many", False)
+    ]
     return names[0] if len(names) == 1 else None
 
 
-def _pairs(arguments: Sequence[str], known: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str | None]]:
+def _pairs(arguments: Sequence[str], known: Mapping[str, Mapping[str, Any]], read: Arguments) -> Iterator[tuple[str, str | None]]:
     """(flag, value) of ``--flag value``, ``--flag=value`` and ``--flag``; words that belong to no flag are left out."""
     index = 0
     while index < len(arguments):
         word = arguments[index]
         index += 1
         if not word.startswith("-") or word == "--":
+            if isinstance(word, Unknown) and word.may_be_many:
+                read.more = read.more or word.why
             continue
         flag, equals, value = word.partition("=")
         if equals:
-            yield flag, value
+            yield flag, Unknown(value, word.why) if isinstance(word, Unknown) else value
         elif known.get(_plain(flag), {}).get("type") != "flag" and index < len(arguments) and not _is_flag(arguments[index]):
             yield flag, arguments[index]
             index += 1
@@ -174,12 +202,23 @@ def _is_flag(word: str) -> bool:
 
 
 def _apply(read: Arguments, flag: str, row: Mapping[str, Any], text: str | None) -> None:
+    if isinstance(text, Unknown) and row["type"] != "marker":
+        read.unknown[row["sets"]] = f"{flag} {text}: {text.why}"
+        read.opaque.append(f"{flag} {text}: {text.why}")
+        read.fields.pop(row["sets"], None)
+        read.settings.pop(row["sets"].split(".", 1)[1], None)
+        return
+    read.unknown.pop(row["sets"], None)
+    if text is not None:
+        read.texts[row["sets"]] = text
     try:
         value = _value(row, text)
     except (ValueError, OverflowError):
         read.opaque.append(f"{flag} has the value {text!r}, which is not {_READERS[row['type']][0]}")
         return
     kind, name = row["sets"].split(".", 1)
+    if row.get("bears"):
+        read.unmodelled.append(f"{flag} {value}")
     if kind == "setting":
         if name == "quantization" and value not in (*_WITHIN_CHECKPOINT, *_ONLINE):
             read.unmodelled.append(f"{flag} {value}")

@@ -1,0 +1,45 @@
+"""Objects that a workload refers to: ConfigMaps, claim templates, runtimes, presets, caches. What is not here is unknown."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardgate.adapters.workloads.values import mapping
+
+Json = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Library:
+    """Objects by kind and name; those of files often name no namespace."""
+
+    _objects: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, objects: Iterable[Json]) -> "Library":
+        """All of them."""
+        library = cls()
+        for body in objects:
+            library.put(body)
+        return library
+
+    def put(self, body: Json) -> None:
+        """Add one."""
+        name = mapping(body.get("metadata")).get("name")
+        if isinstance(name, str):
+            self._objects.setdefault((str(body.get("kind")), name), []).append(body)
+
+    def find(self, kind: str, name: object, namespace: str) -> Json | None:
+        """The one in the namespace, else one that names none (or, of presets, stands elsewhere)."""
+        if not isinstance(name, str):
+            return None
+        found = self._objects.get((kind, name), [])
+        for wanted in (namespace, ""):
+            for body in found:
+                if (mapping(body.get("metadata")).get("namespace") or "") == wanted:
+                    return body
+        return found[0] if found else None
+
+    def all(self, kind: str) -> list[Json]:
+        """Of one kind."""
+        return [body for (each, _), bodies in self._objects.items() if each == kind for body in bodies]

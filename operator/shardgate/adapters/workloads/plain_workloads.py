@@ -1,0 +1,42 @@
+"""Deployment, StatefulSet, ReplicaSet, Job, Pod and Argo's Rollout: one pod template."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shardgate.adapters.workloads.extraction import ServingGroup
+from shardgate.adapters.workloads.serving import Reading, read_group
+from shardgate.adapters.workloads.values import mapping, whole
+
+KINDS = (
+    ("apps", "Deployment"),
+    ("apps", "StatefulSet"),
+    ("apps", "ReplicaSet"),
+    ("batch", "Job"),
+    ("", "Pod"),
+    ("argoproj.io", "Rollout"),
+)
+
+
+def read(body: Mapping[str, Any], reading: Reading) -> list[ServingGroup]:
+    """One group, where the template starts an engine."""
+    spec = mapping(body.get("spec"))
+    if body.get("kind") == "Pod":
+        template: Mapping[str, Any] = {"metadata": body.get("metadata"), "spec": spec}
+        where = "spec"
+    else:
+        template, where = mapping(spec.get("template")), "spec.template.spec"
+    group = read_group(template, reading, where=where)
+    if group is None:
+        return []
+    stated = spec.get("replicas") if body.get("kind") not in ("Job", "Pod") else spec.get("parallelism")
+    group.replicas = whole(stated, 1)
+    if stated is not None or body.get("kind") == "Pod":
+        group.explicit.add("replicas")
+    nodes = group.arguments.settings.get("nodes")
+    if nodes and nodes > 1 and group.replicas and group.replicas % nodes == 0:
+        # One engine over several pods: each is a node of it.
+        group.pods[0].count = nodes
+        group.replicas //= nodes
+        group.explicit |= {"podsPerReplica"}
+        group.explicit.discard("replicas")
+    return [group]
