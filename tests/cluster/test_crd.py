@@ -46,6 +46,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("one way to say experts", {"strategy": {"expertParallel": True, "expert": 2}}, "spec.strategy.expert"),
 ]
 
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
 RIGHT: list[dict[str, Any]] = [
     {},
     {"strategy": {"expert": None}},
@@ -58,7 +60,7 @@ RIGHT: list[dict[str, Any]] = [
     {"strategy": {"tensor": 4, "data": 2, "attentionData": True}},
     {"replicas": 0},
     {"gpus": {"resource": "amd.com/gpu", "products": ["MI300X*"]}},
-    {"placement": {"requests": {"cpu": 8, "memory": "64Gi"}, "affinity": {"podAffinity": {"anything": [1]}}}},
+    {"placement": {"requests": {"cpu": 8, "memory": "64Gi"}, "affinity": {"podAffinity": {PREFERRED: [{"weight": 1}]}}}},
     {"model": {"config": {"architectures": ["X"], "rope_scaling": {"factor": 8.0}}}},
     {"model": None, "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}},
 ]
