@@ -55,8 +55,31 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
     except ValidationError as error:
         raise problems_of(error) from None
     reading = _Reading()
-    spec, arguments = _with_arguments(stated.spec, reading)
+    engine = stated.spec.engine
+    arguments = Arguments() if engine is None else read_arguments(engine.name.value, engine.args or [], engine.environment or {})
     subject = _subject(body, reading)
+    return _declaration(stated.spec, arguments, subject, profiles, reading, body)
+
+
+def declaration_of_group(
+    spec: Mapping[str, Any], arguments: Arguments, subject: Subject, profiles: Sequence[Profile]
+) -> Declaration:
+    """The declaration that a serving group of another kind makes: ``spec`` as ours would say it, and its engine's flags.
+
+    Raises an ``ExceptionGroup`` of ``DeclarationError``.
+    """
+    try:
+        stated = InferenceDeployment.read(spec)
+    except ValidationError as error:
+        raise problems_of(error) from None
+    return _declaration(stated.spec, arguments, subject, profiles, _Reading(), {})
+
+
+def _declaration(
+    stated: InferenceDeploymentSpec, arguments: Arguments, subject: Subject, profiles: Sequence[Profile], reading: "_Reading",
+    body: Mapping[str, Any],
+) -> Declaration:  # fmt: skip
+    spec = _with_arguments(stated, arguments, reading)
     found = _read_model(spec, arguments.online_layout, profiles, reading)
     engine = _read_engine(spec, arguments, profiles, reading)
     placement = _read_placement(spec.placement or PodPlacement(), subject, reading)
@@ -114,12 +137,10 @@ def _check_vendor(spec: InferenceDeploymentSpec, reading: _Reading) -> None:
         reading.contradictions.append(("spec.gpus.resource", f"{engine} runs on NVIDIA GPUs alone, {resource} is another vendor's"))
 
 
-def _with_arguments(spec: InferenceDeploymentSpec, reading: _Reading) -> tuple[InferenceDeploymentSpec, Arguments]:
+def _with_arguments(spec: InferenceDeploymentSpec, arguments: Arguments, reading: _Reading) -> InferenceDeploymentSpec:
     """The spec with what the engine's flags and variables say where it says nothing; both and different contradict."""
-    engine = spec.engine
-    if engine is None or not (engine.args or engine.environment):
-        return spec, Arguments()
-    arguments = read_arguments(engine.name.value, engine.args or [], engine.environment or {})
+    if not (arguments.fields or arguments.settings or arguments.opaque):
+        return spec
     reading.opaque += arguments.opaque
     told = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for path, value in arguments.fields.items():
@@ -139,7 +160,7 @@ def _with_arguments(spec: InferenceDeploymentSpec, reading: _Reading) -> tuple[I
     if arguments.settings.get("expert_backend", "none") != "none" and strategy.get("expert") is None:
         told["strategy"] = {**strategy, "expert": strategy.get("tensor", 1)}  # SGLang: these backends set it to the tensor width
     try:
-        return InferenceDeployment.read({**told}).spec, arguments
+        return InferenceDeployment.read({**told}).spec
     except ValidationError as error:
         raise problems_of(error) from None
 

@@ -43,10 +43,10 @@ def report(declaration: Declaration, verdict: Verdict, *, reference: str) -> Jso
         "status": status,
         "recommendation": recommendation,
         "score": verdict.score,
-        "declared": _declared(declaration, verdict),
+        "declared": declared_json(declaration, verdict),
         "hardware": _hardware(verdict),
-        "memory": _memory(declaration, verdict),
-        "placement": _placement(verdict.placement),
+        "memory": memory_json(declaration, verdict),
+        "placement": placement_json(verdict.placement),
         "performance": dict.fromkeys(_PERFORMANCE),
         "balance": dict.fromkeys(_BALANCE),
         "communication": dict.fromkeys(_COMMUNICATION),
@@ -89,7 +89,8 @@ def strategy_json(strategy: ParallelStrategy) -> Json:
     }
 
 
-def _declared(declaration: Declaration, verdict: Verdict) -> Json:
+def declared_json(declaration: Declaration, verdict: Verdict) -> Json:
+    """What is declared, with what was chosen where it is not."""
     required = verdict.required
     return {
         "model": declaration.model_name,
@@ -125,7 +126,8 @@ def _hardware(verdict: Verdict) -> Json:
 _MEMORY_OUTCOMES = {Fit.FITS: "fits", Fit.TIGHT: "tight", Fit.UNFIT: "doesNotFit"}
 
 
-def _memory(declaration: Declaration, verdict: Verdict) -> Json:
+def memory_json(declaration: Declaration, verdict: Verdict) -> Json:
+    """Figures of memory; all unknown where they are not known."""
     weights, best = verdict.weights, verdict.best_gpu
     keys = (
         "outcome", "parameters", "weightsBytes", "perStage", "perRank", "kvBytesPerToken", "kvTokens",
@@ -183,7 +185,8 @@ ANY_PLACE_MAY_FAIL = (
 )
 
 
-def _placement(placement: Placement | None) -> Json:
+def placement_json(placement: Placement | None) -> Json:
+    """Where the pods go; all unknown where that was not judged."""
     if placement is None:
         return dict.fromkeys(("feasible", "feasibleWhenIdle", "replicasThatFit", "remark", "pods", "excluded"))
     return {

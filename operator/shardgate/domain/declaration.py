@@ -38,6 +38,8 @@ class GpuWish:
     resource: str
     per_pod: int | None
     """Unset: the fewest equal pods of which one fits the largest accepted node."""
+    pods_per_replica: int | None = None
+    """Declared by kinds that state their pods; unset: as many as the ranks need."""
     leader: "LeaderWish | None" = None
     """Where the first pod of each replica asks for other amounts than the rest (``per_pod`` is theirs)."""
     products: tuple[str, ...] = ()
@@ -115,6 +117,8 @@ class Declaration:
     """What could not be read, and why."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """(field, what contradicts what) of things that are stated twice and differently."""
+    unknown_strategy: str = ""
+    """Why the widths are not known: neither shape nor memory can be judged then, the pods' own GPUs can."""
     is_partial: bool = False
     """Facts are stated elsewhere that was not read: nothing that rests on what stands here can be refused."""
     assumptions: tuple[tuple[str, str, str], ...] = ()

@@ -266,8 +266,13 @@ def _pods(declaration: Declaration, nodes: tuple[NodeGroup, ...]) -> Iterator[Po
     """
     strategy, wish = declaration.strategy, declaration.gpus
     ranks = strategy.ranks_per_replica
+    if wish.pods_per_replica is not None and wish.per_pod is not None and wish.leader is None:
+        yield _equal_pods(declaration, wish.per_pod, wish.pods_per_replica, -(-ranks // wish.pods_per_replica))
+        return
     if wish.leader is not None and wish.per_pod is not None:
         workers = -(-max(ranks - wish.leader.gpus, 0) // wish.per_pod)
+        if wish.pods_per_replica is not None:
+            workers = wish.pods_per_replica - 1
         if workers:
             yield replace(_equal_pods(declaration, wish.per_pod, 1 + workers, wish.per_pod), leader=wish.leader)
         else:

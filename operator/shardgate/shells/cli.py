@@ -15,10 +15,14 @@ from shardgate.adapters.inference_deployments import is_inference_deployment, re
 from shardgate.adapters.model_profiles import describes_model
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.report import reference_of, report
+from shardgate.adapters.workload_declarations import declare
+from shardgate.adapters.workload_verdicts import judged, workload_report
+from shardgate.adapters.workloads.library import Library
+from shardgate.adapters.workloads.registry import read_workload
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import enforce
-from shardgate.domain.policy import OWN_KIND, Mode
+from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Mode
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify as verify_declaration
 from shardgate.shells.cluster import ApiError, ClusterUnreachable
@@ -85,6 +89,7 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
     declared = list(read_documents(files))
     snapshot = _snapshot(clusters, gpus)
     results: list[_Result] = []
+    library = Library.of(each.body for each in declared if isinstance(each, Document))
     snapshot.add(each for each in declared if isinstance(each, Document) and describes_model(each.body))
     unreadable = list(snapshot.unreadable)
     for document in declared:
@@ -92,6 +97,8 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
             unreadable.append(document)
         elif is_inference_deployment(document.body):
             _judge(document, snapshot, results, unreadable)
+        else:
+            _judge_workload(document, library, snapshot, results)
     for each in unreadable:
         click.echo(f"error: {each}", err=True)
     if not results and not unreadable:
@@ -196,18 +203,46 @@ def _judge(document: Document, snapshot: Snapshot, results: list[_Result], unrea
     reference = reference_of(document.body.get("spec") or {}, verdict, policy)
     results.append(_Result(report(declaration, verdict, reference=reference), not answer.allowed, verdict.outcome))
     if answer.allowed:
-        _take(snapshot, declaration, verdict)
+        _take(snapshot, [(declaration, verdict)])
 
 
-def _take(snapshot: Snapshot, declaration: Declaration, verdict: Verdict) -> None:
-    """The admitted declaration's pods hold their GPUs from now on; those that run already are among them."""
-    if verdict.placement is None or not verdict.placement.pods:
+def _judge_workload(document: Document, library: Library, snapshot: Snapshot, results: list[_Result]) -> None:
+    """An object of another kind; one that serves nothing is left alone."""
+    workload = read_workload(document.body, library)
+    if workload is None:
         return
-    subject = declaration.subject
-    snapshot.book.drop_own_pods(declaration.owners)
-    for pod in verdict.placement.pods:
+    subject = workload.subject
+    group = subject.api_version.rpartition("/")[0]
+    policy = snapshot.book.policy_for(subject.namespace, f"{subject.kind}.{group}", FOREIGN_KIND)
+    declarations = [each.declaration for each in declare(workload) if each.declaration is not None]
+    snapshot.offer(name for each in declarations for name in each.placement.requests)
+    found = judged(workload, snapshot.book.known_profiles, snapshot.inventory(), policy)
+    if found is None:
+        return
+    enforced = replace(policy, mode=Mode.ENFORCE)
+    refused = bool(found.declarations) and not enforce(found.declarations[0], found.verdict, enforced, None).allowed
+    reference = reference_of(document.body.get("spec") or {}, found.verdict, policy)
+    results.append(_Result(workload_report(found, reference=reference), refused, found.verdict.outcome))
+    if not refused:
+        _take(
+            snapshot,
+            [(each.group.declaration, each.verdict) for each in found.groups if each.group.declaration and each.verdict],
+        )
+
+
+def _take(snapshot: Snapshot, admitted: list[tuple[Declaration, Verdict]]) -> None:
+    """The admitted declarations' pods hold their GPUs from now on; those that run already are among them."""
+    planned = [
+        (declaration, pod)
+        for declaration, verdict in admitted
+        for pod in (verdict.placement.pods if verdict.placement is not None else ())
+    ]
+    if planned:
+        snapshot.book.drop_own_pods(planned[0][0].owners)
+    for number, (declaration, pod) in enumerate(planned):
+        subject = declaration.subject
         asked = {**declaration.placement.requests, declaration.gpus.resource: len(pod.local_gpus), "pods": 1}
-        name = f"{subject.label} {pod.replica}-{pod.pod}"
+        name = f"{subject.label} {number}"
         snapshot.book.put_pod(
             PodRecord(
                 uid=name, namespace=subject.namespace, name=name, node=pod.node,

@@ -4,13 +4,14 @@ import asyncio
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import GROUP as KARPENTER
@@ -51,6 +52,13 @@ class Snapshot:
     book: ClusterBook = field(default_factory=ClusterBook)
     unreadable: list[Unreadable] = field(default_factory=list)
     _nodes: dict[str, NodeObject] = field(default_factory=dict)
+    _made_up: list[Node] = field(default_factory=list)
+
+    def offer(self, resources: Iterable[str]) -> None:
+        """Made-up nodes have enough of whatever is asked for besides GPUs: nobody said what they have."""
+        others = {name: AMPLE for name in resources if not is_gpu(name)}
+        for node in self._made_up:
+            self.book.put_plain_node(replace(node, allocatable={**others, **node.allocatable}))
 
     def inventory(self) -> Inventory:
         """Frozen, with what admitted declarations took."""
@@ -181,8 +189,8 @@ def _is_node(document: Document | Unreadable) -> bool:
 def from_gpus(text: str) -> Snapshot:
     """``8xH100-80GB-HBM3[@79.19Gi][,..]``: one item a node. Raises ``GpusError``."""
     snapshot = Snapshot()
-    for number, item in enumerate(text.split(",")):
-        snapshot.book.put_plain_node(_node(number, item.strip()))
+    snapshot._made_up = [_node(number, item.strip()) for number, item in enumerate(text.split(","))]  # noqa: SLF001  # its own
+    snapshot.offer(())
     return snapshot
 
 

@@ -27,6 +27,10 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
     console.print(
         f"  [{style} bold]{report['outcome']}[/]  {report['status']}, {report['recommendation']}, {score}", highlight=False
     )
+    if declared is None:
+        _findings(console, report)
+        console.print()
+        return
     strategy = declared["strategy"]
     widths = f"TP{strategy['tensor']} x PP{strategy['pipeline']} x DP{strategy['data']}"
     per_pod = declared["gpusPerPod"]["server"]

@@ -58,6 +58,8 @@ def _rules(name: str, span: Span, newest: tuple[int, ...]) -> dict[str, EngineRu
         since, until = release(row["since"]), release(row["until"]) if "until" in row else OPEN_END
         if not span.meets(since, until):
             continue
+        if row.get("past") and span.low == (0,) and not span.is_one:
+            continue  # nobody who leaves the version out means one that old
         last_read = release(row["readUpTo"]) if "readUpTo" in row else newest
         confirmed = row.get("lasting") or span.low[: len(last_read)] <= last_read
         holds = Holds.IN_SOME_VERSIONS if not span.within(since, until) else Holds.YES if confirmed else Holds.NOT_CONFIRMED

@@ -65,7 +65,14 @@ def engine_of_image(image: str) -> tuple[str, bool]:
 
 
 def version_of_image(image: str) -> str:
-    """The version that a tag states: ``v0.11.0``, ``v0.5.8.post1-cu130``, ``1.2.0rc2``; empty for others."""
+    """The version that a tag states: ``v0.11.0``, ``v0.5.8.post1-cu130``, ``1.2.0rc2``; empty for others.
+
+    Images of others than the engine's makers have versions of their own.
+    """
+    repository = image.partition("@")[0].lower()
+    row: dict[str, Any] = next((each for each in table("engine_programs")["images"] if each["part"] in repository), {})
+    if not row.get("tagIsVersion"):
+        return ""
     _, colon, tag = image.partition("@")[0].rpartition(":")
     match = _VERSION_TAG.match(tag) if colon and "/" not in tag else None
     return match.group(1) if match else ""

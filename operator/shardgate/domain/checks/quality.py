@@ -12,7 +12,10 @@ def gpus_are_used(situation: Situation) -> Iterator[Finding]:
     """Every GPU that a replica takes holds a rank."""
     pod, required = situation.pod, situation.required
     over = required.gpus_per_replica - pod.ranks_per_replica
-    if over > 0 and pod.ranks_per_replica % pod.pods_per_replica == 0:
+    wish = situation.declaration.gpus
+    if situation.declaration.unknown_strategy:
+        return
+    if over > 0 and (wish.pods_per_replica is not None or pod.ranks_per_replica % pod.pods_per_replica == 0):
         yield finding(
             "GpusLeftOver",
             where="spec.gpus.perPod",

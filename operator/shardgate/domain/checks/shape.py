@@ -345,9 +345,11 @@ def ranks_divide_over_pods(situation: Situation) -> Iterator[Finding]:
     pod, strategy = situation.pod, situation.declaration.strategy
     engine = situation.declaration.engine
     where = "spec.gpus.perPod"
+    if situation.declaration.unknown_strategy:
+        return
     if pod.pods_per_replica > 1:
         yield from _over_several_pods(situation)
-    if pod.ranks_per_replica % pod.pods_per_replica == 0:
+    if pod.ranks_per_replica % pod.pods_per_replica == 0 or pod.leader is not None:
         return
     ranks = count(pod.ranks_per_replica, "rank")
     message = (
@@ -388,6 +390,22 @@ def _over_several_pods(situation: Situation) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def ranks_have_gpus(situation: Situation) -> Iterator[Finding]:
+    """Where pods are declared, those of a replica have a GPU for every rank."""
+    declared, gpus = situation.declaration, situation.required.gpus_per_replica
+    ranks = declared.strategy.ranks_per_replica
+    if declared.gpus.pods_per_replica is None or declared.unknown_strategy or ranks <= gpus:
+        return
+    yield finding(
+        "WorldSizeMismatch",
+        where="spec.strategy",
+        outcome=Outcome.UNSOUND,
+        message=f"{declared.strategy.label} is {count(ranks, 'rank')}, "
+        f"the {count(situation.pod.pods_per_replica, 'pod')} of a replica have {count(gpus, 'GPU')}",
+        remedy=f"ask for {count(-(-ranks // situation.pod.pods_per_replica), 'GPU')} per pod, or a narrower strategy",
+    )
+
+
 def nothing_is_said_twice(situation: Situation) -> Iterator[Finding]:
     """What is stated twice is stated alike."""
     for where, what in situation.declaration.contradictions:
@@ -398,6 +416,7 @@ def nothing_is_said_twice(situation: Situation) -> Iterator[Finding]:
 
 CHECKS = (
     nothing_is_said_twice,
+    ranks_have_gpus,
     ranks_divide_over_pods,
     heads_split_evenly,
     kv_heads_split_evenly,

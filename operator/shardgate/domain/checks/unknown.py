@@ -17,7 +17,7 @@ _SHAPE_AND_MEMORY = (FindingClass.SHAPE, FindingClass.MEMORY)
 def model_is_known(situation: Situation) -> Iterator[Finding]:
     """The model's architecture is in the catalogue, or given."""
     model = situation.declaration.model
-    if isinstance(model, ModelUnknown):
+    if isinstance(model, ModelUnknown) and not situation.declaration.unknown_strategy:
         yield finding(
             "ModelUnknown", where="spec.model", outcome=Outcome.UNDECIDED,
             message=model.problem, remedy=model.remedy, bears_on=_SHAPE_AND_MEMORY,

@@ -1,0 +1,173 @@
+"""Workloads of other kinds, judged."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from builders import a_book, a_node, a_pod
+from shardgate.adapters.workload_verdicts import JudgedWorkload, judged, workload_report
+from shardgate.adapters.workloads.library import Library
+from shardgate.adapters.workloads.registry import read_workload
+from shardgate.domain.policy import FOREIGN_KIND, Capacity
+from shardgate.domain.verdict import Outcome
+
+Json = dict[str, Any]
+
+
+def judge(text: str, *objects: Any, **policy: Any) -> JudgedWorkload | None:
+    bodies = [each for each in yaml.safe_load_all(text) if each]
+    workload = read_workload(bodies[-1], Library.of(bodies))
+    assert workload is not None
+    return judged(workload, (), a_book(*objects).inventory(0.0), replace(FOREIGN_KIND, **policy))
+
+
+def deployment(command: str, gpus: int = 8, replicas: int = 1, spec: str = "nodeSelector: {}") -> str:
+    return f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: llama, namespace: serving}}
+spec:
+  replicas: {replicas}
+  template:
+    metadata: {{labels: {{app: llama}}}}
+    spec:
+      {spec}
+      containers:
+      - {{name: a, image: 'vllm/vllm-openai:v0.19.0', command: [sh, -c, "{command}"], resources: {{limits: {{nvidia.com/gpu: '{gpus}'}}}}}}
+"""
+
+
+SERVE = "vllm serve meta-llama/Meta-Llama-3-70B-Instruct --tensor-parallel-size 8 --max-model-len 8192"
+
+
+@pytest.mark.parametrize(
+    ("command", "gpus", "codes"),
+    [
+        (SERVE, 8, ()),
+        (SERVE, 4, ("WorldSizeMismatch",)),
+        (SERVE.replace("8 --max", "4 --max"), 8, ("GpusLeftOver",)),
+        (SERVE.replace("8 --max", "3 --max"), 3, ("HeadsUneven",)),
+        (SERVE.replace("8 --max", "1 --max"), 1, ("WeightsDoNotFit",)),
+        (SERVE + " --unheard-of 1", 8, ("DeclarationOpaque",)),
+        (SERVE.replace("8 --max", "$TP --max"), 8, ("DeclarationOpaque",)),
+    ],
+)
+def test_a_deployment_by_its_flags(command: str, gpus: int, codes: tuple[str, ...]) -> None:
+    found = judge(deployment(command, gpus), a_node())
+    assert found is not None
+    assert found.verdict.codes[: len(codes)] == codes
+    assert {each.where.partition(".")[0] for each in found.verdict.findings} <= {"spec"}
+
+
+def test_capacity_refuses_other_kinds_only_where_nothing_more_may_come() -> None:
+    text = deployment(SERVE, replicas=2)
+    for policy, outcome in (({}, Outcome.WAITING), ({"capacity": Capacity.CLOSED}, Outcome.WAITING)):
+        found = judge(text, a_node(), **policy)
+        assert found is not None
+        assert (found.verdict.outcome, found.verdict.codes) == (outcome, ("GpuCountTooLow",))
+
+
+def test_pods_of_its_replica_sets_are_its_own() -> None:
+    own = a_pod("llama-5d-x", node="node-a", gpus=8)
+    own["metadata"] |= {
+        "labels": {"app": "llama", "pod-template-hash": "5d"},
+        "ownerReferences": [{"kind": "ReplicaSet", "name": "llama-5d", "controller": True}],
+    }
+    found = judge(deployment(SERVE), a_node(), own)
+    assert found is not None
+    assert found.verdict.outcome is Outcome.SOUND
+    other = {
+        **own,
+        "metadata": {
+            **own["metadata"],
+            "uid": "u",
+            "ownerReferences": [{"kind": "ReplicaSet", "name": "other-5d", "controller": True}],
+        },
+    }
+    busy = judge(deployment(SERVE), a_node(), other)
+    assert busy is not None
+    assert busy.verdict.codes == ("GpusBusy",)
+
+
+GRAPH = """
+apiVersion: nvidia.com/v1alpha1
+kind: DynamoGraphDeployment
+metadata: {name: graph, namespace: serving}
+spec:
+  services:
+    Decode:
+      componentType: worker
+      resources: {limits: {gpu: "8"}}
+      extraPodSpec: {mainContainer: {image: x, command: [python3, -m, dynamo.vllm, --model, Qwen/Qwen3-32B, -tp, "8"]}}
+    Prefill:
+      componentType: worker
+      resources: {limits: {gpu: "4"}}
+      extraPodSpec: {mainContainer: {image: x, command: [python3, -m, dynamo.vllm, --model, Qwen/Qwen3-32B, -tp, "4", --is-prefill-worker]}}
+"""
+
+
+def test_prefill_and_decode_share_one_cluster() -> None:
+    both = judge(GRAPH, a_node("a"), a_node("b"))
+    assert both is not None
+    assert both.verdict.outcome is Outcome.SOUND
+    assert both.verdict.required.gpus == 12
+    report = workload_report(both, reference="0000")
+    assert {(pod["group"], pod["node"]) for pod in report["placement"]["pods"]} == {("decode", "a"), ("prefill", "b")}
+    assert [each["role"] for each in report["groups"]] == ["decode", "prefill"]
+    one = judge(GRAPH, a_node("a"))
+    assert one is not None
+    (found,) = one.verdict.findings
+    assert (found.code, found.outcome) == ("GpusBusy", Outcome.WAITING)
+    assert found.message.startswith("prefill: ")
+
+
+def test_a_nim_service_is_judged_by_its_pods_and_says_what_is_not_known() -> None:
+    text = """
+apiVersion: apps.nvidia.com/v1alpha1
+kind: NIMService
+metadata: {name: nim, namespace: serving}
+spec: {image: {repository: nvcr.io/nim/meta/llama-3.1-70b-instruct, tag: "1.8"}, replicas: 3, resources: {limits: {nvidia.com/gpu: 4}}}
+"""
+    found = judge(text, a_node())
+    assert found is not None
+    assert set(found.verdict.codes) == {"DeclarationOpaque", "GpuCountTooLow"}
+    assert found.verdict.required.gpus == 12
+
+
+def test_what_does_not_say_its_gpus_is_undecided() -> None:
+    text = """
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: ws, namespace: serving}
+resource: {instanceType: Standard_NC48ads_A100_v4}
+inference: {preset: {name: phi-4}}
+"""
+    found = judge(text, a_node())
+    assert found is not None
+    assert found.verdict.codes == ("DeclarationOpaque",)
+    assert workload_report(found, reference="0000")["declared"] is None
+
+
+def test_a_leader_that_differs_from_its_workers() -> None:
+    text = """
+apiVersion: leaderworkerset.x-k8s.io/v1
+kind: LeaderWorkerSet
+metadata: {name: big, namespace: serving}
+spec:
+  replicas: 1
+  leaderWorkerTemplate:
+    size: 3
+    leaderTemplate: {spec: {containers: [{name: a, image: x, command: [vllm, serve, Qwen/Qwen3-32B, -tp=4, -pp=4], resources: {limits: {nvidia.com/gpu: 8}}}]}}
+    workerTemplate: {spec: {containers: [{name: w, image: x, command: [ray, start], resources: {limits: {nvidia.com/gpu: 4}}}]}}
+"""
+    found = judge(text, a_node("a"), a_node("b"))
+    assert found is not None
+    verdict = found.verdict
+    assert verdict.outcome is Outcome.SOUND
+    assert verdict.placement is not None
+    assert [(pod.pod, len(pod.local_gpus), len(pod.ranks)) for pod in verdict.placement.pods] == [(0, 8, 8), (1, 4, 4), (2, 4, 4)]
+    short = judge(text, a_node("a"), a_node("b", gpus=4))
+    assert short is not None
+    assert short.verdict.codes == ("GpuCountTooLow",)
