@@ -84,7 +84,7 @@ class Operator:
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
-            on_internal_error=self.metrics.internal_errors.inc,
+            others=self.admission.answer, on_internal_error=self.metrics.internal_errors.inc,
         )  # fmt: skip
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.reconciler.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [

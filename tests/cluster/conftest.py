@@ -1,9 +1,10 @@
 """Shardgate on the run's control plane."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,27 +40,54 @@ def clean(installed: ControlPlane) -> Iterator[ControlPlane]:
     installed.kubectl("delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all")
 
 
+def definition(group: str, kind: str, versions: Sequence[str], *, scope: str = "Namespaced", plural: str = "") -> dict[str, Any]:
+    """A CRD of somebody else's kind, that takes anything."""
+    names = {"kind": kind, "plural": plural or f"{kind.lower()}s"}
+    served = [
+        {"name": version, "served": True, "storage": index == 0, "schema": {"openAPIV3Schema": ANYTHING}}
+        for index, version in enumerate(versions)
+    ]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{names['plural']}.{group}"},
+        "spec": {"group": group, "scope": scope, "names": names, "versions": served},
+    }
+
+
+def serving(plane: ControlPlane, definitions: Sequence[dict[str, Any]]) -> Iterator[ControlPlane]:
+    """While these kinds are served."""
+    plane.apply(*definitions)
+    names = [each["metadata"]["name"] for each in definitions]
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in names))
+    until("they are served", lambda: plane.kubectl("get", ",".join(names), "-A", check=False).returncode == 0)
+    yield plane
+    plane.kubectl("delete", "customresourcedefinitions", *names)
+
+
 @pytest.fixture
 def karpenter(clean: ControlPlane) -> Iterator[ControlPlane]:
     """Karpenter's kinds are served."""
-    definitions = [
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"{kind.lower()}s.karpenter.sh"},
-            "spec": {
-                "group": "karpenter.sh",
-                "scope": "Cluster",
-                "names": {"kind": kind, "plural": f"{kind.lower()}s"},
-                "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": ANYTHING}}],
-            },
-        }
-        for kind in ("NodePool", "NodeClaim")
-    ]
-    clean.apply(*definitions)
-    until("NodePools are served", lambda: clean.kubectl("get", "nodepools,nodeclaims", check=False).returncode == 0)
-    yield clean
-    clean.kubectl("delete", "customresourcedefinitions", *(each["metadata"]["name"] for each in definitions))
+    yield from serving(clean, [definition("karpenter.sh", kind, ["v1"], scope="Cluster") for kind in ("NodePool", "NodeClaim")])
+
+
+OTHER_KINDS = (
+    ("leaderworkerset.x-k8s.io", "LeaderWorkerSet", ["v1"]),
+    ("serving.kserve.io", "LLMInferenceService", ["v1alpha2", "v1alpha1"]),
+    ("serving.kserve.io", "InferenceService", ["v1beta1"]),
+    ("nvidia.com", "DynamoGraphDeployment", ["v1alpha1", "v1beta1"]),
+    ("apps.nvidia.com", "NIMService", ["v1alpha1"]),
+    ("ray.io", "RayService", ["v1"]),
+    ("ray.io", "RayCluster", ["v1"]),
+    ("kaito.sh", "Workspace", ["v1beta1"]),
+    ("argoproj.io", "Rollout", ["v1alpha1"]),
+)
+
+
+@pytest.fixture
+def other_kinds(clean: ControlPlane) -> Iterator[ControlPlane]:
+    """Kinds of others are served."""
+    yield from serving(clean, [definition(*each) for each in OTHER_KINDS])
 
 
 Start = Callable[..., Installation]
@@ -86,7 +114,8 @@ def register(installation: Installation) -> None:
     """And wait until the API server calls them: it learns of them by a watch of its own."""
     configurations = installation.webhooks()
     for each in configurations:
-        each["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"].append("unseen")
+        for webhook in each["webhooks"]:
+            webhook["namespaceSelector"]["matchExpressions"][0]["values"].append("unseen")
     installation.plane.apply(*configurations)
     uneven = a_body("probe", strategy={"tensor": 3})
 

@@ -41,6 +41,7 @@ async def serving(
     certificate, key = authority.issue("webhook")
     (port,) = free_ports(1)
     server = WebhookServer(
+        others=lambda request: {"response": {"uid": request["uid"], "allowed": True, "warnings": ["of another kind"]}},
         ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
     )  # fmt: skip
 

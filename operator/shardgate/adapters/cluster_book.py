@@ -34,6 +34,7 @@ from shardgate.adapters.nodes import (
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject, read_quota
+from shardgate.adapters.workloads.library import Library
 from shardgate.domain.inventory import (
     DEVICE_CLASS_DOMAIN,
     GroupKey,
@@ -93,6 +94,8 @@ class ClusterBook:
 
     shapes: Shapes = field(default_factory=Shapes)
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    references: Library = field(default_factory=Library)
+    """Objects that workloads of other kinds refer to."""
     policies: dict[str, StatedPolicy] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
     """What private names of models stand for, by the profile's name."""

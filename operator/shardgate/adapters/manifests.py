@@ -3,7 +3,7 @@
 One source for ``deploy/``, the chart, the demo and the tests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shardgate.adapters.status import OUR_ANNOTATIONS
@@ -73,31 +73,78 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
         f"object.metadata.?annotations[?'{name}'] != oldObject.metadata.?annotations[?'{name}']" for name in OUR_ANNOTATIONS
     )
     annotated_too = f"{spec_changed} || {annotated}"
-    kinds = (
-        ("ValidatingWebhookConfiguration", "validate", spec_changed),
-        ("MutatingWebhookConfiguration", "mutate", annotated_too),
+    own = [{"apiGroups": [GROUP], "apiVersions": [VERSION], "resources": ["inferencedeployments"]}]
+
+    def webhook(name: str, verb: str, rules: list[Json], conditions: Mapping[str, str]) -> Json:
+        return _webhook(name, verb, rules, conditions, client_config, exempt_namespaces, failure_policy)
+
+    validating = [
+        webhook("validate", "validate", own, {"changed": spec_changed}),
+        *(webhook(name, "validate", rules, {"not-owned": NOT_OWNED, **more}) for name, rules, more in _other_kinds()),
+    ]
+    mutating = [{**webhook("mutate", "mutate", own, {"changed": annotated_too}), "reinvocationPolicy": "Never"}]
+    return [
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": f"{kind}WebhookConfiguration", "metadata": {"name": NAME},
+            "webhooks": webhooks,
+        }
+        for kind, webhooks in (("Validating", validating), ("Mutating", mutating))
+    ]  # fmt: skip
+
+
+NOT_OWNED = "!object.metadata.?ownerReferences.orValue([]).exists(each, each.?controller.orValue(false))"
+"""What a controller makes is judged by its owner."""
+_GPU_NAMES = "gpu|mig-|gaudi|tpu|neuron|directx"
+
+
+def _asks_for_gpus(pod: str) -> str:
+    """CEL: whether a pod's containers ask for GPUs, or it claims devices."""
+    amounts = " || ".join(
+        f"each.?resources.?{kind}.orValue({{}}).exists(name, name.matches('{_GPU_NAMES}'))" for kind in ("limits", "requests")
     )
-    return [_configuration(kind, verb, client_config, exempt_namespaces, failure_policy, changed) for kind, verb, changed in kinds]
+    return f"{pod}.?containers.orValue([]).exists(each, {amounts}) || {pod}.?resourceClaims.orValue([]).size() > 0"
 
 
-def _configuration(  # what differs between the two
-    kind: str, verb: str, client_config: Json, exempt: Sequence[str], failure_policy: str, changed: str
-) -> Json:
+def _other_kinds() -> list[tuple[str, list[Json], dict[str, str]]]:
+    """(webhook, rules, conditions): objects without GPUs never reach us, but for kinds that hide them elsewhere."""
+    changed = "request.operation == 'CREATE' || object.?spec != oldObject.?spec"
+    templated = [
+        {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "statefulsets", "replicasets"]},
+        {"apiGroups": ["batch"], "apiVersions": ["v1"], "resources": ["jobs"]},
+        {"apiGroups": ["argoproj.io"], "apiVersions": ["v1alpha1"], "resources": ["rollouts"]},
+    ]
+    pods = [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]
+    serving = [
+        {"apiGroups": ["leaderworkerset.x-k8s.io"], "apiVersions": ["v1"], "resources": ["leaderworkersets"]},
+        {"apiGroups": ["serving.kserve.io"], "apiVersions": ["v1alpha1", "v1alpha2"], "resources": ["llminferenceservices"]},
+        {"apiGroups": ["serving.kserve.io"], "apiVersions": ["v1beta1"], "resources": ["inferenceservices"]},
+        {"apiGroups": ["nvidia.com"], "apiVersions": ["v1alpha1", "v1beta1"], "resources": ["dynamographdeployments"]},
+        {"apiGroups": ["apps.nvidia.com"], "apiVersions": ["v1alpha1"], "resources": ["nimservices"]},
+        {"apiGroups": ["ray.io"], "apiVersions": ["v1"], "resources": ["rayservices", "rayclusters"]},
+        {"apiGroups": ["kaito.sh"], "apiVersions": ["v1alpha1", "v1beta1"], "resources": ["workspaces"]},
+    ]
+    of_template = _asks_for_gpus("object.?spec.?template.?spec.orValue({})")
+    return [
+        ("templates", templated, {"changed": changed, "gpus": of_template}),
+        ("pods", pods, {"new": "request.operation == 'CREATE'", "gpus": _asks_for_gpus("object.spec")}),
+        ("serving", serving, {"changed": "request.operation == 'CREATE' || object != oldObject"}),
+    ]
+
+
+def _webhook(  # what differs between them
+    name: str, verb: str, rules: list[Json], conditions: Mapping[str, str], client_config: Json, exempt: Sequence[str],
+    failure_policy: str,
+) -> Json:  # fmt: skip
     client = dict(client_config)
     if "service" in client:
         client["service"] = {**client["service"], "path": f"/{verb}"}
     else:
         client["url"] = f"{client['url'].rstrip('/')}/{verb}"
-    webhook: Json = {
-        "name": f"{verb}.shardgate.io",
+    return {
+        "name": f"{name}.shardgate.io",
         "admissionReviewVersions": ["v1"],
         "clientConfig": client,
-        "rules": [
-            {
-                "apiGroups": [GROUP], "apiVersions": [VERSION], "operations": ["CREATE", "UPDATE"],
-                "resources": ["inferencedeployments"], "scope": "Namespaced",
-            }
-        ],
+        "rules": [{**each, "operations": ["CREATE", "UPDATE"], "scope": "Namespaced"} for each in rules],
         "namespaceSelector": {
             "matchExpressions": [
                 {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": sorted({*exempt, *KUBE_NAMESPACES})}
@@ -106,17 +153,12 @@ def _configuration(  # what differs between the two
         "matchConditions": [
             {"name": "not-going", "expression": "!has(object.metadata.deletionTimestamp)"},
             {"name": "not-kube", "expression": "!request.namespace.startsWith('kube-')"},
-            {"name": "changed", "expression": changed},
+            *({"name": condition, "expression": expression} for condition, expression in conditions.items()),
         ],
         "matchPolicy": "Equivalent",
         "failurePolicy": failure_policy,
         "sideEffects": "NoneOnDryRun",
         "timeoutSeconds": WEBHOOK_TIMEOUT_SECONDS,
-    }  # fmt: skip
-    if verb == "mutate":
-        webhook["reinvocationPolicy"] = "Never"
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": NAME}, "webhooks": [webhook],
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from shardgate.adapters.errors import DeclarationError
+from shardgate.adapters.pods import OWN_KIND
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Answer
 from shardgate.domain.units import count
@@ -33,7 +34,8 @@ def mistakes(subject: str, errors: Iterable[DeclarationError]) -> str:
 
 def warning(found: Finding, subject: Subject) -> str:
     """One finding in one line of at most 120 characters, ending in the command that tells more."""
-    more = f" | kubectl describe infd -n {subject.namespace} {subject.name}"
+    is_own = subject.kind == OWN_KIND
+    more = f" | kubectl describe infd -n {subject.namespace} {subject.name}" if is_own else " | shardgate verify -f FILE"
     text = f"{found.code}: {found.message}"
     room = MAX_WARNING_CHARACTERS - len(more)
     if room < len(found.code):

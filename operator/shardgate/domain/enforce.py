@@ -22,6 +22,8 @@ class Stored:
 
     declaration: Declaration
     verdict: Verdict
+    is_changed: bool | None = None
+    """Whether the update declares something else, where there is more than one declaration to compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ def enforce(
     unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
     are Ready already when the declaration comes outrank every finding.
     """
-    if stored is not None and stored.declaration == declaration:
+    if stored is not None and (stored.declaration == declaration if stored.is_changed is None else not stored.is_changed):
         return Answer(refusing=(), warned=())
     had = {each.code: each.outcome for each in reversed(stored.verdict.findings)} if stored else {}
     forgiven: frozenset[FindingClass] = frozenset()

@@ -9,10 +9,12 @@ from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.disclosure import told
 from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.report import reference_of
+from shardgate.adapters.workload_verdicts import JudgedWorkload, judged
+from shardgate.adapters.workloads.registry import read_workload
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import HeldPod, Inventory
-from shardgate.domain.policy import OWN_KIND, Policy
+from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
 from shardgate.domain.verdict import Verdict
 from shardgate.domain.verify import verify
 
@@ -40,6 +42,26 @@ class Judgement:
         return self.inventory.held_by(self.declaration.owners)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadJudgement:
+    """The same for an object of another kind."""
+
+    workload: JudgedWorkload
+    policy: Policy
+    inventory: Inventory
+    reference: str
+
+    @property
+    def told(self) -> Verdict:
+        """The verdict as its users may read it."""
+        return told(self.workload.verdict, self.inventory, self.policy.disclosure)
+
+    @property
+    def own_pods(self) -> tuple[HeldPod, ...]:
+        """The workload's own pods."""
+        return self.inventory.held_by([self.workload.subject.owner])
+
+
 class Judge:
     """Reads declarations, and judges them by the book. ``freshness`` gives the age of the book and of a broken watch."""
 
@@ -54,6 +76,22 @@ class Judge:
     def declare(self, body: Mapping[str, Any]) -> Declaration:
         """What the object declares. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
         return read_inference_deployment(body, self.book.known_profiles)
+
+    def judge_workload(self, body: Mapping[str, Any]) -> WorkloadJudgement | None:
+        """An object of another kind; ``None`` where it serves nothing that is judged."""
+        workload = read_workload(body, self.book.references)
+        if workload is None:
+            return None
+        subject = workload.subject
+        kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
+        policy = self.book.policy_for(subject.namespace, kind, FOREIGN_KIND)
+        inventory = self.inventory()
+        found = judged(workload, self.book.known_profiles, inventory, policy)
+        if found is None:
+            return None
+        self.book.follows_all_pods |= any(each.placement.rules.demands for each in found.declarations)
+        reference = reference_of(body.get("spec") or {}, found.verdict, policy)
+        return WorkloadJudgement(workload=found, policy=policy, inventory=inventory, reference=reference)
 
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""

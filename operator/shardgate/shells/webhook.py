@@ -10,10 +10,15 @@ import kopf
 from shardgate.adapters.errors import DeclarationError, mistakes_in
 from shardgate.adapters.messages import mistakes, rejection, warning
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
+from shardgate.adapters.workload_declarations import owner_of
+from shardgate.adapters.workload_verdicts import JudgedWorkload
+from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Answer, Stored, enforce
+from shardgate.domain.verdict import Verdict
 from shardgate.shells.config import OperatorConfig
-from shardgate.shells.judge import Judge, Judgement
+from shardgate.shells.judge import Judge
 from shardgate.shells.metrics import KIND, Metrics
+from shardgate.shells.webhook_server import InternalError
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +54,8 @@ class Admission:
             return []
         stored = self._stored(old)
         answer = enforce(judgement.declaration, judgement.told, judgement.policy, stored, judgement.own_pods)
-        self._record(judgement, answer, operation)
         subject = judgement.declaration.subject
+        self._record(subject, judgement.verdict, judgement.reference, answer, operation)
         if not answer.allowed:
             message = rejection(subject, judgement.verdict, answer, judgement.reference)
             raise kopf.AdmissionError(message, code=UNPROCESSABLE)
@@ -79,6 +84,59 @@ class Admission:
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
         raise kopf.AdmissionError(mistakes(name, problems), code=UNPROCESSABLE)
 
+    def validate_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
+        """The same for objects of other kinds. What a controller made is judged where that controller's owner is."""
+        started = time.perf_counter()
+        try:
+            return self._validate_workload(body, old, operation)
+        except kopf.AdmissionError:
+            raise
+        except Exception:
+            log.exception("validate failed")
+            raise
+        finally:
+            self._metrics.duration.observe(time.perf_counter() - started)
+
+    def _validate_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
+        unchanged = old is not None and _declares(old) == _declares(body)
+        if owner_of(body) is not None or unchanged or not self._is_judged(body):
+            return []
+        judgement = self._judge.judge_workload(body)
+        if judgement is None:
+            return []
+        workload = judgement.workload
+        stored = self._stored_workload(old, workload)
+        declarations = workload.declarations
+        answer = Answer(refusing=(), warned=())
+        if declarations:
+            answer = enforce(declarations[0], judgement.told, judgement.policy, stored, judgement.own_pods)
+        self._record(workload.subject, workload.verdict, judgement.reference, answer, operation)
+        if not answer.allowed:
+            message = rejection(workload.subject, workload.verdict, answer, judgement.reference)
+            raise kopf.AdmissionError(message, code=UNPROCESSABLE)
+        return [warning(found, workload.subject) for found in answer.warned]
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A review of an object of another kind, answered. Raises ``InternalError``."""
+        response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
+        try:
+            if request["operation"] in ("CREATE", "UPDATE"):
+                warnings = self.validate_workload(request["object"], request.get("oldObject"), request["operation"])
+                if warnings:
+                    response["warnings"] = warnings
+        except kopf.AdmissionError as refusal:
+            response |= {"allowed": False, "status": {"code": refusal.code or UNPROCESSABLE, "message": str(refusal)}}
+        except Exception as error:
+            raise InternalError from error
+        return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+
+    def _stored_workload(self, old: Mapping[str, Any] | None, now: JudgedWorkload) -> Stored | None:
+        before = None if old is None else self._judge.judge_workload(old)
+        if before is None or not before.workload.declarations:
+            return None
+        then = before.workload
+        return Stored(declaration=then.declarations[0], verdict=then.verdict, is_changed=then.declarations != now.declarations)
+
     def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, patch: kopf.Patch) -> None:
         """Set our annotations by the verdict; whatever stood under their names before is not the user's to set."""
         if not self._is_judged(body):
@@ -104,18 +162,20 @@ class Admission:
             return False
         return True
 
-    def _record(self, judgement: Judgement, answer: Answer, operation: str) -> None:
+    def _record(self, subject: Subject, verdict: Verdict, reference: str, answer: Answer, operation: str) -> None:
         said = "warned" if answer.warned else "allowed"
         word = said if answer.allowed else "refused"
-        verdict = judgement.verdict
-        self._metrics.requests.labels(KIND, operation, verdict.outcome.label, word).inc()
+        self._metrics.requests.labels(subject.kind, operation, verdict.outcome.label, word).inc()
         for code in verdict.codes:
             self._metrics.findings.labels(code).inc()
         log.info(
-            "%s %s %s: %s %s (ref %s)",
-            operation, judgement.declaration.subject.label, word,
-            verdict.outcome.label, ",".join(verdict.codes), judgement.reference,
-        )  # fmt: skip
+            "%s %s %s: %s %s (ref %s)", operation, subject.label, word, verdict.outcome.label, ",".join(verdict.codes), reference
+        )
+
+
+def _declares(body: Mapping[str, Any]) -> Any:
+    """What of an object says how it serves: all but metadata and status (KAITO's Workspace has no ``spec``)."""
+    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
 
 
 def _declared(body: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ SIGTERM requests are answered until endpoints have forgotten us.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,8 @@ import kopf
 import msgspec
 from cryptography import x509
 from kopf._core.engines.admission import AmbiguousResourceError, UnknownResourceError, WebhookError
+
+from shardgate.api import GROUP
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +32,23 @@ CERTIFICATE_POLL_SECONDS = 5.0
 HTTP_INTERNAL = 500
 
 
+VALIDATE = "validate"
+Json = dict[str, Any]
+
+
+class InternalError(Exception):
+    """An answer could not be reached: HTTP 500, so that failurePolicy decides."""
+
+
 class WebhookServer:
     """Serves the handlers with these ids, and nothing else."""
 
     def __init__(  # keyword-only: settings
         self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
-        on_internal_error: Callable[[], None] = lambda: None,
+        others: Callable[[Mapping[str, Any]], Json], on_internal_error: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        self._others = others
+        """Answers reviews of kinds that are not ours: kopf knows those alone that were served when it started."""
         self._ids, self._address, self._port = ids, address, port
         self._certificate, self._key, self._drain_seconds = certificate, key, drain_seconds
         self._on_internal_error = on_internal_error
@@ -115,8 +127,15 @@ class WebhookServer:
             raise aiohttp.web.HTTPRequestTimeout from None
         review = _review(content)
         try:
+            response: Any
             async with asyncio.timeout(_deadline(request)):
-                response = await answer(review, webhook=kopf_id(webhook), headers=dict(request.headers))
+                if webhook == VALIDATE and review["request"]["resource"]["group"] != GROUP:
+                    response = self._others(review["request"])
+                else:
+                    response = await answer(review, webhook=kopf_id(webhook), headers=dict(request.headers))
+        except InternalError:
+            self._on_internal_error()
+            raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log") from None
         except TimeoutError:
             self._on_internal_error()
             raise aiohttp.web.HTTPGatewayTimeout(text="no answer within the deadline") from None
