@@ -48,6 +48,8 @@ from shardgate.shells.stores import (
     ProfileObject,
     Profiles,
     Quotas,
+    ReferenceObject,
+    References,
     Slices,
 )
 from shardgate.shells.webhook import Admission
@@ -56,6 +58,14 @@ from shardgate.shells.webhook_server import WebhookServer
 log = logging.getLogger(__name__)
 
 PLURAL = "inferencedeployments"
+REFERENCES = (
+    ("serving.kserve.io/v1alpha1", "servingruntimes", "ServingRuntime"),
+    ("serving.kserve.io/v1alpha1", "clusterservingruntimes", "ClusterServingRuntime"),
+    ("serving.kserve.io/v1alpha2", "llminferenceserviceconfigs", "LLMInferenceServiceConfig"),
+    ("apps.nvidia.com/v1alpha1", "nimcaches", "NIMCache"),
+    (SLICES_VERSION, "resourceclaimtemplates", "ResourceClaimTemplate"),
+)
+"""What workloads of other kinds refer to: version, resource, kind. ConfigMaps are not read: they may hold anything."""
 STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
 SYNC_REPORT_SECONDS = 10.0
 
@@ -102,6 +112,13 @@ class Operator:
                     (KARPENTER_VERSION, "nodepools", NodePoolObject, NodePools(self.book)),
                     (KARPENTER_VERSION, "nodeclaims", NodeClaimObject, NodeClaims(self.book)),
                 )
+            ),
+            *(
+                Reflector(
+                    name=plural, path=f"/apis/{version}/{plural}", item=ReferenceObject, store=References(self.book, kind),
+                    is_optional=True, **common,
+                )
+                for version, plural, kind in REFERENCES
             ),
             Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),
             Reflector(

@@ -71,6 +71,20 @@ def karpenter(clean: ControlPlane) -> Iterator[ControlPlane]:
     yield from serving(clean, [definition("karpenter.sh", kind, ["v1"], scope="Cluster") for kind in ("NodePool", "NodeClaim")])
 
 
+REFERRED_TO = (
+    definition("serving.kserve.io", "ServingRuntime", ["v1alpha1"]),
+    definition("serving.kserve.io", "ClusterServingRuntime", ["v1alpha1"], scope="Cluster"),
+    definition("serving.kserve.io", "LLMInferenceServiceConfig", ["v1alpha2"]),
+    definition("apps.nvidia.com", "NIMCache", ["v1alpha1"]),
+)
+
+
+@pytest.fixture
+def referred_to(clean: ControlPlane) -> Iterator[ControlPlane]:
+    """Kinds that workloads of others refer to are served."""
+    yield from serving(clean, REFERRED_TO)
+
+
 OTHER_KINDS = (
     ("leaderworkerset.x-k8s.io", "LeaderWorkerSet", ["v1"]),
     ("serving.kserve.io", "LLMInferenceService", ["v1alpha2", "v1alpha1"]),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live import create_node
+from live import create_node, until
 
 from builders import a_node
 from controlplane.installation import Installation
@@ -168,3 +168,22 @@ def test_an_unchanged_reapply_is_silent_and_updates_answer_for_what_they_bring(
     scaled = json.loads(plane.kubectl("get", kind.lower(), "llama", "-n", "serving", "-o", "json").stdout)
     assert scaled["metadata"]["labels"] == {"team": "a"}
     plane.kubectl("delete", kind.lower(), "llama", "-n", "serving")
+
+
+RUNTIME = {
+    "apiVersion": "serving.kserve.io/v1alpha1", "kind": "ClusterServingRuntime", "metadata": {"name": "rt"},
+    "spec": {"supportedModelFormats": [{"name": "vLLM", "autoSelect": True}], "containers": [{**container(vllm(8), 4), "name": "kserve-container"}]},
+}  # fmt: skip
+
+
+def test_a_runtime_that_is_in_the_cluster_is_read(other_kinds: ControlPlane, referred_to: ControlPlane, start: Start) -> None:
+    plane = other_kinds
+    create_node(plane, a_node().body)
+    service = custom(
+        "serving.kserve.io/v1beta1", "InferenceService", spec={"predictor": {"model": {"modelFormat": {"name": "vLLM"}}}}
+    )
+    plane.apply(RUNTIME)
+    start()
+    assert "WorldSizeMismatch" in plane.apply(service, options=DRY).stderr
+    plane.kubectl("delete", "clusterservingruntime", "rt")
+    until("it is gone", lambda: plane.apply(service, options=DRY).stderr == "")

@@ -42,7 +42,7 @@ def granted() -> set[Use]:
     }
 
 
-def test_rights_are_sufficient_and_minimal(karpenter: ControlPlane, start: Start) -> None:
+def test_rights_are_sufficient_and_minimal(karpenter: ControlPlane, referred_to: ControlPlane, start: Start) -> None:
     clean = karpenter
     create_node(clean, a_node().body)
     start()

@@ -18,9 +18,15 @@ CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["limitranges", "namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
     {
         "apiGroups": ["resource.k8s.io"],
-        "resources": ["deviceclasses", "resourceclaims", "resourceslices"],
+        "resources": ["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"],
         "verbs": ["list", "watch"],
     },
+    {
+        "apiGroups": ["serving.kserve.io"],
+        "resources": ["clusterservingruntimes", "llminferenceserviceconfigs", "servingruntimes"],
+        "verbs": ["list", "watch"],
+    },
+    {"apiGroups": ["apps.nvidia.com"], "resources": ["nimcaches"], "verbs": ["list", "watch"]},
     {"apiGroups": ["karpenter.sh"], "resources": ["nodeclaims", "nodepools"], "verbs": ["list", "watch"]},
     {"apiGroups": ["scheduling.k8s.io"], "resources": ["priorityclasses"], "verbs": ["list", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},

@@ -189,6 +189,49 @@ class NodeClaims:
         self._book.retain_autoscaled("NodeClaim", keys)
 
 
+class ReferenceMetadata(msgspec.Struct, gc=False):
+    """Where an object stands."""
+
+    name: str = ""
+    namespace: str = ""
+
+
+class ReferenceObject(msgspec.Struct):
+    """An object that workloads refer to, its spec as it stands."""
+
+    metadata: ReferenceMetadata
+    spec: dict[str, Any] | None = None
+
+
+class References:
+    """Runtimes, presets, caches and claim templates of one kind into the book's library."""
+
+    def __init__(self, book: ClusterBook, kind: str) -> None:
+        self._book, self._kind = book, kind
+
+    def _body(self, item: ReferenceObject) -> dict[str, Any]:
+        metadata = {"name": item.metadata.name, "namespace": item.metadata.namespace}
+        return {"kind": self._kind, "metadata": metadata, "spec": item.spec}
+
+    def key(self, item: ReferenceObject) -> str:
+        """By namespace and name."""
+        return f"{item.metadata.namespace}/{item.metadata.name}"
+
+    def put(self, item: ReferenceObject) -> None:
+        """Added or changed."""
+        self._book.references.put(self._body(item))
+
+    def drop(self, item: ReferenceObject) -> None:
+        """Deleted."""
+        self._book.references.drop(self._body(item))
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for body in self._book.references.all(self._kind):
+            if f"{body['metadata']['namespace']}/{body['metadata']['name']}" not in keys:
+                self._book.references.drop(body)
+
+
 class Quotas:
     """ResourceQuotas into the book."""
 

@@ -24,10 +24,22 @@ class Library:
         return library
 
     def put(self, body: Json) -> None:
-        """Add one."""
+        """Add one, in the place of what stood under its name."""
         name = mapping(body.get("metadata")).get("name")
         if isinstance(name, str):
+            self.drop(body)
             self._objects.setdefault((str(body.get("kind")), name), []).append(body)
+
+    def drop(self, body: Json) -> None:
+        """Take away what stands under the kind, namespace and name of this one."""
+        metadata = mapping(body.get("metadata"))
+        key = (str(body.get("kind")), str(metadata.get("name")))
+        namespace = metadata.get("namespace") or ""
+        left = [each for each in self._objects.get(key, []) if (mapping(each.get("metadata")).get("namespace") or "") != namespace]
+        if left:
+            self._objects[key] = left
+        else:
+            self._objects.pop(key, None)
 
     def find(self, kind: str, name: object, namespace: str) -> Json | None:
         """The one in the namespace, else one that names none (or, of presets, stands elsewhere)."""
