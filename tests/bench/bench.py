@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from decision import decision_rows
+from extraction import extraction_rows
 from placement import placement_rows
 
 from builders import GPU, a_body, a_node, a_pod
@@ -252,6 +253,7 @@ def main() -> int:
     decisions = decision_rows()
     say("timing the inventory and placement")
     decisions += placement_rows()
+    decisions += extraction_rows()
     with control_plane(say, large=True) as plane:
         rows = decisions + asyncio.run(measure(plane, arguments.nodes, arguments.pods))
     lines = [

@@ -171,3 +171,71 @@ spec:
     short = judge(text, a_node("a"), a_node("b", gpus=4))
     assert short is not None
     assert short.verdict.codes == ("GpuCountTooLow",)
+
+
+def rolled(text: str, *objects: Any) -> tuple[str, ...]:
+    workload = read_workload(yaml.safe_load(text), Library())
+    assert workload is not None
+    found = judged(workload, (), a_book(*objects).inventory(0.0), FOREIGN_KIND, rolls_out=True)
+    assert found is not None
+    return found.verdict.codes
+
+
+def test_a_roll_out_that_would_hang() -> None:
+    own = a_pod("llama-5d-x", node="node-a", gpus=8)
+    own["metadata"] |= {
+        "labels": {"app": "llama", "pod-template-hash": "5d"},
+        "ownerReferences": [{"kind": "ReplicaSet", "name": "llama-5d", "controller": True}],
+    }
+    text = deployment(SERVE)
+    assert rolled(text, a_node(), own) == ("SurgeDoesNotFit",)
+    assert rolled(text, a_node(), a_node("b"), own) == ()
+    assert rolled(text, a_node()) == ()  # nothing runs yet
+    first = text.replace("replicas: 1", "replicas: 1\n  strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}")
+    assert rolled(first, a_node(), own) == ()
+    recreated = text.replace("replicas: 1", "replicas: 1\n  strategy: {type: Recreate}")
+    assert rolled(recreated, a_node(), own) == ()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "strategy", "surge"),
+    [
+        (1, {}, 1),
+        (4, {}, None),
+        (3, {}, 1),
+        (10, {"maxUnavailable": 0}, 3),
+        (2, {"maxSurge": "100%", "maxUnavailable": "0%"}, 2),
+        (2, {"maxSurge": 0, "maxUnavailable": 1}, None),
+    ],
+)
+def test_percentages_are_rounded_as_the_api_does(replicas: int, strategy: Json, surge: int | None) -> None:
+    body = yaml.safe_load(deployment(SERVE, replicas=replicas))
+    body["spec"]["strategy"] = {"rollingUpdate": strategy}
+    workload = read_workload(body, Library())
+    assert workload is not None
+    assert workload.groups[0].surge == surge
+
+
+def test_an_autoscalers_maximum_is_looked_at() -> None:
+    service = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: llama, namespace: serving}
+spec: {predictor: {minReplicas: 1, maxReplicas: %d, containers: [{name: a, image: 'vllm/vllm-openai:v0.19.0', args: [--model=Qwen/Qwen3-32B, -tp=8], resources: {limits: {nvidia.com/gpu: 8}}}]}}
+"""
+    fits, over = judge(service % 2, a_node("a"), a_node("b")), judge(service % 3, a_node("a"), a_node("b"))
+    assert fits is not None
+    assert over is not None
+    assert (fits.verdict.codes, over.verdict.codes) == ((), ("AutoscaleMaximumDoesNotFit",))
+
+
+def test_what_a_queue_starts_is_not_judged_by_what_is_free_now() -> None:
+    busy = a_pod("busy", node="node-a", gpus=8, namespace="other")
+    text = deployment(SERVE).replace("name: llama, ", "name: llama, labels: {kueue.x-k8s.io/queue-name: q}, ")
+    waiting, queued = judge(deployment(SERVE), a_node(), busy), judge(text, a_node(), busy)
+    assert waiting is not None
+    assert queued is not None
+    assert (waiting.verdict.codes, queued.verdict.codes) == (("GpusBusy",), ())
+    never = judge(text, a_node(gpus=4))
+    assert never is not None
+    assert never.verdict.codes == ("GpuCountTooLow",)

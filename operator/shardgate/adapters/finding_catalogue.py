@@ -47,6 +47,9 @@ MEANINGS: dict[str, str] = {
     "a policy names as provisionable.",
     "QuotaTooSmall": "A ResourceQuota or LimitRange of the namespace allows less than the pods would request: they would not be "
     "created until it is raised, or others release what they hold.",
+    "SurgeDoesNotFit": "A Deployment's roll-out starts a new pod before it stops an old one (`maxUnavailable` rounds down to "
+    "0), and there is no room for both: it would hang. `maxSurge: 0` with `maxUnavailable: 1` stops one first.",
+    "AutoscaleMaximumDoesNotFit": "An autoscaler's maximum is more replicas than all that is here or may come has room for.",
     "GpusLeftOver": "Pods ask for more GPUs than they have ranks.",
     "ModelUnknown": "The model's architecture is neither in the catalogue nor given in `spec.model.config`, or not modelled.",
     "EngineUnknown": "No engine is declared, or one whose rules are not known.",

@@ -29,9 +29,16 @@ class GroupDeclaration:
     problem: str = ""
 
 
-def declare(workload: Workload, profiles: Sequence[Profile] = ()) -> list[GroupDeclaration]:
-    """A declaration for each group that asks for GPUs."""
-    return [_declared(workload, group, profiles) for group in workload.groups if not group.is_on_cpu]
+def declare(workload: Workload, profiles: Sequence[Profile] = (), *, rolls_out: bool = False) -> list[GroupDeclaration]:
+    """A declaration for each group that asks for GPUs. ``rolls_out``: its pods are replaced by an update."""
+    found = [_declared(workload, group, profiles) for group in workload.groups if not group.is_on_cpu]
+    if not rolls_out:
+        return found
+    surges = [group.surge for group in workload.groups if not group.is_on_cpu]
+    return [
+        replace(each, declaration=replace(each.declaration, surge=surge)) if each.declaration is not None else each
+        for each, surge in zip(found, surges, strict=True)
+    ]
 
 
 def _declared(workload: Workload, group: ServingGroup, profiles: Sequence[Profile]) -> GroupDeclaration:
@@ -77,6 +84,8 @@ def _declaration(workload: Workload, group: ServingGroup, pods: list[PodGroup], 
         placement=_placement(templates),
         opaque=tuple(dict.fromkeys((*declared.opaque, *opaque))),
         unknown_strategy=unknown,
+        replicas_maximum=group.replicas_maximum,
+        is_queued=workload.is_queued,
         model=ModelUnknown(problem=f"not judged: {unknown}", remedy="") if unknown else declared.model,
         engine=replace(declared.engine, settings=replace(declared.engine.settings, executor="", nodes=None)),
     )

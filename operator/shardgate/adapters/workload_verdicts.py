@@ -49,9 +49,11 @@ class JudgedWorkload:
         return tuple(each.group.declaration for each in self.groups if each.group.declaration is not None)
 
 
-def judged(workload: Workload, profiles: Sequence[Profile], inventory: Inventory, policy: Policy) -> JudgedWorkload | None:
-    """``None`` where no group asks for GPUs, or the kind is not judged."""
-    groups = declare(workload, profiles) if workload.is_judged else []
+def judged(
+    workload: Workload, profiles: Sequence[Profile], inventory: Inventory, policy: Policy, *, rolls_out: bool = False
+) -> JudgedWorkload | None:
+    """``None`` where no group asks for GPUs, or the kind is not judged. ``rolls_out``: an update replaces its pods."""
+    groups = declare(workload, profiles, rolls_out=rolls_out) if workload.is_judged else []
     if not groups:
         return None
     verdicts = iter(verify_together([each.declaration for each in groups if each.declaration is not None], inventory, policy))

@@ -35,7 +35,7 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
 
 _WAITING_CODES = ("GpusBusy", "NodesUnavailable", "NodesToProvision", "QuotaTooSmall")
 
-_RISKY_CAPACITY_CODES = ("WouldPreempt", "GroupsMayDeadlock")
+_RISKY_CAPACITY_CODES = ("WouldPreempt", "GroupsMayDeadlock", "SurgeDoesNotFit", "AutoscaleMaximumDoesNotFit")
 
 CLASS_OF_CODE = MappingProxyType(
     {code: each for each, (_, codes) in _WORST_BY_CLASS.items() for code in codes.split()}

@@ -117,6 +117,12 @@ class Declaration:
     """What could not be read, and why."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """(field, what contradicts what) of things that are stated twice and differently."""
+    replicas_maximum: int | None = None
+    """Up to which an autoscaler may go."""
+    surge: int | None = None
+    """Replicas that a roll-out of this update starts before it stops any."""
+    is_queued: bool = False
+    """Something else decides when its pods may start: what is free now is no matter yet."""
     unknown_strategy: str = ""
     """Why the widths are not known: neither shape nor memory can be judged then, the pods' own GPUs can."""
     is_partial: bool = False

@@ -77,8 +77,8 @@ class Judge:
         """What the object declares. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
         return read_inference_deployment(body, self.book.known_profiles)
 
-    def judge_workload(self, body: Mapping[str, Any]) -> WorkloadJudgement | None:
-        """An object of another kind; ``None`` where it serves nothing that is judged."""
+    def judge_workload(self, body: Mapping[str, Any], *, rolls_out: bool = False) -> WorkloadJudgement | None:
+        """An object of another kind; ``None`` where it serves nothing that is judged. ``rolls_out``: its pods are replaced."""
         workload = read_workload(body, self.book.references)
         if workload is None:
             return None
@@ -86,7 +86,7 @@ class Judge:
         kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
         policy = self.book.policy_for(subject.namespace, kind, FOREIGN_KIND)
         inventory = self.inventory()
-        found = judged(workload, self.book.known_profiles, inventory, policy)
+        found = judged(workload, self.book.known_profiles, inventory, policy, rolls_out=rolls_out)
         if found is None:
             return None
         self.book.follows_all_pods |= any(each.placement.rules.demands for each in found.declarations)

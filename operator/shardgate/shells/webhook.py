@@ -101,7 +101,7 @@ class Admission:
         unchanged = old is not None and _declares(old) == _declares(body)
         if owner_of(body) is not None or unchanged or not self._is_judged(body):
             return []
-        judgement = self._judge.judge_workload(body)
+        judgement = self._judge.judge_workload(body, rolls_out=old is not None and _template(old) != _template(body))
         if judgement is None:
             return []
         workload = judgement.workload
@@ -171,6 +171,10 @@ class Admission:
         log.info(
             "%s %s %s: %s %s (ref %s)", operation, subject.label, word, verdict.outcome.label, ",".join(verdict.codes), reference
         )
+
+
+def _template(body: Mapping[str, Any]) -> Any:
+    return (body.get("spec") or {}).get("template")
 
 
 def _declares(body: Mapping[str, Any]) -> Any:

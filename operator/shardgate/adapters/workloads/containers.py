@@ -13,6 +13,7 @@ from shardgate.adapters.workloads.values import dicts, mapping, words
 Json = Mapping[str, Any]
 
 _SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
+MOST_EXPANDED = 64 * 1024
 MOST_SCRIPTS = 4
 """Scripts that start one another."""
 
@@ -61,8 +62,10 @@ def _variable(entry: Json, found: Mapping[str, str], library: Library, namespace
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
     """``$(NAME)`` as Kubernetes expands it: ``$$(NAME)`` is an escape, a name that is not set stays as it is."""
-    if "$" not in text:
-        return text
+    if "$(" not in text:
+        return text.replace("$$", "$")
+    if len(text) > MOST_EXPANDED:
+        return Unknown(text, f"{len(text)} characters are more than are expanded")
     parts: list[str] = []
     why = ""
     at = 0

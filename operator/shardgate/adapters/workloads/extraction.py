@@ -67,6 +67,8 @@ class ServingGroup:
     opaque: list[Opaque] = field(default_factory=list)
     replicas_maximum: int | None = None
     """Of an autoscaler."""
+    surge: int | None = None
+    """Replicas that a roll-out starts before it stops any; ``None`` where it stops one first, or the kind has none."""
     gpus_per_replica_stated: int | None = None
     """Where pods hold several replicas (Ray)."""
 
@@ -143,6 +145,5 @@ class Workload:
     opaque: list[Opaque] = field(default_factory=list)
     is_judged: bool = True
     """Whether a verdict may be given for the kind; else it is extracted only."""
-    suspended: bool = False
-    queue: str = ""
-    """The Kueue queue that decides when its pods may start."""
+    is_queued: bool = False
+    """It is suspended, or a Kueue queue decides when its pods may start: what is free now is no matter yet."""

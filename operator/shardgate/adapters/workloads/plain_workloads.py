@@ -32,6 +32,8 @@ def read(body: Mapping[str, Any], reading: Reading) -> list[ServingGroup]:
     group.replicas = whole(stated, 1)
     if stated is not None or body.get("kind") == "Pod":
         group.explicit.add("replicas")
+    if body.get("kind") == "Deployment":
+        group.surge = _surge(spec, group.replicas)
     nodes = group.arguments.settings.get("nodes")
     if nodes and nodes > 1 and group.replicas and group.replicas % nodes == 0:
         # One engine over several pods: each is a node of it.
@@ -40,3 +42,27 @@ def read(body: Mapping[str, Any], reading: Reading) -> list[ServingGroup]:
         group.explicit |= {"podsPerReplica"}
         group.explicit.discard("replicas")
     return [group]
+
+
+DEFAULT_SHARE = "25%"
+
+
+def _surge(spec: Mapping[str, Any], replicas: int | None) -> int | None:
+    """How many pods a roll-out starts before it stops any; ``None`` where it may stop one first.
+
+    As the API defaults and rounds: ``maxSurge`` up, ``maxUnavailable`` down, and one of them at least 1.
+    """
+    strategy = mapping(spec.get("strategy"))
+    if not replicas or strategy.get("type", "RollingUpdate") != "RollingUpdate":
+        return None
+    rolling = mapping(strategy.get("rollingUpdate"))
+    surge = _share(rolling.get("maxSurge", DEFAULT_SHARE), replicas, up=True)
+    unavailable = _share(rolling.get("maxUnavailable", DEFAULT_SHARE), replicas, up=False)
+    return surge if unavailable == 0 and surge else None
+
+
+def _share(stated: object, replicas: int, *, up: bool) -> int | None:
+    if isinstance(stated, str) and stated.endswith("%"):
+        percent = whole(stated.removesuffix("%"), None)
+        return None if percent is None else -(-percent * replicas // 100) if up else percent * replicas // 100
+    return whole(stated, None)

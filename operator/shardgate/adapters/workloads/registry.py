@@ -22,6 +22,7 @@ from shardgate.adapters.workloads.serving import Reading, gpus_of
 from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.domain.declaration import Subject
 
+_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 Reader = Callable[[Mapping[str, Any], Reading], list[ServingGroup]]
 
 _MODULES = (
@@ -53,7 +54,8 @@ def read_workload(body: Mapping[str, Any], library: Library) -> Workload | None:
         api_version=api_version, kind=kind, namespace=namespace or "default",
         name=str(metadata.get("name") or metadata.get("generateName") or ""),
     )  # fmt: skip
-    return Workload(subject=subject, groups=groups, is_judged=(group, kind) not in EXTRACTED_ONLY)
+    queued = bool(mapping(metadata.get("labels")).get(_QUEUE_LABEL)) or mapping(body.get("spec")).get("suspend") is True
+    return Workload(subject=subject, groups=groups, is_judged=(group, kind) not in EXTRACTED_ONLY, is_queued=queued)
 
 
 def asks_for_gpus(body: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from shardgate.adapters.workloads.shell_words import (
     tokens_of,
 )
 
-MOST_COMMANDS = 5000
+MOST_COMMANDS = 400
 _SEPARATORS = (";", "\n", "&")
 _REDIRECTIONS = ("<", ">", ">>", ">&", "<&", "&>", "&>>", ">|", "<>", "<<<", "<<", "<<-")
 _DECLARING = ("export", "declare", "local", "readonly", "typeset")

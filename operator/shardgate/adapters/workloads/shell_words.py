@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 MOST_CHARACTERS = 32 * 1024
 """Longer scripts are not read: nobody writes an engine's start that way."""
+MOST_TOKENS = 4000
 MOST_DEPTH = 16
 _OPERATORS = (";;&", "<<<", "<<-", "&>>", ";;", "&&", "||", "<<", ">>", ">&", "<&", "&>", ">|", "<>", ";&", "|&")
 _SINGLE = ";&|()<>\n"
@@ -93,6 +94,8 @@ class _Lexer:
     def run(self) -> list[Token]:
         text, size = self.text, len(self.text)
         while self.at < size:
+            if len(self.tokens) > MOST_TOKENS:
+                raise ShellSyntaxError(f"more than {MOST_TOKENS} words")
             character = text[self.at]
             if character in " \t":
                 self.at += 1

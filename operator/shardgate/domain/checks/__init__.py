@@ -10,6 +10,8 @@ CHECKS = (
     *shape.CHECKS,
     capacity.pods_fit,
     capacity.groups_find_their_places,
+    capacity.roll_out_fits,
+    capacity.autoscaled_replicas_fit,
     capacity.quota_allows,
     capacity.limits_allow,
     *memory.CHECKS,

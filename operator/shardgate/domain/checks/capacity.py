@@ -1,12 +1,12 @@
 """The pods against what the cluster has: now, when idle, when everything is back, and when what may come has come."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import Node, NodeGroup, NodeState
-from shardgate.domain.placement import Reason, room_in_total, summary_of
+from shardgate.domain.placement import Reason, place, room_in_total, summary_of
 from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
@@ -35,6 +35,8 @@ def pods_fit(situation: Situation) -> Iterator[Finding]:
     pod, placement = situation.pod, situation.placement
     if situation.stale or situation.nothing_seen or pod.replicas == 0:
         return
+    if situation.declaration.is_queued and _room(situation).with_more >= pod.pods:
+        return  # whoever starts its pods looks at what is free then
     if placement.feasible:
         if situation.contenders:
             yield _contended(situation)
@@ -217,7 +219,7 @@ def groups_find_their_places(situation: Situation) -> Iterator[Finding]:
     pod, placement = situation.pod, situation.placement
     if situation.stale or situation.nothing_seen or placement.feasible or pod.pods_per_replica < 2 or pod.replicas < 2:  # noqa: PLR2004
         return
-    if situation.declaration.placement.scheduler != DEFAULT_SCHEDULER:
+    if situation.declaration.placement.scheduler != DEFAULT_SCHEDULER or situation.declaration.is_queued:
         return  # it may well place groups whole
     if placement.pods_that_fit >= 2 and _room(situation).with_more >= pod.pods:  # noqa: PLR2004  # one of each of two groups
         yield finding(
@@ -227,6 +229,48 @@ def groups_find_their_places(situation: Situation) -> Iterator[Finding]:
             message=f"{placement.pods_that_fit} of {count(pod.pods, 'pod')} fit now, in replicas of {pod.pods_per_replica}: "
             "half-placed replicas can hold each other's places, since nothing schedules them as gangs",
             remedy="ask for as many replicas as fit, or use a gang scheduler (Kueue, Volcano, a scheduling group)",
+        )
+
+
+def roll_out_fits(situation: Situation) -> Iterator[Finding]:
+    """A roll-out that stops no pod before a new one is Ready has room for a new one beside those that run."""
+    pod, surge, inventory = situation.pod, situation.declaration.surge, situation.inventory
+    if not surge or situation.stale or situation.nothing_seen:
+        return
+    extra = replace(pod, replicas=1)
+    more = place(situation.selected, situation.node_filter, extra, {}, situation.left_out, {})
+    may_come = room_in_total(
+        [group for group in situation.selected if not is_here(group)], situation.node_filter, extra, situation.left_out
+    )
+    runs = inventory.held_by(situation.declaration.owners)
+    if more.feasible or may_come >= extra.pods or not runs:
+        return
+    yield finding(
+        "SurgeDoesNotFit",
+        where="spec.strategy",
+        outcome=Outcome.RISKY,
+        message=f"the roll-out starts a new replica of {count(pod.gpus_per_replica, 'GPU')} before it stops an old one, "
+        "and there is no room for both: it would hang",
+        remedy='stop one first: kubectl patch with {"spec":{"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":1}}}}',
+    )
+
+
+def autoscaled_replicas_fit(situation: Situation) -> Iterator[Finding]:
+    """What an autoscaler may go up to finds a place in all that is here or may come."""
+    pod, most = situation.pod, situation.declaration.replicas_maximum
+    if most is None or most <= pod.replicas or situation.stale or situation.nothing_seen:
+        return
+    wanted = replace(pod, replicas=most)
+    room = room_in_total(situation.selected, situation.node_filter, wanted, situation.left_out)
+    fit = room // pod.pods_per_replica
+    if pod.replicas <= fit < most:
+        yield finding(
+            "AutoscaleMaximumDoesNotFit",
+            where="spec.replicas",
+            outcome=Outcome.RISKY,
+            message=f"it may be scaled to {count(most, 'replica')} of {count(pod.gpus_per_replica, 'GPU')}; "
+            f"what is here or may come has room for {fit}",
+            remedy=f"a maximum of {fit}, or more nodes",
         )
 
 
