@@ -17,6 +17,7 @@ from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
+from shardgate.adapters.manifests import other_resources
 from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
@@ -94,7 +95,7 @@ class Operator:
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
-            others=self.admission.answer, on_internal_error=self.metrics.internal_errors.inc,
+            others=self.admission.answer, resources=other_resources(), on_internal_error=self.metrics.internal_errors.inc,
         )  # fmt: skip
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.reconciler.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [

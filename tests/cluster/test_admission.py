@@ -188,8 +188,13 @@ def test_the_webhook_server(clean: ControlPlane, start: Start) -> None:
     for name, content in broken_reviews().items():
         code, answer = hook.post("/validate", content)
         assert (name, code) == (name, 400), answer
-    other = review(a_body(), resource={"group": "apps", "version": "v1", "resource": "deployments"})
+    other = review(a_body(), resource={"group": "apps", "version": "v1", "resource": "daemonsets"})
     assert hook.post("/validate", other)[0] == 404
+    broken = review(
+        {"metadata": {"name": "x", "namespace": "serving"}, "spec": 7},
+        resource={"group": "apps", "version": "v1", "resource": "deployments"},
+    )
+    assert hook.post("/validate", broken)[0] == 200
 
     padded = a_body()
     padded["metadata"]["annotations"] = {"padding": "x" * (2 << 20)}

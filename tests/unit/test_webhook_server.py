@@ -42,7 +42,7 @@ async def serving(
     (port,) = free_ports(1)
     server = WebhookServer(
         others=lambda request: {"response": {"uid": request["uid"], "allowed": True, "warnings": ["of another kind"]}},
-        ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
+        resources=frozenset({("apps", "deployments")}), ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
     )  # fmt: skip
 
     async def run() -> None:
@@ -157,3 +157,25 @@ def test_it_knows_when_its_certificate_expires(tmp_path: Path) -> None:
             assert server.not_after > datetime.datetime.now(datetime.UTC).timestamp()
 
     run(test)
+
+
+async def post_of(base: str, authority: Authority, group: str, resource: str) -> tuple[int, Any]:
+    context = ssl.create_default_context(cafile=str(authority.path))
+    request = {**REVIEW["request"], "resource": {"group": group, "version": "v1", "resource": resource}}  # type: ignore[dict-item]
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+        session.post(f"{base}/validate", json={**REVIEW, "request": request}) as response,
+    ):
+        return response.status, await response.json()
+
+
+def test_other_kinds_are_answered_without_kopf(tmp_path: Path) -> None:
+    async def scenario() -> tuple[Any, Any]:
+        async with serving(tmp_path, allow) as (_, base, authority, _task):
+            return await post_of(base, authority, "apps", "deployments"), await post_of(
+                base, authority, "shardgate.io", "inferencedeployments"
+            )
+
+    other, own = asyncio.run(scenario())
+    assert other[1]["response"]["warnings"] == ["of another kind"]
+    assert own[1] == ALLOWED

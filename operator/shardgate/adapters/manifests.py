@@ -137,6 +137,12 @@ def _other_kinds() -> list[tuple[str, list[Json], dict[str, str]]]:
     ]
 
 
+def other_resources() -> frozenset[tuple[str, str]]:
+    """(API group, resource) of other kinds that the webhook answers."""
+    rules = [rule for _, rules, _ in _other_kinds() for rule in rules]
+    return frozenset((group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"])
+
+
 def _webhook(  # what differs between them
     name: str, verb: str, rules: list[Json], conditions: Mapping[str, str], client_config: Json, exempt: Sequence[str],
     failure_policy: str,

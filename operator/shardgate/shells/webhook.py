@@ -174,7 +174,8 @@ class Admission:
 
 
 def _template(body: Mapping[str, Any]) -> Any:
-    return (body.get("spec") or {}).get("template")
+    spec = body.get("spec")
+    return spec.get("template") if isinstance(spec, Mapping) else None
 
 
 def _declares(body: Mapping[str, Any]) -> Any:
