@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, passed_through, vendor_of
+from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, is_gpu, passed_through, vendor_of
 from shardgate.adapters.gpus import gpu_from
 from shardgate.adapters.nodes.objects import NodeObject, NodeSpec, NodeStatus
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
@@ -40,15 +40,25 @@ class Shapes:
     def __init__(self) -> None:
         self._shapes: dict[tuple[tuple[Taint, ...], Gpu, Units], NodeShape] = {}
         self._labels: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
-        self._units: dict[object, tuple[Gpu, Units]] = {}
+        self._units: dict[object, tuple[Gpu, Units, Mapping[str, str]]] = {}
+        """By identity of the labels, which the value keeps alive."""
+        self._by_identity: dict[object, tuple[NodeShape, Gpu, Units]] = {}
+        """The same shapes by identity of their parts: comparing those costs more than all else."""
 
     def shape(self, taints: tuple[Taint, ...], gpu: Gpu, units: Units = ()) -> NodeShape:
         """The one shape with these taints and GPUs."""
+        quick = (taints, id(gpu), id(units))
+        known = self._by_identity.get(quick)
+        if known is not None:
+            return known[0]
         key = (taints, gpu, units)
         if len(self._shapes) > MAX_SHAPES:
             self._shapes.clear()
+            self._by_identity.clear()
         if key not in self._shapes:
             self._shapes[key] = NodeShape(taints=taints, gpu=gpu, units=dict(units))
+        if len(self._by_identity) <= MAX_SHAPES:
+            self._by_identity[quick] = self._shapes[key], gpu, units
         return self._shapes[key]
 
     def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
@@ -61,9 +71,9 @@ class Shapes:
         self, labels: Mapping[str, str], allocatable: Mapping[str, int], capacity: Mapping[str, int], register: str,
         devices: tuple[Device, ...],
     ) -> tuple[Gpu, Units]:  # fmt: skip
-        """What a unit is, in general and by resource; equal nodes are read once."""
+        """What a unit is, in general and by resource; equal nodes are read once. ``labels``: as ``labels()`` gave them."""
         key = (
-            frozenset(labels.items()),
+            id(labels),
             tuple(gpus_among(allocatable).items()),
             tuple(gpus_among(capacity).items()),
             register,
@@ -77,8 +87,8 @@ class Shapes:
             gpu, units = units_of(reading)
             known = {name for name, _ in units}
             others = ((name, _NO_GPU) for name in gpus_among({**allocatable, **capacity}) if name not in known)
-            self._units[key] = gpu, (*units, *(each for each in others if _is_of_another(each[0], reading.vendor)))
-        return self._units[key]
+            self._units[key] = gpu, (*units, *(each for each in others if _is_of_another(each[0], reading.vendor))), labels
+        return self._units[key][:2]
 
 
 def _is_of_another(resource: str, vendor: str | None) -> bool:
@@ -151,25 +161,27 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in names}
     state = state_of(node)
     labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
-    has_others = any(amount > 0 and vendor_of(name) not in ("nvidia", None) for name, amount in capacity.items())
-    has_nvidia = any(amount > 0 and name.startswith(_NVIDIA) for name, amount in capacity.items())
-    if labelled and not devices and not has_others and not has_nvidia:
+    if labelled and not devices and not any(amount > 0 and _may_be_gpu(name) for name, amount in capacity.items()):
         # Labelled by GPU Feature Discovery, and no device plugin has registered (yet, or since a restart).
         state = NodeState.IN_TRANSITION if state is NodeState.USABLE else state
         unavailable[PLAIN] = labelled
-    kept = {key: value for key, value in labels.items() if key not in _OWN_LABELS}
+    kept = shapes.labels({key: value for key, value in labels.items() if key not in _OWN_LABELS})
     taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
     register = node.metadata.annotations.hami_register if node.metadata.annotations else ""
     gpu, units = shapes.units(kept, allocatable, capacity, register, devices)
     return Node(
         name=node.metadata.name,
         shape=shapes.shape(taints, gpu, units),
-        labels=shapes.labels(kept),
+        labels=kept,
         state=state,
         allocatable={**_UNSTATED, **allocatable},
         unavailable_gpus={name: amount for name, amount in unavailable.items() if amount > 0},
         hostname=labels.get("kubernetes.io/hostname", ""),
     )
+
+
+def _may_be_gpu(resource: str) -> bool:
+    return resource.startswith(_NVIDIA) or is_gpu(resource)
 
 
 def with_device_classes(node: Node, classes: Iterable[DeviceClass], devices: tuple[Device, ...], shapes: Shapes) -> Node:
