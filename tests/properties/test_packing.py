@@ -47,7 +47,7 @@ def by_trying(nodes: list[Amounts], leader: Amounts, worker: Amounts, workers_ea
 amounts = st.tuples(st.integers(1, 8), st.integers(0, 8))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12)), min_size=1, max_size=4),
     amounts,

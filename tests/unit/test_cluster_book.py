@@ -297,7 +297,7 @@ def test_what_is_gone_leaves_nothing_behind() -> None:
     assert [len(each) for each in kept] == [0] * len(kept)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_a_book_kept_by_events_equals_one_made_anew(seed: int) -> None:
     """Once all that is remembered for a while has passed."""

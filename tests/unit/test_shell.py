@@ -150,7 +150,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(PIECES, max_size=60).map("".join))
 def test_no_script_breaks_the_reader(script: str) -> None:
     try:

@@ -422,7 +422,7 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [here, *(each for key, item in inner for each in paths(item, (*here, key)))]
 
 
-@settings(max_examples=MANY, deadline=None)
+@settings(max_examples=MANY)
 @given(st.data())
 def test_no_manifest_breaks_the_reader(data: st.DataObject) -> None:
     bodies = [each for each in yaml.safe_load_all(data.draw(st.sampled_from(SAMPLES))) if each]
