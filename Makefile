@@ -50,8 +50,8 @@ bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (A
 accuracy: venv ## predictions against measured launches, into docs/accuracy.md (MEMORY=FILE OUT=FILE.json, MANIFESTS=DIR: others)
 	@$(PYTHON) tests/accuracy/accuracy.py $(if $(MEMORY),--memory $(MEMORY)) $(if $(OUT),--out $(OUT)) $(if $(MANIFESTS),--manifests $(MANIFESTS))
 
-oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1)
-	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))
+oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1), or on a kept CASE
+	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 clean: ## remove what was made here (the control plane's cache stays: ~/.cache/shardgate)
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

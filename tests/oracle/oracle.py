@@ -1,10 +1,11 @@
-"""``make oracle [N=...] [SEED=...]``: Shardgate's placement against the real kube-scheduler, on random clusters.
+"""``make oracle [N=...] [SEED=...] [CASE=folder]``: Shardgate's placement against the real kube-scheduler, on random clusters.
 
 Each question is answered by ``verify`` and then by the scheduler: what is said to fit is created, pinned to the nodes
 of the example, and all of it must be bound; and without pins, as many whole replicas must be bound as were said to
 fit. Where pods differ (a leader and its workers) what is said not to fit is tried in five orders, none of which may bind
 all. What fits and the scheduler's own order misses is counted apart, and the answer must have said that it may.
-A disagreement is kept as a case (``workload.yaml``, ``nodes.yaml``, and what only the pods say) in the folder that is named at the end.
+A disagreement is kept as a case (``workload.yaml``, ``nodes.yaml``, and what only the pods say) in the folder that is
+named at the end. ``CASE=folder`` asks it again; moved to ``tests/oracle/kept/`` it is asked in every ``make test``.
 Exit code: 1 if there was any.
 """
 
@@ -17,18 +18,18 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file__).parent)]
 
-from questions import OWN, Question, question
+from questions import OWN, Question, kept_question, question
 from scheduler import NAMESPACE, Arena, place
 
 from builders import an_inventory
@@ -45,7 +46,9 @@ from shardgate.shells.cluster import Cluster
 Json = dict[str, Any]
 
 BATCH = 60
-KEPT = ROOT / ".cache/oracle"
+DISAGREED = ROOT / ".cache/oracle"
+KEPT = Path(__file__).parent / "kept"
+"""Questions that were once answered wrongly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,14 +183,14 @@ def _spread_by_own_labels(answer: Answer, arena: str, pods: list[Json]) -> list[
     return nodes
 
 
-async def compare(plane: ControlPlane, seed: int, numbers: range, tally: Counter[str]) -> list[tuple[Answer, str]]:
-    """Ask both about each; returns what they disagree on."""
+async def compare(plane: ControlPlane, seed: int, questions: Sequence[Question], tally: Counter[str]) -> list[tuple[Answer, str]]:
+    """Ask both about each; returns what they disagree on. The seed shuffles the orders that are tried."""
     configuration = kubernetes_client.Configuration()
     kubernetes_config.load_kube_config(str(plane.kubeconfig), client_configuration=configuration)
     disagreements: list[tuple[Answer, str]] = []
     async with Cluster(configuration) as cluster:
-        for start in range(numbers.start, numbers.stop, BATCH):
-            asked = [question(seed, number) for number in range(start, min(start + BATCH, numbers.stop))]
+        for start in range(0, len(questions), BATCH):
+            asked = questions[start : start + BATCH]
             answers = [answer for each in asked if (answer := answered(each)) is not None]
             tally["undecided"] += len(asked) - len(answers)
             arenas = {arena.name: (answer, arena) for answer in answers for arena in arenas_of(answer, seed)}
@@ -200,19 +203,8 @@ async def compare(plane: ControlPlane, seed: int, numbers: range, tally: Counter
                     said = "fits" if answer.placement.feasible else f"{answer.placement.replicas_that_fit} replicas fit"
                     how = "pinned" if name.startswith("f") else "unpinned"
                     disagreements.append((answer, f"{said}; the scheduler bound {bound} of {answer.pods} pods, {how}"))
-            print(f"  {min(start + BATCH, numbers.stop)} of {numbers.stop}, {len(disagreements)} disagreements", file=sys.stderr)
+            print(f"  {start + len(asked)} of {len(questions)}, {len(disagreements)} disagreements", file=sys.stderr)
     return disagreements
-
-
-def keep(answer: Answer, seed: int) -> Path:
-    """As a case that can be replayed."""
-    folder = KEPT / f"{seed}-{answer.question.number}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "workload.yaml").write_text(yaml.safe_dump(answer.question.workload, sort_keys=False))
-    (folder / "nodes.yaml").write_text(yaml.safe_dump_all([*answer.question.nodes, *answer.question.held], sort_keys=False))
-    besides = {"extras": answer.question.extras, "leader": answer.question.leader}
-    (folder / "besides.yaml").write_text(yaml.safe_dump(besides))
-    return folder
 
 
 def main() -> int:
@@ -220,16 +212,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=500, help="of questions")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", type=Path, metavar="FOLDER", help="one that was kept, instead of random ones")
     options = parser.parse_args()
     tally: Counter[str] = Counter()
+    if options.case is None:
+        questions = [question(options.seed, number) for number in range(options.number)]
+    else:
+        questions = [kept_question(options.case)]
     started = time.monotonic()
     with control_plane(lambda text: print(text, file=sys.stderr), large=True) as plane:
         plane.kubectl("create", "namespace", NAMESPACE)
-        disagreements = asyncio.run(compare(plane, options.seed, range(options.number), tally))
+        disagreements = asyncio.run(compare(plane, options.seed, questions, tally))
     for answer, what in disagreements:
-        print(f"question {answer.question.number}: Shardgate says {what}: {keep(answer, options.seed)}")
+        folder = DISAGREED / f"{options.seed}-{answer.question.number}"
+        answer.question.keep(folder)
+        print(f"question {answer.question.number}: Shardgate says {what}: {folder}")
     print(
-        f"{options.number} questions (seed {options.seed}) in {time.monotonic() - started:.0f} s: {tally['feasible']} fit, "
+        f"{len(questions)} questions (seed {options.seed}) in {time.monotonic() - started:.0f} s: {tally['feasible']} fit, "
         f"{tally['infeasible']} do not, {tally['undecided']} undecided; {tally['missed']} that fit were missed by the "
         f"scheduler's own order, as was said; {len(disagreements)} disagreements"
     )

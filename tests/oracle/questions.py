@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 Json = dict[str, Any]
 
@@ -52,6 +55,25 @@ class Question:
     """Fields of the pods' template that the workload cannot say itself; empty where it says all."""
     leader: Json | None
     """``gpus`` and ``requests`` of a replica's first pod, where it differs."""
+
+    def keep(self, folder: Path) -> None:
+        """Written so that it can be asked again: ``kept_question`` reads it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "workload.yaml").write_text(yaml.safe_dump(self.workload, sort_keys=False))
+        (folder / "nodes.yaml").write_text(yaml.safe_dump_all([*self.nodes, *self.held], sort_keys=False))
+        (folder / "besides.yaml").write_text(yaml.safe_dump({"extras": self.extras, "leader": self.leader}))
+
+
+def kept_question(folder: Path) -> Question:
+    """What ``Question.keep`` wrote; its number ends the folder's name."""
+    objects = list(yaml.safe_load_all((folder / "nodes.yaml").read_text()))
+    return Question(
+        number=int(folder.name.rpartition("-")[2]),
+        nodes=[each for each in objects if each["kind"] == "Node"],
+        held=[each for each in objects if each["kind"] == "Pod"],
+        workload=yaml.safe_load((folder / "workload.yaml").read_text()),
+        **yaml.safe_load((folder / "besides.yaml").read_text()),
+    )
 
 
 def question(seed: int, number: int) -> Question:
