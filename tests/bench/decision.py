@@ -1,10 +1,9 @@
 """What one decision takes, without a cluster: memory and rules, and reading a large or a wrong config."""
 
 import contextlib
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
+
+from timing import milliseconds
 
 from builders import a_body, a_declaration, a_node, an_inventory
 from shardgate.adapters.inference_deployments import read_inference_deployment
@@ -31,8 +30,10 @@ def decision_rows() -> list[tuple[str, str]]:
         ("DeepSeek-V3, TP8", {"model": {"name": "deepseek-ai/DeepSeek-V3", "weights": None}, "strategy": {"tensor": 8, "pipeline": 1}}),
     ):  # fmt: skip
         declaration = a_declaration(**changes)
-        rows.append((f"memory and rules, {name}: p50 / p99", _milliseconds(lambda asked=declaration: _memory(asked, gpu))))
-        rows.append((f"verify(), {name}: p50 / p99", _milliseconds(lambda asked=declaration: verify(asked, inventory, OWN_KIND))))
+        rows.append((f"memory and rules, {name}: p50 / p99", milliseconds(lambda asked=declaration: _memory(asked, gpu), RUNS)))
+        rows.append(
+            (f"verify(), {name}: p50 / p99", milliseconds(lambda asked=declaration: verify(asked, inventory, OWN_KIND), RUNS))
+        )
     for name, config in (
         ("a config of 1 MB", {**CONFIG, **{f"field_{number}": "x" * 100 for number in range(10_000)}}),
         ("negative heads", {**CONFIG, "num_attention_heads": -1}),
@@ -40,7 +41,7 @@ def decision_rows() -> list[tuple[str, str]]:
         ("NaN", {**CONFIG, "hidden_size": float("nan")}),
     ):
         body = a_body(model={"name": "acme/x", "config": config})
-        rows.append((f"reading {name}: p50 / p99", _milliseconds(lambda asked=body: _read(asked), 200)))
+        rows.append((f"reading {name}: p50 / p99", milliseconds(lambda asked=body: _read(asked), 200)))
     return rows
 
 
@@ -54,16 +55,6 @@ def _memory(declaration: Declaration, gpu: Gpu) -> None:
 def _read(body: dict[str, Any]) -> None:
     with contextlib.suppress(ExceptionGroup):
         read_inference_deployment(body)
-
-
-def _milliseconds(work: Callable[[], object], runs: int = RUNS) -> str:
-    taken = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        work()
-        taken.append((time.perf_counter() - started) * 1000)
-    cuts = statistics.quantiles(taken, n=100)
-    return f"{cuts[49]:.2f} / {cuts[98]:.2f} ms"
 
 
 if __name__ == "__main__":

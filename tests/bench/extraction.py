@@ -1,8 +1,10 @@
 """What reading a workload of another kind takes, the hostile ones too."""
 
-import statistics
 import time
+from collections.abc import Callable
 from typing import Any
+
+from timing import milliseconds
 
 from shardgate.adapters.workload_declarations import declare
 from shardgate.adapters.workloads.library import Library
@@ -25,8 +27,8 @@ def extraction_rows() -> list[tuple[str, str]]:
     """Rows of the table."""
     usual = _lws(SCRIPT)
     rows = [
-        ("extract of a LeaderWorkerSet with a start-up script: p50 / p99", _milliseconds(lambda: read_workload(usual, Library()))),
-        ("the same, and its declaration: p50 / p99", _milliseconds(lambda: _declared(usual))),
+        ("extract of a LeaderWorkerSet with a start-up script: p50 / p99", _cpu(lambda: read_workload(usual, Library()))),
+        ("the same, and its declaration: p50 / p99", _cpu(lambda: _declared(usual))),
     ]
     for name, script in HOSTILE.items():
         body = _lws(script)
@@ -34,7 +36,7 @@ def extraction_rows() -> list[tuple[str, str]]:
         rows.append(
             (
                 f"extract of a script of {size}, {name}: p50 / p99",
-                _milliseconds(lambda body=body: read_workload(body, Library()), 40),
+                _cpu(lambda body=body: read_workload(body, Library()), 40),
             )
         )
     return rows
@@ -61,12 +63,5 @@ def _lws(script: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _milliseconds(work: Any, runs: int = RUNS) -> str:
-    """CPU time of this process."""
-    taken = []
-    for _ in range(runs):
-        started = time.process_time()
-        work()
-        taken.append((time.process_time() - started) * 1000)
-    cuts = statistics.quantiles(taken, n=100)
-    return f"{cuts[49]:.2f} / {cuts[98]:.2f} ms CPU"
+def _cpu(work: Callable[[], object], runs: int = RUNS) -> str:
+    return f"{milliseconds(work, runs, time.process_time)} CPU"

@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import random
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from timing import milliseconds
 
 from builders import GPU, a_declaration, a_node, a_pod
 from shardgate.adapters.cluster_book import ClusterBook
@@ -107,14 +107,12 @@ def _microseconds(work: Iterable[Callable[[], object]]) -> str:
 def _verify(book: ClusterBook, replicas: int) -> str:
     declaration = a_declaration(replicas=replicas)
     inventory = book.inventory(0.0)
-    return _milliseconds(lambda: verify(declaration, inventory, OWN_KIND))
+    return milliseconds(lambda: verify(declaration, inventory, OWN_KIND), RUNS)
 
 
 def _place(book: ClusterBook) -> str:
     situation = look_at(a_declaration(replicas=16), book.inventory(0.0), OWN_KIND)
-    return _milliseconds(
-        lambda: place(situation.selected, situation.node_filter, situation.pod, {}, situation.left_out, {}),
-    )
+    return milliseconds(lambda: place(situation.selected, situation.node_filter, situation.pod, {}, situation.left_out, {}), RUNS)
 
 
 def _verify_under_change(book: ClusterBook) -> str:
@@ -127,7 +125,7 @@ def _verify_under_change(book: ClusterBook) -> str:
         book.put_pod(record)
         verify(declaration, book.inventory(0.0), OWN_KIND)
 
-    return _milliseconds(work, 100)
+    return milliseconds(work, 100)
 
 
 def _verify_leaders(book: ClusterBook) -> str:
@@ -136,7 +134,7 @@ def _verify_leaders(book: ClusterBook) -> str:
         replicas=16, strategy={"tensor": 1, "pipeline": 30}, gpus={"perPod": 4}, placement={"requests": {"cpu": "12"}}
     )
     declared, inventory = replace(declared, gpus=replace(declared.gpus, leader=leader)), book.inventory(0.0)
-    return _milliseconds(lambda: verify(declared, inventory, OWN_KIND), runs=60)
+    return milliseconds(lambda: verify(declared, inventory, OWN_KIND), runs=60)
 
 
 def _verify_spread(book: ClusterBook) -> str:
@@ -152,7 +150,7 @@ def _verify_spread(book: ClusterBook) -> str:
     )
     declared = replace(declared, placement=read_pod_template(template, "serving", "template").wish)
     inventory = book.inventory(0.0)
-    return _milliseconds(lambda: verify(declared, inventory, OWN_KIND), runs=60)
+    return milliseconds(lambda: verify(declared, inventory, OWN_KIND), runs=60)
 
 
 def _adversarial() -> ClusterBook:
@@ -170,16 +168,6 @@ def _adversarial() -> ClusterBook:
         assert record is not None
         book.put_pod(record)
     return book
-
-
-def _milliseconds(work: Callable[[], object], runs: int = RUNS) -> str:
-    taken = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        work()
-        taken.append((time.perf_counter() - started) * 1000)
-    cuts = statistics.quantiles(taken, n=100)
-    return f"{cuts[49]:.2f} / {cuts[98]:.2f} ms"
 
 
 def _resident_mib() -> float:

@@ -1,8 +1,8 @@
 """Admission: the verdict's answer to ``kubectl apply``, and our annotations on what is let in."""
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import kopf
@@ -33,16 +33,20 @@ class Admission:
 
     def validate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
         """The warnings; raises ``kopf.AdmissionError`` to refuse. Any other exception becomes HTTP 500."""
-        started = time.perf_counter()
-        try:
+        with self._observed():
             return self._validate(body, old, operation)
-        except kopf.AdmissionError:
-            raise
-        except Exception:
-            log.exception("validate failed")
-            raise
-        finally:
-            self._metrics.duration.observe(time.perf_counter() - started)
+
+    @contextmanager
+    def _observed(self) -> Iterator[None]:
+        """A validation is timed, and its failure logged; a refusal is none."""
+        with self._metrics.duration.time():
+            try:
+                yield
+            except kopf.AdmissionError:
+                raise
+            except Exception:
+                log.exception("validate failed")
+                raise
 
     def _validate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
         if not self._is_judged(body) or (old is not None and old.get("spec") == body.get("spec")):
@@ -54,12 +58,7 @@ class Admission:
             return []
         stored = self._stored(old)
         answer = enforce(judgement.declaration, judgement.told, judgement.policy, stored, judgement.own_pods)
-        subject = judgement.declaration.subject
-        self._record(subject, judgement.verdict, judgement.reference, answer, operation)
-        if not answer.allowed:
-            message = rejection(subject, judgement.verdict, answer, judgement.reference)
-            raise kopf.AdmissionError(message, code=UNPROCESSABLE)
-        return [warning(found, subject) for found in answer.warned]
+        return self._said(judgement.declaration.subject, judgement.verdict, judgement.reference, answer, operation)
 
     def _stored(self, old: Mapping[str, Any] | None) -> Stored | None:
         """What stands, judged by the same cluster; an object that can no longer be read forgives nothing."""
@@ -86,16 +85,8 @@ class Admission:
 
     def validate_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
         """The same for objects of other kinds. What a controller made is judged where that controller's owner is."""
-        started = time.perf_counter()
-        try:
+        with self._observed():
             return self._validate_workload(body, old, operation)
-        except kopf.AdmissionError:
-            raise
-        except Exception:
-            log.exception("validate failed")
-            raise
-        finally:
-            self._metrics.duration.observe(time.perf_counter() - started)
 
     def _validate_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
         unchanged = old is not None and _declares(old) == _declares(body)
@@ -110,11 +101,7 @@ class Admission:
         answer = Answer(refusing=(), warned=())
         if declarations:
             answer = enforce(declarations[0], judgement.told, judgement.policy, stored, judgement.own_pods)
-        self._record(workload.subject, workload.verdict, judgement.reference, answer, operation)
-        if not answer.allowed:
-            message = rejection(workload.subject, workload.verdict, answer, judgement.reference)
-            raise kopf.AdmissionError(message, code=UNPROCESSABLE)
-        return [warning(found, workload.subject) for found in answer.warned]
+        return self._said(workload.subject, workload.verdict, judgement.reference, answer, operation)
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """A review of an object of another kind, answered. Raises ``InternalError``."""
@@ -162,7 +149,8 @@ class Admission:
             return False
         return True
 
-    def _record(self, subject: Subject, verdict: Verdict, reference: str, answer: Answer, operation: str) -> None:
+    def _said(self, subject: Subject, verdict: Verdict, reference: str, answer: Answer, operation: str) -> list[str]:
+        """The answer, counted and logged, in words: the warnings, or the refusal raised."""
         said = "warned" if answer.warned else "allowed"
         word = said if answer.allowed else "refused"
         self._metrics.requests.labels(subject.kind, operation, verdict.outcome.label, word).inc()
@@ -171,6 +159,9 @@ class Admission:
         log.info(
             "%s %s %s: %s %s (ref %s)", operation, subject.label, word, verdict.outcome.label, ",".join(verdict.codes), reference
         )
+        if not answer.allowed:
+            raise kopf.AdmissionError(rejection(subject, verdict, answer, reference), code=UNPROCESSABLE)
+        return [warning(found, subject) for found in answer.warned]
 
 
 def _template(body: Mapping[str, Any]) -> Any:
