@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
-from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import DECLARATION_LABEL, pod_from, read_pod
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Inventory
 
@@ -142,7 +142,7 @@ def a_body(name: str = "llama", namespace: str = "serving", **changes: Any) -> J
 
 def a_declaration(name: str = "llama", **changes: Any) -> Declaration:
     """The same, read."""
-    return read_inference_deployment(a_body(name, **changes))
+    return read_declaration(a_body(name, **changes))
 
 
 def a_book(*objects: NodeBuilder | Json, now: float = 0.0) -> ClusterBook:
@@ -162,3 +162,23 @@ def a_book(*objects: NodeBuilder | Json, now: float = 0.0) -> ClusterBook:
 def an_inventory(*objects: NodeBuilder | Json, **freshness: float) -> Inventory:
     """The same, frozen."""
     return a_book(*objects).inventory(0.0, **freshness)
+
+
+def a_vllm_deployment(
+    name: str = "llama", *, tensor: int = 8, gpus: int = 8, replicas: int = 1, model: str = "meta-llama/Meta-Llama-3-70B-Instruct"
+) -> Json:
+    """A Deployment whose flags say how it serves."""
+    command = ["vllm", "serve", model, f"--tensor-parallel-size={tensor}", "--max-model-len=8192"]
+    container = {
+        "name": "main", "image": "vllm/vllm-openai:v0.19.0", "command": command, "resources": {"limits": {GPU: str(gpus)}},
+    }  # fmt: skip
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
+    return {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "serving"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template},
+    }  # fmt: skip
+
+
+def standing(body: Json, uid: str = "u") -> Json:
+    """The object as the API server keeps it."""
+    return {**body, "metadata": {**body["metadata"], "uid": uid, "resourceVersion": "1", "generation": 1}}

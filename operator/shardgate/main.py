@@ -17,10 +17,11 @@ from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
-from shardgate.adapters.manifests import other_resources
 from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
+from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS
+from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.api import GROUP, VERSION
 from shardgate.shells.cluster import Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
@@ -30,6 +31,7 @@ from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.reconciler import Reconciler
 from shardgate.shells.reflector import Reflector
+from shardgate.shells.rejudging import Rejudging
 from shardgate.shells.stores import (
     Claims,
     DeclarationObject,
@@ -52,21 +54,26 @@ from shardgate.shells.stores import (
     ReferenceObject,
     References,
     Slices,
+    Verdicts,
+    Workloads,
 )
 from shardgate.shells.webhook import Admission
 from shardgate.shells.webhook_server import WebhookServer
+from shardgate.shells.work_queue import WorkQueue
+from shardgate.shells.workload_reconciler import WorkloadReconciler
+from shardgate.shells.writer import Writer
 
 log = logging.getLogger(__name__)
 
 PLURAL = "inferencedeployments"
 REFERENCES = (
-    ("serving.kserve.io/v1alpha1", "servingruntimes", "ServingRuntime"),
-    ("serving.kserve.io/v1alpha1", "clusterservingruntimes", "ClusterServingRuntime"),
-    ("serving.kserve.io/v1alpha2", "llminferenceserviceconfigs", "LLMInferenceServiceConfig"),
-    ("apps.nvidia.com/v1alpha1", "nimcaches", "NIMCache"),
-    (SLICES_VERSION, "resourceclaimtemplates", "ResourceClaimTemplate"),
+    (("serving.kserve.io/v1alpha1",), "servingruntimes", "ServingRuntime"),
+    (("serving.kserve.io/v1alpha1",), "clusterservingruntimes", "ClusterServingRuntime"),
+    (("serving.kserve.io/v1alpha2", "serving.kserve.io/v1alpha1"), "llminferenceserviceconfigs", "LLMInferenceServiceConfig"),
+    (("apps.nvidia.com/v1alpha1",), "nimcaches", "NIMCache"),
+    ((SLICES_VERSION,), "resourceclaimtemplates", "ResourceClaimTemplate"),
 )
-"""What workloads of other kinds refer to: version, resource, kind. ConfigMaps are not read: they may hold anything."""
+"""What workloads of other kinds refer to: versions, resource, kind. ConfigMaps are not read: they may hold anything."""
 STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
 SYNC_REPORT_SECONDS = 10.0
 
@@ -90,14 +97,18 @@ class Operator:
         self.identity = f"{os.environ.get('HOSTNAME') or platform.node()}_{os.getpid()}"
         self.lease = Lease(self.cluster, config.namespace, self.identity)
         self.judge = Judge(self.book, self.freshness)
-        self.reconciler = Reconciler(self.cluster, self.judge, self.lease, config, self.metrics, self.identity)
+        wake = asyncio.Event()
+        writer = Writer(self.cluster, self.metrics, self.identity)
+        self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake))
+        self.workloads = WorkloadReconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake))
+        self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads))
         self.admission = Admission(self.judge, config, self.metrics)
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
-            others=self.admission.answer, resources=other_resources(), on_internal_error=self.metrics.internal_errors.inc,
+            others=self.admission.answer, on_internal_error=self.metrics.internal_errors.inc,
         )  # fmt: skip
-        common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.reconciler.cluster_changed}
+        common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.rejudging.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [
             Reflector(name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=100, **common),
             Reflector(
@@ -116,10 +127,10 @@ class Operator:
             ),
             *(
                 Reflector(
-                    name=plural, path=f"/apis/{version}/{plural}", item=ReferenceObject, store=References(self.book, kind),
-                    is_optional=True, **common,
+                    name=plural, path=tuple(f"/apis/{each}/{plural}" for each in versions), item=ReferenceObject,
+                    store=References(self.book, kind), is_optional=True, **common,
                 )
-                for version, plural, kind in REFERENCES
+                for versions, plural, kind in REFERENCES
             ),
             Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),
             Reflector(
@@ -143,12 +154,24 @@ class Operator:
                 name=PLURAL, path=f"/apis/{GROUP}/{VERSION}/{PLURAL}", item=DeclarationObject,
                 store=Declarations(self.reconciler), **common,
             ),
+            Reflector(
+                name=VERDICTS, path=f"/apis/{GROUP}/{VERSION}/{VERDICTS}", item=dict, store=Verdicts(self.workloads), **common
+            ),
         ]  # fmt: skip
+        self.followers: list[Reflector[Any]] = [
+            Reflector(
+                name=f"{each.plural}.{each.group}", path=each.paths, item=dict, store=Workloads(self.workloads, each),
+                is_optional=True, page=100, **common,
+            )
+            for each in JUDGED_KINDS
+            if each.is_followed
+        ]  # fmt: skip
+        """Of workloads that stand. They hold no fact that a verdict on another rests on: admission does not wait for them."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
-        inventory = [each.health for each in self.reflectors if each.name != PLURAL]
+        inventory = [each.health for each in self.reflectors if each.name not in (PLURAL, VERDICTS)]
         return max(each.age_seconds() for each in inventory), max(each.broken_seconds() for each in inventory)
 
     def unready(self) -> list[str]:
@@ -171,7 +194,7 @@ class Operator:
 
     def refresh_metrics(self) -> None:
         """Before a scrape."""
-        for each in self.reflectors:
+        for each in (*self.reflectors, *self.followers):
             self.metrics.synced.labels(each.name).set(each.health.synced.is_set())
             self.metrics.last_event.labels(each.name).set(each.health.last_heard_at)
         if self.server.not_after is not None:
@@ -183,11 +206,11 @@ class Operator:
         self.health.start()
         await self.cluster.__aenter__()
         started = time.monotonic()
-        self._tasks = [asyncio.create_task(each.run(), name=each.name) for each in self.reflectors]
+        self._tasks = [asyncio.create_task(each.run(), name=each.name) for each in (*self.reflectors, *self.followers)]
         self._tasks.append(asyncio.create_task(self._heartbeat(), name="heartbeat"))
         await self._synced()
         self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
-        self._tasks.append(asyncio.create_task(self.reconciler.run(), name="reconciler"))
+        self._tasks.append(asyncio.create_task(self.rejudging.run(), name="rejudging"))
         nodes, pods = self.book.counts()
         gc.collect()
         gc.freeze()  # what was loaded stays: full collections need not walk it again
@@ -207,7 +230,7 @@ class Operator:
         while True:
             self.health.ended = [task.get_name() for task in self._tasks if task.done()]
             self.health.beat()
-            for each in self.reflectors:
+            for each in (*self.reflectors, *self.followers):
                 for reason, count in list(each.health.restarts.items()):
                     self.metrics.watch_restarts.labels(each.name, reason).inc(count)
                     del each.health.restarts[reason]

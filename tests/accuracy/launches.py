@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardgate.adapters.gpus import gpu_of
-from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.models.catalogue import is_known, positions_of
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Gpu, Visible
 from shardgate.domain.units import GIBI, Bytes
@@ -80,7 +80,7 @@ class Launch:
 def read_launch(case: Json) -> Launch:
     """Raises ``UnreadableCaseError``."""
     try:
-        declaration = read_inference_deployment(_body(case))
+        declaration = read_declaration(_body(case))
         known = case.get("n_gpus") == 1 or (case.get("tp") is not None and case.get("pp") is not None)
         return Launch(declaration=declaration, gpu=_gpu(case), gpus=_gpus(case), is_split_known=known)
     except ExceptionGroup as problems:

@@ -6,7 +6,7 @@ from typing import Any
 from timing import milliseconds
 
 from builders import a_body, a_declaration, a_node, an_inventory
-from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.fitting import Weighed, fit_of
 from shardgate.domain.inventory import Gpu
@@ -54,7 +54,7 @@ def _memory(declaration: Declaration, gpu: Gpu) -> None:
 
 def _read(body: dict[str, Any]) -> None:
     with contextlib.suppress(ExceptionGroup):
-        read_inference_deployment(body)
+        read_declaration(body)
 
 
 if __name__ == "__main__":

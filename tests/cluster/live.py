@@ -49,7 +49,8 @@ def remove_everything(plane: ControlPlane) -> None:
         # As one collection: the oracle leaves hundreds, and kubectl would delete them one by one.
         plane.kubectl("delete", "--raw", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events")
     plane.kubectl("delete", "inferencedeployments", "--all", "-A", "--wait=false", check=False)
-    plane.kubectl("delete", "resourcequotas", "--all", "-A", check=False)
+    workloads = "deployments,statefulsets,replicasets,jobs"
+    plane.kubectl("delete", f"{workloads},resourcequotas,workloadverdicts", "--all", "-A", "--wait=false", check=False)
     plane.kubectl("delete", "verificationpolicies,modelprofiles", "--all", check=False)
     plane.kubectl("delete", "pods", "--all", "-A", "--grace-period=0", "--force", check=False)
     plane.kubectl("delete", "nodes", "--all", check=False)

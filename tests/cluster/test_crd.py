@@ -9,9 +9,9 @@ import pytest
 from builders import a_body
 from controlplane.plane import ControlPlane
 from shardgate.adapters.errors import mistakes_in
-from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.model_profiles import read_profile
 from shardgate.adapters.policies import read_policy
+from shardgate.adapters.referred_workloads import read_declaration
 
 DRY = ("--dry-run=server",)
 
@@ -71,7 +71,7 @@ def test_a_wrong_spec_is_refused_by_path_and_by_pydantic_alike(installed: Contro
     body = a_body(**changes)
     assert f"{path}: " in refused(installed, body)
     with pytest.raises(ExceptionGroup) as caught:
-        read_inference_deployment(body)
+        read_declaration(body)
     assert path in {each.where for each in mistakes_in(caught.value)}
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_spec_is_refused_by_path_and_by_pydantic_alike(installed: Contro
 def test_a_right_spec_is_accepted_by_both(installed: ControlPlane, changes: dict[str, Any]) -> None:
     body = a_body(**changes)
     installed.apply(body, options=DRY)
-    read_inference_deployment(body)
+    read_declaration(body)
 
 
 def test_all_schema_mistakes_come_at_once(installed: ControlPlane) -> None:

@@ -131,13 +131,19 @@ def test_what_asks_for_no_gpus_never_reaches_us(other_kinds: ControlPlane, start
         body = copy.deepcopy(plain)
         body["metadata"]["name"] = f"web-{number}"
         plane.apply(body, options=DRY)
-    owned = {**of_each_kind(4, 4)["Pod"]}
-    owned["metadata"] = {
-        **owned["metadata"],
+    plane.apply(plain)
+    plane.kubectl("patch", "deployment", "llama", "-n", "serving", "--type=merge", "-p", '{"metadata": {"labels": {"a": "b"}}}')
+    assert requests(installation) == before
+    create_node(plane, a_node().body)
+    plane.apply(of_each_kind(4, 4)["Deployment"])
+    until("its pods are bound", lambda: len(plane.get("pods", "-n", "serving", "-l", "app=llama")["items"]) > 0)
+    assert requests(installation) == before + 1, "what the cluster's controllers make of it does not reach us"
+    forged = {**of_each_kind(8, 4)["Pod"]}
+    forged["metadata"] = {
+        **forged["metadata"],
         "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x", "uid": "1", "controller": True}],
     }
-    plane.apply(owned, options=DRY)
-    assert requests(installation) == before
+    assert "WorldSizeMismatch" in plane.apply(forged, options=DRY).stderr, "an owner that a person names hides nothing"
 
 
 def requests(installation: Installation) -> float:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable
 
+import pytest
 from live import create_node, patch_status, until, wait_for_outcome
 
-from builders import a_body, a_node
+from builders import a_body, a_node, a_vllm_deployment
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 from operator_user import OPERATOR_USER
@@ -13,6 +14,10 @@ from shardgate.adapters.manifests import CLUSTER_RULES, NAMESPACE_RULES
 
 Start = Callable[..., Installation]
 Use = tuple[str, str, str]
+
+
+UNSEEN = {("shardgate.io", "workloadverdicts", "create")}
+"""Asked for by the API server where a server-side apply makes an object; its audit log calls that a patch."""
 
 
 def audited(plane: ControlPlane) -> list[dict[str, object]]:
@@ -42,16 +47,21 @@ def granted() -> set[Use]:
     }
 
 
-def test_rights_are_sufficient_and_minimal(karpenter: ControlPlane, referred_to: ControlPlane, start: Start) -> None:
-    clean = karpenter
+@pytest.mark.usefixtures("karpenter", "referred_to", "other_kinds")
+def test_rights_are_sufficient_and_minimal(clean: ControlPlane, start: Start) -> None:
     create_node(clean, a_node().body)
     start()
     clean.apply(a_body())
     wait_for_outcome(clean, "llama", "serving", "Sound")
     patch_status(clean, "node-a", {"allocatable": {"nvidia.com/gpu": "7"}})
     wait_for_outcome(clean, "llama", "serving", "Waiting")
-    until("every right was used", lambda: granted() <= used(clean), timeout=20)
-    assert used(clean) == granted()
+    wrong = a_vllm_deployment(gpus=4)
+    clean.apply(wrong)
+    until("a verdict stands", lambda: len(clean.get("workloadverdicts", "-A")["items"]) == 1)
+    clean.apply(a_vllm_deployment(tensor=4, gpus=4))
+    until("it is gone", lambda: clean.get("workloadverdicts", "-A")["items"] == [])
+    until("every right was used", lambda: granted() - used(clean) == UNSEEN, timeout=20)
+    assert used(clean) == granted() - UNSEEN
     forbidden = [entry for entry in audited(clean) if entry.get("responseStatus", {}).get("code") == 403]  # type: ignore[attr-defined]
     assert forbidden == []
 

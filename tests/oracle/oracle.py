@@ -34,9 +34,9 @@ from scheduler import NAMESPACE, Arena, place
 
 from builders import an_inventory
 from controlplane.plane import ControlPlane, control_plane
-from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.pod_templates import read_pod_template
 from shardgate.adapters.quantities import resources
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.declaration import Declaration, LeaderWish
 from shardgate.domain.placement import Placement
 from shardgate.domain.policy import OWN_KIND
@@ -78,7 +78,7 @@ class Answer:
 
 def declared(asked: Question) -> Declaration:
     """The workload, with what its pods' template says besides."""
-    declaration = read_inference_deployment(asked.workload)
+    declaration = read_declaration(asked.workload)
     if asked.extras:
         template = read_pod_template(pod_of(asked, "any", None), NAMESPACE, "pod")
         return replace(declaration, placement=template.wish)

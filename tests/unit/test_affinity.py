@@ -6,7 +6,7 @@ import pytest
 
 from builders import a_body, a_declaration, a_node, an_inventory
 from shardgate.adapters.errors import mistakes_in
-from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.selectors import Expression, NodeTerm
 from shardgate.domain.verify import verify
@@ -86,7 +86,7 @@ def test_pods_go_only_where_a_term_matches(terms: list[dict[str, Any]], nodes: s
 )
 def test_mistakes_are_named_by_their_path(stated: dict[str, Any], path: str) -> None:
     with pytest.raises(ExceptionGroup) as raised:
-        read_inference_deployment(a_body(placement={"affinity": stated}))
+        read_declaration(a_body(placement={"affinity": stated}))
     (problem,) = mistakes_in(raised.value)
     assert str(problem).startswith("spec.placement.affinity.nodeAffinity")
     assert path in str(problem)

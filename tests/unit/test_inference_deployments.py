@@ -4,14 +4,14 @@ import pytest
 
 from builders import a_body
 from shardgate.adapters.errors import mistakes_in
-from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.declaration import ModelUnknown
 from shardgate.domain.model import ModelArchitecture
 
 
 def mistakes(**changes: Any) -> dict[str, str]:
     with pytest.raises(ExceptionGroup) as caught:
-        read_inference_deployment(a_body(**changes))
+        read_declaration(a_body(**changes))
     return {each.where: each.problem for each in mistakes_in(caught.value)}
 
 
@@ -46,11 +46,11 @@ def test_requests_must_be_quantities() -> None:
 @pytest.mark.parametrize("spec", [None, [], "x", 1])
 def test_a_spec_that_is_none(spec: object) -> None:
     with pytest.raises(ExceptionGroup):
-        read_inference_deployment({**a_body(), "spec": spec})
+        read_declaration({**a_body(), "spec": spec})
 
 
 def test_config_wins_over_the_catalogue() -> None:
-    declaration = read_inference_deployment(a_body(model={"config": {"num_hidden_layers": 40}}))
+    declaration = read_declaration(a_body(model={"config": {"num_hidden_layers": 40}}))
     assert isinstance(declaration.model, ModelArchitecture)
     assert declaration.model.layers == 40
 
@@ -65,7 +65,7 @@ def test_config_wins_over_the_catalogue() -> None:
     ],
 )
 def test_an_architecture_that_cannot_be_read_is_unknown(config: dict[str, Any], problem: str) -> None:
-    declaration = read_inference_deployment(a_body(model={"name": "acme/x", "config": config}))
+    declaration = read_declaration(a_body(model={"name": "acme/x", "config": config}))
     assert isinstance(declaration.model, ModelUnknown)
     assert problem in declaration.model.problem
 
@@ -73,13 +73,13 @@ def test_an_architecture_that_cannot_be_read_is_unknown(config: dict[str, Any], 
 def test_weights_default_to_the_configs_dtype_and_say_so() -> None:
     body = a_body()
     del body["spec"]["model"]["weights"]
-    declaration = read_inference_deployment(body)
+    declaration = read_declaration(body)
     assert declaration.weights_name == "bf16"
     assert ("spec.model.weights", "bf16", "unset: the config's dtype") in declaration.assumptions
 
 
 def test_a_quantization_config_that_is_not_read_yet_is_opaque_not_16_bits() -> None:
-    declaration = read_inference_deployment(a_body(model={"config": {"quantization_config": {"quant_method": "aqlm"}}}))
+    declaration = read_declaration(a_body(model={"config": {"quantization_config": {"quant_method": "aqlm"}}}))
     assert not declaration.weights_name
     assert declaration.opaque
 
@@ -88,14 +88,14 @@ def test_pods_of_unset_size_keep_theirs_until_the_spec_changes() -> None:
     body = a_body(gpus=None)
     body["metadata"]["generation"] = 2
     body["status"] = {"observedGeneration": 2, "required": {"gpus": 16, "gpusPerReplica": 8, "pods": 4}}
-    assert read_inference_deployment(body).gpus.per_pod == 4
+    assert read_declaration(body).gpus.per_pod == 4
     body["metadata"]["generation"] = 3
-    assert read_inference_deployment(body).gpus.per_pod is None
+    assert read_declaration(body).gpus.per_pod is None
 
 
 def test_aliases_are_the_same_model() -> None:
     for name in ("meta-llama/Meta-Llama-3-70B", "Llama3-70B-Instruct", "META-LLAMA/meta-llama-3-70b-instruct"):
-        model = read_inference_deployment(a_body(model={"name": name})).model
+        model = read_declaration(a_body(model={"name": name})).model
         assert isinstance(model, ModelArchitecture)
         assert model.parameters == 70_553_706_496
 
@@ -104,7 +104,7 @@ def test_aliases_are_the_same_model() -> None:
 def test_a_status_that_makes_no_sense_is_none(status: object) -> None:
     body = a_body(gpus=None)
     body["status"] = status
-    assert read_inference_deployment(body).gpus.per_pod is None
+    assert read_declaration(body).gpus.per_pod is None
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_values_of_another_type_are_mistakes_as_on_the_api_server(changes: dict[
 
 
 def test_null_is_not_there() -> None:
-    assert read_inference_deployment(a_body(strategy={"tensor": None, "expert": None})).strategy.tensor == 1
+    assert read_declaration(a_body(strategy={"tensor": None, "expert": None})).strategy.tensor == 1

@@ -11,6 +11,9 @@ from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
 from shardgate.shells.metrics import Metrics
 from shardgate.shells.reconciler import Reconciler
+from shardgate.shells.rejudging import Rejudging
+from shardgate.shells.work_queue import WorkQueue
+from shardgate.shells.writer import Writer
 
 Json = dict[str, Any]
 
@@ -67,10 +70,23 @@ def standing() -> Json:
     return body
 
 
-def reconciler(api: OneObject, lease: Holding) -> Reconciler:
+class Judging(Reconciler):
+    """A reconciler, and passes over what is due in it."""
+
+    rejudging: Rejudging
+
+    async def once(self) -> None:
+        await self.rejudging.once()
+
+
+def reconciler(api: OneObject, lease: Holding) -> Judging:
     judge = Judge(a_book(a_node()), lambda: (0.0, 0.0))
     config = OperatorConfig(tls_cert=Path("c"), tls_key=Path("k"))
-    return Reconciler(api, judge, lease, config, Metrics(), "test")  # type: ignore[arg-type]
+    wake, metrics = asyncio.Event(), Metrics()
+    writer = Writer(api, metrics, "test")  # type: ignore[arg-type]
+    made = Judging(writer, judge, lease, config, metrics, WorkQueue(wake))  # type: ignore[arg-type]
+    made.rejudging = Rejudging(judge, lease, metrics, wake, [made])  # type: ignore[arg-type]
+    return made
 
 
 def test_it_writes_once_and_then_nothing() -> None:
@@ -79,7 +95,7 @@ def test_it_writes_once_and_then_nothing() -> None:
         subject = reconciler(api, lease)
         subject.put(standing())
         for _ in range(3):
-            await subject._pass()
+            await subject.once()
         assert api.writes == [("PATCH", "llama"), ("PATCH", "status"), ("POST", "events")]
 
     asyncio.run(test())
@@ -101,7 +117,7 @@ def test_a_spec_that_changes_during_a_write_is_judged_and_not_lost() -> None:
         api.during = update
         subject.put(standing())
         for _ in range(3):
-            await subject._pass()
+            await subject.once()
         assert api.body is not None
         assert api.body["status"]["observedGeneration"] == 2
         assert api.body["status"]["strategy"] == "TP4 x PP2 x DP1"
@@ -115,7 +131,7 @@ def test_an_object_that_goes_during_a_write_is_gone() -> None:
         subject = reconciler(api, lease)
         api.during = lambda: subject.drop("u")
         subject.put(standing())
-        await subject._pass()
+        await subject.once()
         assert subject.uids() == []
         assert api.writes == [("PATCH", "llama")], "no status for what is gone"
 
@@ -130,7 +146,7 @@ def test_nothing_is_remembered_of_an_object_that_goes_during_the_last_write() ->
         subject = reconciler(api, lease)
         api.during = lambda: subject.drop("u")
         subject.put(body)
-        await subject._pass()
+        await subject.once()
         assert api.writes == [("PATCH", "status")]
         assert (subject.uids(), subject._examples, subject._mismatched) == ([], {}, {})
 
@@ -145,10 +161,10 @@ def test_what_could_not_be_written_without_the_lease_is_written_with_it() -> Non
         lease.is_held = lambda: next(answers, lease.held)  # type: ignore[method-assign]
         lease.held = False
         subject.put(standing())
-        await subject._pass()
+        await subject.once()
         assert api.writes == []
         lease.held = True
-        await subject._pass()
+        await subject.once()
         assert ("PATCH", "status") in api.writes
 
     asyncio.run(test())
@@ -160,7 +176,7 @@ def test_an_object_that_is_gone_on_the_server_is_forgotten() -> None:
         subject = reconciler(api, lease)
         subject.put(standing())
         api.body = None
-        await subject._pass()
+        await subject.once()
         assert subject.uids() == []
 
     asyncio.run(test())
@@ -173,7 +189,7 @@ def test_a_declaration_that_cannot_be_read_says_so_in_its_status() -> None:
         api, lease = OneObject(copy.deepcopy(body)), Holding()
         subject = reconciler(api, lease)
         subject.put(body)
-        await subject._pass()
+        await subject.once()
         assert api.body is not None
         assert api.body["status"]["outcome"] == "Undecided"
         assert "num_hidden_layers" in api.body["status"]["summary"]

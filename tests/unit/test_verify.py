@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from builders import GPU, T4, NodeBuilder, a_body, a_book, a_declaration, a_node, a_pod, an_inventory
-from shardgate.adapters.inference_deployments import read_inference_deployment
 from shardgate.adapters.policies import read_policy
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.placement import summary_of
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Capacity, Policy, effective_policy
@@ -539,9 +539,7 @@ def test_a_workload_reference_is_said_to_be_unread() -> None:
 def test_the_same_question_has_the_same_answer() -> None:
     body = a_body()
     inventory = an_inventory(a_node(), a_pod("p", node="node-a", gpus=1))
-    assert verify(read_inference_deployment(body), inventory, OWN_KIND) == verify(
-        read_inference_deployment(body), inventory, OWN_KIND
-    )
+    assert verify(read_declaration(body), inventory, OWN_KIND) == verify(read_declaration(body), inventory, OWN_KIND)
     assert GPU in inventory.nodes[0].used
 
 

@@ -42,7 +42,7 @@ async def serving(
     (port,) = free_ports(1)
     server = WebhookServer(
         others=lambda request: {"response": {"uid": request["uid"], "allowed": True, "warnings": ["of another kind"]}},
-        resources=frozenset({("apps", "deployments")}), ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
+        ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
     )  # fmt: skip
 
     async def run() -> None:

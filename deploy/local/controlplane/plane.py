@@ -192,21 +192,25 @@ class ControlPlane:
         return server
 
     def _start_controllers(self) -> None:
-        config = self.kubeconfig
-        common = [
-            f"--kubeconfig={config}", f"--authentication-kubeconfig={config}", f"--authorization-kubeconfig={config}",
-            "--bind-address=127.0.0.1", "--secure-port=0", "--leader-elect=false",
-        ]  # fmt: skip
+        common = ["--bind-address=127.0.0.1", "--secure-port=0", "--leader-elect=false"]
         qps = ["--kube-api-qps=2000", "--kube-api-burst=4000"]
         self._controllers = [
-            self._run("kube-scheduler", *common, *qps),
+            self._run("kube-scheduler", *self._identity("kube-scheduler"), *common, *qps),
             self._run(
-                "kube-controller-manager", *common, *qps, "--use-service-account-credentials=false",
+                "kube-controller-manager", *self._identity("kube-controller-manager"), *common, *qps,
+                "--use-service-account-credentials=false",
                 # Nodes here have no kubelet: their controllers would mark them Unknown and evict their pods.
                 "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-cloud-node-lifecycle-controller,"
                 "-taint-eviction-controller,-device-taint-eviction-controller",
             ),
         ]  # fmt: skip
+
+    def _identity(self, name: str) -> list[str]:
+        """Flags by which a controller is who it is in every cluster: who asks is told to webhooks."""
+        certificate, key = self.authority.issue(f"system:{name}", groups=["system:masters"])
+        config = self.folder / f"{name}.kubeconfig"
+        self._write_kubeconfig(config, {"client-certificate": str(certificate), "client-key": str(key)})
+        return [f"--kubeconfig={config}", f"--authentication-kubeconfig={config}", f"--authorization-kubeconfig={config}"]
 
     def stop(self) -> None:
         """Stop all, clients before servers."""

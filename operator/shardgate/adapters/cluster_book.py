@@ -447,6 +447,11 @@ class ClusterBook:
             self._count(before, -1)
             self._hold(before, None)
 
+    @property
+    def pods(self) -> Mapping[str, PodRecord]:
+        """By uid."""
+        return self._pods
+
     def retain_pods(self, uids: set[str]) -> None:
         """A complete list was read: what is not in it is gone."""
         for uid in [uid for uid in self._pods if uid not in uids]:

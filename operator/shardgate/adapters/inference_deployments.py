@@ -45,8 +45,8 @@ def is_inference_deployment(body: Mapping[str, Any]) -> bool:
     return body.get("kind") == KIND and body.get("apiVersion") == API_VERSION
 
 
-def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profile] = ()) -> Declaration:
-    """The declaration that the object makes.
+def read_stated(body: Mapping[str, Any], profiles: Sequence[Profile] = ()) -> tuple[Declaration, InferenceDeploymentSpec]:
+    """What the object itself declares, and the spec that says it; ``referred_workloads`` has what ``workloadRef`` adds.
 
     Raises an ``ExceptionGroup`` of ``DeclarationError``, all mistakes at once.
     """
@@ -58,7 +58,7 @@ def read_inference_deployment(body: Mapping[str, Any], profiles: Sequence[Profil
     engine = stated.spec.engine
     arguments = Arguments() if engine is None else read_arguments(engine.name.value, engine.args or [], engine.environment or {})
     subject = _subject(body, reading)
-    return _declaration(stated.spec, arguments, subject, profiles, reading, body)
+    return _declaration(stated.spec, arguments, subject, profiles, reading, body), stated.spec
 
 
 def declaration_of_group(
@@ -84,8 +84,6 @@ def _declaration(
     engine = _read_engine(spec, arguments, profiles, reading)
     placement = _read_placement(spec.placement or PodPlacement(), subject, reading)
     ref = spec.workload_ref
-    if ref is not None:
-        reading.opaque.append(f"workloadRef {ref.kind} {ref.name} is not read by this version: only what stands here is judged")
     _check_vendor(spec, reading)
     if reading.errors:
         raise group(reading.errors)

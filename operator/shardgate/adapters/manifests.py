@@ -3,16 +3,21 @@
 One source for ``deploy/``, the chart, the demo and the tests.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shardgate.adapters.status import OUR_ANNOTATIONS
+from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.api import GROUP, VERSION
 
 Json = dict[str, Any]
 
 NAME = "shardgate"
 WEBHOOK_TIMEOUT_SECONDS = 3
+SCALE_TIMEOUT_SECONDS = 1
+"""An autoscaler scales what has no GPUs too: it must not wait for us."""
 
 CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["limitranges", "namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
@@ -29,6 +34,11 @@ CLUSTER_RULES: list[Json] = [
     {"apiGroups": ["apps.nvidia.com"], "resources": ["nimcaches"], "verbs": ["list", "watch"]},
     {"apiGroups": ["karpenter.sh"], "resources": ["nodeclaims", "nodepools"], "verbs": ["list", "watch"]},
     {"apiGroups": ["scheduling.k8s.io"], "resources": ["priorityclasses"], "verbs": ["list", "watch"]},
+    *(
+        {"apiGroups": [group], "resources": sorted(each.plural for each in kinds), "verbs": ["list", "watch"]}
+        for group, kinds in itertools.groupby((each for each in JUDGED_KINDS if each.is_followed), key=lambda each: each.group)
+    ),
+    {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["create", "delete", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments/status"], "verbs": ["patch"]},
     {"apiGroups": [GROUP], "resources": ["modelprofiles", "verificationpolicies"], "verbs": ["list", "watch"]},
@@ -81,12 +91,15 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
     annotated_too = f"{spec_changed} || {annotated}"
     own = [{"apiGroups": [GROUP], "apiVersions": [VERSION], "resources": ["inferencedeployments"]}]
 
-    def webhook(name: str, verb: str, rules: list[Json], conditions: Mapping[str, str]) -> Json:
-        return _webhook(name, verb, rules, conditions, client_config, exempt_namespaces, failure_policy)
+    def webhook(
+        name: str, verb: str, rules: list[Json], conditions: Mapping[str, str], timeout_seconds: int = WEBHOOK_TIMEOUT_SECONDS
+    ) -> Json:
+        made = _webhook(name, verb, rules, conditions, client_config, exempt_namespaces)
+        return {**made, "failurePolicy": failure_policy, "timeoutSeconds": timeout_seconds}
 
     validating = [
         webhook("validate", "validate", own, {"changed": spec_changed}),
-        *(webhook(name, "validate", rules, {"not-owned": NOT_OWNED, **more}) for name, rules, more in _other_kinds()),
+        *(webhook(each.name, "validate", each.rules, each.conditions, each.timeout_seconds) for each in _other_kinds()),
     ]
     mutating = [{**webhook("mutate", "mutate", own, {"changed": annotated_too}), "reinvocationPolicy": "Never"}]
     return [
@@ -98,55 +111,69 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
     ]  # fmt: skip
 
 
-NOT_OWNED = "!object.metadata.?ownerReferences.orValue([]).exists(each, each.?controller.orValue(false))"
-"""What a controller makes is judged by its owner."""
+_OF_THE_CLUSTER = (
+    "request.userInfo.username == 'system:kube-controller-manager' || "
+    "request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"
+)
+NOT_MADE_FOR_ANOTHER = (
+    f"!(object.metadata.?ownerReferences.orValue([]).exists(each, each.?controller.orValue(false)) && ({_OF_THE_CLUSTER}))"
+)
+"""What the cluster's own controllers make was judged with what they make it for. An owner that anybody else names is looked up."""
 _GPU_NAMES = "gpu|mig-|gaudi|tpu|neuron|directx"
+_SPEC_CHANGED = "request.operation == 'CREATE' || object.?spec != oldObject.?spec"
+_ANYTHING_CHANGED = f"{_SPEC_CHANGED} || object.?resource != oldObject.?resource || object.?inference != oldObject.?inference"
+"""KAITO's Workspace has no ``spec``."""
+_SCALED_UP = "object.?spec.?replicas.orValue(0) > oldObject.?spec.?replicas.orValue(0)"
 
 
 def _asks_for_gpus(pod: str) -> str:
-    """CEL: whether a pod's containers ask for GPUs, or it claims devices."""
+    """CEL: whether a pod's containers, sidecars among them, ask for GPUs, or it claims devices."""
     amounts = " || ".join(
         f"each.?resources.?{kind}.orValue({{}}).exists(name, name.matches('{_GPU_NAMES}'))" for kind in ("limits", "requests")
     )
-    return f"{pod}.?containers.orValue([]).exists(each, {amounts}) || {pod}.?resourceClaims.orValue([]).size() > 0"
+    containers = f"({pod}.?containers.orValue([]) + {pod}.?initContainers.orValue([]))"
+    return f"{containers}.exists(each, {amounts}) || {pod}.?resourceClaims.orValue([]).size() > 0"
 
 
-def _other_kinds() -> list[tuple[str, list[Json], dict[str, str]]]:
-    """(webhook, rules, conditions): objects without GPUs never reach us, but for kinds that hide them elsewhere."""
-    changed = "request.operation == 'CREATE' || object.?spec != oldObject.?spec"
-    templated = [
-        {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "statefulsets", "replicasets"]},
-        {"apiGroups": ["batch"], "apiVersions": ["v1"], "resources": ["jobs"]},
-        {"apiGroups": ["argoproj.io"], "apiVersions": ["v1alpha1"], "resources": ["rollouts"]},
-    ]
-    pods = [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]
-    serving = [
-        {"apiGroups": ["leaderworkerset.x-k8s.io"], "apiVersions": ["v1"], "resources": ["leaderworkersets"]},
-        {"apiGroups": ["serving.kserve.io"], "apiVersions": ["v1alpha1", "v1alpha2"], "resources": ["llminferenceservices"]},
-        {"apiGroups": ["serving.kserve.io"], "apiVersions": ["v1beta1"], "resources": ["inferenceservices"]},
-        {"apiGroups": ["nvidia.com"], "apiVersions": ["v1alpha1", "v1beta1"], "resources": ["dynamographdeployments"]},
-        {"apiGroups": ["apps.nvidia.com"], "apiVersions": ["v1alpha1"], "resources": ["nimservices"]},
-        {"apiGroups": ["ray.io"], "apiVersions": ["v1"], "resources": ["rayservices", "rayclusters"]},
-        {"apiGroups": ["kaito.sh"], "apiVersions": ["v1alpha1", "v1beta1"], "resources": ["workspaces"]},
-    ]
-    of_template = _asks_for_gpus("object.?spec.?template.?spec.orValue({})")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """One webhook for kinds of others."""
+
+    name: str
+    rules: list[Json]
+    conditions: Mapping[str, str]
+    timeout_seconds: int = WEBHOOK_TIMEOUT_SECONDS
+
+
+def _rules(where: str) -> list[Json]:
     return [
-        ("templates", templated, {"changed": changed, "gpus": of_template}),
-        ("pods", pods, {"new": "request.operation == 'CREATE'", "gpus": _asks_for_gpus("object.spec")}),
-        ("serving", serving, {"changed": "request.operation == 'CREATE' || object != oldObject"}),
+        {"apiGroups": [each.group], "apiVersions": sorted(each.versions), "resources": [each.plural]}
+        for each in JUDGED_KINDS
+        if each.gpus == where
     ]
 
 
-def other_resources() -> frozenset[tuple[str, str]]:
-    """(API group, resource) of other kinds that the webhook answers."""
-    rules = [rule for _, rules, _ in _other_kinds() for rule in rules]
-    return frozenset((group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"])
+def _other_kinds() -> list[_Entry]:
+    """Objects without GPUs never reach us, but for kinds that hide them elsewhere, and a scale, which does not show them."""
+    made = {"not-made-for-another": NOT_MADE_FOR_ANOTHER}
+    of_template = _asks_for_gpus("object.?spec.?template.?spec.orValue({})")
+    of_pod = _asks_for_gpus("object.spec")
+    scales = [
+        {"apiGroups": [each.group], "apiVersions": ["*"], "resources": [f"{each.plural}/scale"]}
+        for each in JUDGED_KINDS
+        if each.has_scale and each.is_followed
+    ]
+    return [
+        _Entry(name="templates", rules=_rules("template"), conditions={**made, "changed": _SPEC_CHANGED, "gpus": of_template}),
+        _Entry(name="pods", rules=_rules("pod"), conditions={**made, "new": "request.operation == 'CREATE'", "gpus": of_pod}),
+        _Entry(name="serving", rules=_rules("elsewhere"), conditions={**made, "changed": _ANYTHING_CHANGED}),
+        _Entry(name="scale", rules=scales, conditions={"more": _SCALED_UP}, timeout_seconds=SCALE_TIMEOUT_SECONDS),
+    ]
 
 
 def _webhook(  # what differs between them
-    name: str, verb: str, rules: list[Json], conditions: Mapping[str, str], client_config: Json, exempt: Sequence[str],
-    failure_policy: str,
-) -> Json:  # fmt: skip
+    name: str, verb: str, rules: list[Json], conditions: Mapping[str, str], client_config: Json, exempt: Sequence[str]
+) -> Json:
     client = dict(client_config)
     if "service" in client:
         client["service"] = {**client["service"], "path": f"/{verb}"}
@@ -168,10 +195,8 @@ def _webhook(  # what differs between them
             *({"name": condition, "expression": expression} for condition, expression in conditions.items()),
         ],
         "matchPolicy": "Equivalent",
-        "failurePolicy": failure_policy,
         "sideEffects": "NoneOnDryRun",
-        "timeoutSeconds": WEBHOOK_TIMEOUT_SECONDS,
-    }  # fmt: skip
+    }
 
 
 KUBE_NAMESPACES = ("kube-node-lease", "kube-public", "kube-system")

@@ -32,7 +32,7 @@ def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure =
     label = declaration.strategy.label
     if verdict.findings:
         worst = verdict.findings[0].message
-        return _cut(worst if worst.startswith(label) else f"{label}: {worst}")
+        return cut(worst if worst.startswith(label) else f"{label}: {worst}")
     where = ""
     if verdict.placement and verdict.placement.pods and disclosure is not Disclosure.NONE:
         pools = sorted({pod.pool for pod in verdict.placement.pods if pod.pool})
@@ -41,7 +41,7 @@ def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure =
     if verdict.weights and verdict.best_gpu and verdict.best_gpu.estimate:
         budget = verdict.best_gpu.estimate.fullest.budget
         weights = f", {gib(verdict.weights.fullest.per_rank)} of {gib(int(budget.value))} per rank for weights"
-    return _cut(f"{label}{where}{weights}")
+    return cut(f"{label}{where}{weights}")
 
 
 def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdict, policy: Policy, now: str) -> Json:
@@ -66,16 +66,7 @@ def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdic
             "free": hardware.gpus_free if hardware else None,
             "replicasThatFit": placement.replicas_that_fit if placement else None,
         },
-        "findings": [
-            {
-                "code": each.code,
-                "where": each.where,
-                "outcome": each.outcome.label,
-                "message": _cut(each.message),
-                **({"remedy": _cut(each.remedy)} if each.remedy else {}),
-            }
-            for each in verdict.findings[:MAX_FINDINGS]
-        ],
+        "findings": [finding_status(each) for each in verdict.findings[:MAX_FINDINGS]],
         "placement": [
             {
                 "replica": each.replica,
@@ -93,6 +84,12 @@ def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdic
         ],
         "digest": digest_of(body.get("spec") or {}, verdict, policy),
     }
+
+
+def finding_status(found: Finding) -> Json:
+    """A finding, as a status has it."""
+    told = {"code": found.code, "where": found.where, "outcome": found.outcome.label, "message": cut(found.message)}
+    return {**told, "remedy": cut(found.remedy)} if found.remedy else told
 
 
 def _conditions(declaration: Declaration, verdict: Verdict, disclosure: Disclosure) -> list[tuple[str, str, str, str]]:
@@ -129,7 +126,7 @@ def unjudged(body: Mapping[str, Any], found: Finding, now: str) -> Json:
     """The status of a declaration that could not be judged: what stood there before no longer holds."""
     generation = body["metadata"].get("generation")
     stored = {each["type"]: each for each in (body.get("status") or {}).get("conditions") or ()}
-    message = _cut(found.message)
+    message = cut(found.message)
     finding_json = {"code": found.code, "where": found.where, "outcome": found.outcome.label, "message": message}
     conditions = [("Ready", "True", "Judged", "judged at this generation"), ("Feasible", "Unknown", found.code, message)]
     return {
@@ -156,7 +153,7 @@ def is_worth_writing(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
     """
     if not stored or stored.get("observedGeneration") != fresh["observedGeneration"]:
         return True
-    if any(stored.get(key) != _without_nulls(fresh[key]) for key in ("outcome", "strategy", "required", "aspects")):
+    if any(stored.get(key) != without_nulls(fresh[key]) for key in ("outcome", "strategy", "required", "aspects")):
         return True
     before, after = stored.get("score"), fresh["score"]
     if (before is None) != (after is None) or (before is not None and abs(before - after) >= SCORE_STEP):
@@ -165,12 +162,13 @@ def is_worth_writing(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
     return codes[0] != codes[1] or bool(stored.get("placement")) != bool(fresh["placement"])
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
     """As the API server keeps it."""
     return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """As long as a field of the status takes."""
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
 
 

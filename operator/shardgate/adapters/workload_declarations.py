@@ -1,6 +1,6 @@
 """A workload's serving groups -> declarations, as far as the object tells; what it does not tell is opaque, never 1."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from shardgate.adapters.models.catalogue import Profile, Question, find_model
 from shardgate.adapters.pod_templates import PodTemplate, read_pod_template
 from shardgate.adapters.workloads.extraction import PodGroup, ServingGroup, Workload
 from shardgate.domain.declaration import Declaration, GpuWish, LeaderWish, ModelUnknown, PlacementWish
-from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Owner
+from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN
 from shardgate.domain.model import ModelArchitecture
 
 _WIDTHS = ("tensor", "pipeline", "data")
@@ -152,12 +152,3 @@ def _placement(templates: list[PodTemplate]) -> PlacementWish:
         for each in templates
     )
     return replace(wish, unmodelled=(*wish.unmodelled, "the leader's own selector or tolerations")) if differs else wish
-
-
-def owner_of(body: Mapping[str, Any]) -> Owner | None:
-    """The controller of an object, which was judged in its stead."""
-    metadata = body.get("metadata") or {}
-    for each in metadata.get("ownerReferences") or ():
-        if isinstance(each, dict) and each.get("controller"):
-            return Owner(str(metadata.get("namespace") or ""), str(each.get("kind")), str(each.get("name")))
-    return None

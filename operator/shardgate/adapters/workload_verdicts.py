@@ -54,11 +54,18 @@ def judged(
 ) -> JudgedWorkload | None:
     """``None`` where no group asks for GPUs, or the kind is not judged. ``rolls_out``: an update replaces its pods."""
     groups = declare(workload, profiles, rolls_out=rolls_out) if workload.is_judged else []
+    return judged_groups(workload.subject, groups, inventory, policy)
+
+
+def judged_groups(
+    subject: Subject, groups: Sequence[GroupDeclaration], inventory: Inventory, policy: Policy
+) -> JudgedWorkload | None:
+    """The same for groups that are declared already."""
     if not groups:
         return None
     verdicts = iter(verify_together([each.declaration for each in groups if each.declaration is not None], inventory, policy))
     found = tuple(JudgedGroup(group=each, verdict=next(verdicts) if each.declaration is not None else None) for each in groups)
-    return JudgedWorkload(subject=workload.subject, groups=found, verdict=_whole(found))
+    return JudgedWorkload(subject=subject, groups=found, verdict=_whole(found))
 
 
 def _whole(groups: tuple[JudgedGroup, ...]) -> Verdict:

@@ -13,6 +13,7 @@ from shardgate.api.fields import ApiModel
 from shardgate.api.inference_deployment import InferenceDeployment
 from shardgate.api.model_profile import ModelProfile
 from shardgate.api.verification_policy import VerificationPolicy
+from shardgate.api.workload_verdict import WorkloadVerdict
 
 Json = dict[str, Any]
 
@@ -51,12 +52,25 @@ def crds() -> dict[str, Json]:
             ],
             categories=["shardgate"],
         ),
+        "workloadverdicts": _crd(
+            WorkloadVerdict, plural="workloadverdicts", short="wlv", scope="Namespaced",
+            columns=[
+                {"name": "Kind", "type": "string", "jsonPath": ".spec.workloadRef.kind"},
+                {"name": "Workload", "type": "string", "jsonPath": ".spec.workloadRef.name"},
+                {"name": "Outcome", "type": "string", "jsonPath": ".status.outcome", "description": "The worst finding's outcome"},
+                {"name": "Needed", "type": "integer", "jsonPath": ".status.required.gpus", "description": "GPUs needed"},
+                {"name": "Finding", "type": "string", "jsonPath": ".status.findings[0].code", "description": "The worst one"},
+                {"name": "Since", "type": "date", "jsonPath": ".status.since"},
+            ],
+            categories=["shardgate"], has_status_subresource=False,  # it is a report: nothing but its status changes
+        ),
     }  # fmt: skip
 
 
 def _crd(  # keyword-only: a CRD's own fields
-    model: type[ApiModel], *, plural: str, short: str, scope: str, columns: list[Json], categories: list[str]
-) -> Json:
+    model: type[ApiModel], *, plural: str, short: str, scope: str, columns: list[Json], categories: list[str],
+    has_status_subresource: bool = True,
+) -> Json:  # fmt: skip
     kind = model.__name__
     schema = model.model_json_schema(by_alias=True)
     root = _structural(schema, schema.get("$defs", {}))
@@ -82,7 +96,7 @@ def _crd(  # keyword-only: a CRD's own fields
             "versions": [
                 {
                     "name": VERSION, "served": True, "storage": True,
-                    **({"subresources": {"status": {}}} if "status" in model.model_fields else {}),
+                    **({"subresources": {"status": {}}} if has_status_subresource and "status" in model.model_fields else {}),
                     "additionalPrinterColumns": columns,
                     "schema": {"openAPIV3Schema": root},
                 }

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from shardgate import __version__
 from shardgate.adapters.errors import mistakes_in
-from shardgate.adapters.inference_deployments import is_inference_deployment, read_inference_deployment
+from shardgate.adapters.inference_deployments import is_inference_deployment
 from shardgate.adapters.model_profiles import describes_model
 from shardgate.adapters.pods import PodRecord
+from shardgate.adapters.referred_workloads import groups_in, read_declaration
 from shardgate.adapters.report import reference_of, report
+from shardgate.adapters.standing_workloads import key_of, referred_to
 from shardgate.adapters.workload_declarations import declare
 from shardgate.adapters.workload_verdicts import judged, workload_report
 from shardgate.adapters.workloads.library import Library
@@ -92,12 +94,13 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
     library = Library.of(each.body for each in declared if isinstance(each, Document))
     snapshot.add(each for each in declared if isinstance(each, Document) and describes_model(each.body))
     unreadable = list(snapshot.unreadable)
+    referred = {referred_to(each.body) for each in declared if isinstance(each, Document)}
     for document in declared:
         if isinstance(document, Unreadable):
             unreadable.append(document)
         elif is_inference_deployment(document.body):
-            _judge(document, snapshot, results, unreadable)
-        else:
+            _judge(document, library, snapshot, results, unreadable)
+        elif key_of(document.body) not in referred:
             _judge_workload(document, library, snapshot, results)
     for each in unreadable:
         click.echo(f"error: {each}", err=True)
@@ -189,9 +192,10 @@ def _snapshot(clusters: tuple[str, ...], gpus: str | None) -> Snapshot:
     return live_snapshot()
 
 
-def _judge(document: Document, snapshot: Snapshot, results: list[_Result], unreadable: list[Unreadable]) -> None:
+def _judge(document: Document, library: Library, snapshot: Snapshot, results: list[_Result], unreadable: list[Unreadable]) -> None:
+    profiles = snapshot.book.known_profiles
     try:
-        declaration = read_inference_deployment(document.body, snapshot.book.known_profiles)
+        declaration = read_declaration(document.body, profiles, groups_in(library, profiles))
     except ExceptionGroup as problems:
         name = (document.body.get("metadata") or {}).get("name") or "without a name"
         unreadable += [Unreadable(f"{document.where}, InferenceDeployment {name}", str(each)) for each in mistakes_in(problems)]

@@ -6,7 +6,8 @@ from typing import Any
 
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.extracts import extract, extract_own, subject_of
-from shardgate.adapters.inference_deployments import is_inference_deployment, read_inference_deployment
+from shardgate.adapters.inference_deployments import is_inference_deployment
+from shardgate.adapters.referred_workloads import groups_in, read_declaration
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.registry import asks_for_gpus, read_workload
 from shardgate.domain.declaration import Subject
@@ -32,7 +33,7 @@ def extracted(documents: Iterable[Document]) -> Extracted:
     for document in documents:
         if is_inference_deployment(document.body):
             try:
-                found.declarations.append(extract_own(read_inference_deployment(document.body)))
+                found.declarations.append(extract_own(read_declaration(document.body, (), groups_in(library))))
             except ExceptionGroup as problems:
                 found.unreadable += [Unreadable(document.where, str(each)) for each in mistakes_in(problems)]
             continue

@@ -7,12 +7,14 @@ from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.disclosure import told
-from shardgate.adapters.inference_deployments import read_inference_deployment
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.adapters.report import reference_of
-from shardgate.adapters.workload_verdicts import JudgedWorkload, judged
+from shardgate.adapters.standing_workloads import StandingWorkloads
+from shardgate.adapters.workload_declarations import GroupDeclaration, declare
+from shardgate.adapters.workload_verdicts import JudgedWorkload, judged_groups
 from shardgate.adapters.workloads.registry import read_workload
 from shardgate.api import GROUP
-from shardgate.domain.declaration import Declaration
+from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.inventory import HeldPod, Inventory
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
 from shardgate.domain.verdict import Verdict
@@ -62,11 +64,30 @@ class WorkloadJudgement:
         return self.inventory.held_by([self.workload.subject.owner])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A workload that stands, as it was read from its object and what that refers to."""
+
+    body: Mapping[str, Any]
+    facts: tuple[int, int]
+    subject: Subject | None
+    groups: list[GroupDeclaration]
+
+
 class Judge:
     """Reads declarations, and judges them by the book. ``freshness`` gives the age of the book and of a broken watch."""
 
-    def __init__(self, book: ClusterBook, freshness: Callable[[], tuple[float, float]]) -> None:
+    def __init__(
+        self, book: ClusterBook, freshness: Callable[[], tuple[float, float]], workloads: StandingWorkloads | None = None
+    ) -> None:
         self.book, self._freshness = book, freshness
+        self.workloads = workloads or StandingWorkloads()
+        self._read: dict[str, _Read] = {}
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Grows with everything that verdicts of others may rest on."""
+        return self.book.version, self.book.references.version, self.workloads.referrals
 
     def inventory(self) -> Inventory:
         """The cluster now."""
@@ -75,23 +96,55 @@ class Judge:
 
     def declare(self, body: Mapping[str, Any]) -> Declaration:
         """What the object declares. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
-        return read_inference_deployment(body, self.book.known_profiles)
+        return read_declaration(body, self.book.known_profiles, self._groups_named)
+
+    def _groups_named(self, api_version: str, kind: str, namespace: str, name: str) -> list[GroupDeclaration] | None:
+        body = self.workloads.named(api_version.rpartition("/")[0], kind, namespace, name)
+        if body is None:
+            return None
+        subject, groups = self._declared(body, rolls_out=False)
+        return None if subject is None else groups
 
     def judge_workload(self, body: Mapping[str, Any], *, rolls_out: bool = False) -> WorkloadJudgement | None:
         """An object of another kind; ``None`` where it serves nothing that is judged. ``rolls_out``: its pods are replaced."""
-        workload = read_workload(body, self.book.references)
-        if workload is None:
+        subject, groups = self._declared(body, rolls_out=rolls_out)
+        if subject is None:
             return None
-        subject = workload.subject
         kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
         policy = self.book.policy_for(subject.namespace, kind, FOREIGN_KIND)
         inventory = self.inventory()
-        found = judged(workload, self.book.known_profiles, inventory, policy, rolls_out=rolls_out)
+        found = judged_groups(subject, groups, inventory, policy)
         if found is None:
             return None
         self.book.follows_all_pods |= any(each.placement.rules.demands for each in found.declarations)
         reference = reference_of(body.get("spec") or {}, found.verdict, policy)
         return WorkloadJudgement(workload=found, policy=policy, inventory=inventory, reference=reference)
+
+    def _declared(self, body: Mapping[str, Any], *, rolls_out: bool) -> tuple[Subject | None, list[GroupDeclaration]]:
+        """What a workload declares; of one that stands it is kept until it, or what it refers to, changes."""
+        uid = str((body.get("metadata") or {}).get("uid") or "")
+        stands = not rolls_out and self.workloads.get(uid) is body
+        facts = (self.book.references.version, self.book.profiles_version)
+        known = self._read.get(uid) if stands else None
+        if known is not None and known.body is body and known.facts == facts:
+            return known.subject, known.groups
+        workload = read_workload(body, self.book.references)
+        is_judged = workload is not None and workload.is_judged
+        groups = declare(workload, self.book.known_profiles, rolls_out=rolls_out) if workload is not None and is_judged else []
+        subject = workload.subject if workload is not None else None
+        if stands:
+            if len(self._read) > 2 * len(self.workloads) + 100:
+                self._read.clear()  # most are of what went
+            self._read[uid] = _Read(body=body, facts=facts, subject=subject, groups=groups)
+        return subject, groups
+
+    def is_made_for_another(self, body: Mapping[str, Any]) -> bool:
+        """Whether its controller's owner stands and is judged in its stead."""
+        return self.workloads.is_made_for_another(body, self.book.pods)
+
+    def is_judged_elsewhere(self, body: Mapping[str, Any]) -> bool:
+        """Whether another object that stands is judged in this one's stead: its owner, or a declaration that names it."""
+        return self.is_made_for_another(body) or self.workloads.is_referred_to(body)
 
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""

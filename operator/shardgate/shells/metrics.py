@@ -22,6 +22,8 @@ POD_SIZES = (1, 2, 4, 8)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 KIND, OPERATIONS, ANSWERS = "InferenceDeployment", ("CREATE", "UPDATE"), ("allowed", "warned", "refused", "exempt", "invalid")
+OTHER_KIND = "other"
+"""Of what a webhook sends us that we do not read."""
 
 
 class Metrics:
@@ -42,6 +44,9 @@ class Metrics:
         self.declarations = self._gauge("declarations", "Standing declarations by outcome (leader)", "kind", "outcome")
         self.mismatches = self._gauge(
             "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", "kind", "code"
+        )
+        self.violations = self._gauge(
+            "policy_violations", "Standing workloads of other kinds that today's policy would refuse (leader)", "kind"
         )
         self.gpus = self._gauge("gpus", "GPUs by product and state", "product", "state")
         self.placeable = self._gauge("placeable_pods", "Pods of so many GPUs that free GPUs could take", "product", "gpus")
@@ -94,18 +99,18 @@ class Metrics:
         self._published_gpus = _publish(self.gpus, gpus, self._published_gpus)
         self._published_placeable = _publish(self.placeable, placeable, self._published_placeable)
 
-    def observe_declarations(self, standing: Iterable[tuple[str, tuple[str, ...]]]) -> None:
-        """Publish standing declarations: (outcome, codes when it is a mismatch)."""
-        outcomes = dict.fromkeys((outcome.label for outcome in Outcome), 0)
-        codes = dict.fromkeys(CLASS_OF_CODE, 0)
-        for outcome, mismatched in standing:
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    def observe_declarations(self, kinds: Iterable[str], standing: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
+        """Publish standing declarations of these kinds: (kind, outcome, codes when it is a mismatch)."""
+        outcomes = {(kind, outcome.label): 0 for kind in kinds for outcome in Outcome}
+        codes = {(kind, code): 0 for kind, _ in outcomes for code in CLASS_OF_CODE}
+        for kind, outcome, mismatched in standing:
+            outcomes[kind, outcome] = outcomes.get((kind, outcome), 0) + 1
             for code in mismatched:
-                codes[code] = codes.get(code, 0) + 1
-        for outcome, count in outcomes.items():
-            self.declarations.labels(KIND, outcome).set(count)
-        for code, count in codes.items():
-            self.mismatches.labels(KIND, code).set(count)
+                codes[kind, code] = codes.get((kind, code), 0) + 1
+        for outcome_labels, count in outcomes.items():
+            self.declarations.labels(*outcome_labels).set(count)
+        for code_labels, count in codes.items():
+            self.mismatches.labels(*code_labels).set(count)
 
 
 def _publish(gauge: Gauge, values: dict[tuple[str, str], int], before: set[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -6,10 +6,11 @@ and named. While a copy is behind, its owner can tell by ``Health``.
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -145,17 +146,21 @@ class _ListAgain(Exception):
 
 
 class Reflector(Generic[T]):
-    """Keeps ``store`` equal to the resource at ``path``."""
+    """Keeps ``store`` equal to the resource at ``path``; of several, for an optional one, at the first that is served."""
 
     def __init__(  # keyword-only: what it reflects, and how
-        self, *, cluster: Cluster, name: str, path: str, item: type[T], store: Store[T],
+        self, *, cluster: Cluster, name: str, path: str | Sequence[str], item: type[T], store: Store[T],
         page: int = 500, selector: str = "", on_change: Callable[[], None] = lambda: None, is_optional: bool = False,
     ) -> None:  # fmt: skip
         self.name, self.health = name, Health()
         self.unreadable: dict[str, str] = {}
         self._version = ""
         """Where to resume; empty: list again."""
-        self._cluster, self._path, self._store = cluster, path, store
+        self._cluster, self._store = cluster, store
+        self._paths = itertools.cycle((path,) if isinstance(path, str) else path)
+        self._path = next(self._paths)
+        self._absent = 0
+        self._versions = 1 if isinstance(path, str) else len(path)
         self._page, self._selector, self._on_change, self._is_optional = page, selector, on_change, is_optional
         self._item = msgspec.json.Decoder(item, strict=False)
         self._list, self._event = msgspec.json.Decoder(RawList), msgspec.json.Decoder(WatchEvent)
@@ -199,10 +204,12 @@ class Reflector(Generic[T]):
         if error.status != HTTP_NOT_FOUND or not self._is_optional:
             return False
         self._version = ""
-        self._store.retain(set())
-        self.health.heard()
-        self.health.synced.set()
-        await asyncio.sleep(ABSENT_SECONDS)
+        self._path, self._absent = next(self._paths), self._absent + 1
+        if self._absent % self._versions == 0:  # none of them is served
+            self._store.retain(set())
+            self.health.heard()
+            self.health.synced.set()
+            await asyncio.sleep(ABSENT_SECONDS)
         return True
 
     async def _relist(self) -> str:
@@ -221,6 +228,7 @@ class Reflector(Generic[T]):
             if not page.metadata.continue_:
                 break
             parameters["continue"] = page.metadata.continue_
+        self._absent = 0
         self._store.retain(seen)
         self.health.heard()
         self.health.synced.set()

@@ -16,6 +16,8 @@ from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject
+from shardgate.adapters.workloads.kinds import JudgedKind
+from shardgate.adapters.workloads.registry import template_asks_for_gpus
 from shardgate.api import API_VERSION
 
 log = logging.getLogger(__name__)
@@ -422,6 +424,83 @@ class Profiles:
         """Listed."""
         for name in [name for name in self._book.profiles if name not in keys]:
             self._book.drop_profile(name)
+
+
+class FollowedWorkloads(Protocol):
+    """Who is told of standing workloads of other kinds, and of the verdicts beside them."""
+
+    def put(self, body: dict[str, Any]) -> None:
+        """Added or changed."""
+
+    def drop(self, uid: str) -> None:
+        """Deleted."""
+
+    def uids_of(self, kind: JudgedKind) -> list[str]:
+        """All that it knows of a kind."""
+
+    def put_verdict(self, body: dict[str, Any]) -> None:
+        """Added or changed."""
+
+    def drop_verdict(self, name: tuple[str, str]) -> None:
+        """Deleted: namespace and name."""
+
+    def verdict_names(self) -> list[tuple[str, str]]:
+        """All that it knows: namespace and name."""
+
+
+class Workloads:
+    """Workloads of one kind; those of templates without GPUs are left out at once."""
+
+    def __init__(self, standing: FollowedWorkloads, kind: JudgedKind) -> None:
+        self._standing, self._kind = standing, kind
+
+    def key(self, item: dict[str, Any]) -> str:
+        """By uid."""
+        return str(item["metadata"]["uid"])
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Added or changed."""
+        item["metadata"].pop("managedFields", None)
+        body = {"apiVersion": self._kind.api_version, "kind": self._kind.kind, **item}
+        if self._kind.gpus != "template" or template_asks_for_gpus(body):
+            self._standing.put(body)
+        else:
+            self._standing.drop(self.key(item))  # it may have asked for some before
+
+    def drop(self, item: dict[str, Any]) -> None:
+        """Deleted."""
+        self._standing.drop(self.key(item))
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for uid in self._standing.uids_of(self._kind):
+            if uid not in keys:
+                self._standing.drop(uid)
+
+
+class Verdicts:
+    """WorkloadVerdicts that stand."""
+
+    def __init__(self, standing: FollowedWorkloads) -> None:
+        self._standing = standing
+
+    def key(self, item: dict[str, Any]) -> str:
+        """By namespace and name."""
+        return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Added or changed."""
+        self._standing.put_verdict(item)
+
+    def drop(self, item: dict[str, Any]) -> None:
+        """Deleted."""
+        self._standing.drop_verdict((item["metadata"]["namespace"], item["metadata"]["name"]))
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for namespace, name in self._standing.verdict_names():
+            if f"{namespace}/{name}" not in keys:
+                self._standing.drop_verdict((namespace, name))
 
 
 class DeclarationObject(msgspec.Struct):

@@ -9,15 +9,17 @@ import kopf
 
 from shardgate.adapters.errors import DeclarationError, mistakes_in
 from shardgate.adapters.messages import mistakes, rejection, warning
+from shardgate.adapters.standing_workloads import declares, is_controller
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
-from shardgate.adapters.workload_declarations import owner_of
 from shardgate.adapters.workload_verdicts import JudgedWorkload
+from shardgate.adapters.workloads.kinds import judged_kind
+from shardgate.adapters.workloads.values import mapping
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Answer, Stored, enforce
 from shardgate.domain.verdict import Verdict
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
-from shardgate.shells.metrics import KIND, Metrics
+from shardgate.shells.metrics import KIND, OTHER_KIND, Metrics
 from shardgate.shells.webhook_server import InternalError
 
 log = logging.getLogger(__name__)
@@ -83,14 +85,17 @@ class Admission:
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
         raise kopf.AdmissionError(mistakes(name, problems), code=UNPROCESSABLE)
 
-    def validate_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
-        """The same for objects of other kinds. What a controller made is judged where that controller's owner is."""
+    def validate_workload(
+        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, requester: str = ""
+    ) -> list[str]:
+        """The same for objects of other kinds. What a controller makes for an object that is judged is judged with that."""
         with self._observed():
-            return self._validate_workload(body, old, operation)
+            made = is_controller(requester) and self._judge.is_made_for_another(body)
+            return [] if made else self._validate_workload(body, old, operation)
 
     def _validate_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
-        unchanged = old is not None and _declares(old) == _declares(body)
-        if owner_of(body) is not None or unchanged or not self._is_judged(body):
+        unchanged = old is not None and declares(old) == declares(body)
+        if unchanged or not self._is_judged(body):
             return []
         judgement = self._judge.judge_workload(body, rolls_out=old is not None and _template(old) != _template(body))
         if judgement is None:
@@ -107,15 +112,39 @@ class Admission:
         """A review of an object of another kind, answered. Raises ``InternalError``."""
         response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
         try:
-            if request["operation"] in ("CREATE", "UPDATE"):
-                warnings = self.validate_workload(request["object"], request.get("oldObject"), request["operation"])
-                if warnings:
-                    response["warnings"] = warnings
+            warnings = self._warnings(request)
+            if warnings:
+                response["warnings"] = warnings
         except kopf.AdmissionError as refusal:
             response |= {"allowed": False, "status": {"code": refusal.code or UNPROCESSABLE, "message": str(refusal)}}
         except Exception as error:
             raise InternalError from error
         return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+
+    def _warnings(self, request: Mapping[str, Any]) -> list[str]:
+        operation, body, old = request["operation"], request.get("object"), request.get("oldObject")
+        if operation not in ("CREATE", "UPDATE") or body is None:
+            return []
+        if judged_kind(request["resource"]["group"], request["resource"]["resource"]) is None:
+            self._metrics.requests.labels(OTHER_KIND, operation, "", "unsupported").inc()
+            return []
+        if request.get("subResource"):
+            scaled = None if old is None else self._scaled(request, body, old)
+            return [] if scaled is None else self.validate_workload(*scaled, "SCALE")
+        return self.validate_workload(body, old, operation, str(request["userInfo"].get("username") or ""))
+
+    def _scaled(
+        self, request: Mapping[str, Any], scale: Mapping[str, Any], before: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The workload as the scale would make it, and as it is; ``None`` for one that is none of ours."""
+        resource = request["resource"]
+        kind = judged_kind(resource["group"], resource["resource"])
+        name, namespace = str(request.get("name") or ""), str(request.get("namespace") or "")
+        body = None if kind is None else self._judge.workloads.named(kind.group, kind.kind, namespace, name)
+        if body is None or self._judge.is_made_for_another(body):
+            return None
+        now, then = (mapping(mapping(each).get("spec")).get("replicas") or 0 for each in (scale, before))
+        return _with_replicas(body, now), _with_replicas(body, then)
 
     def _stored_workload(self, old: Mapping[str, Any] | None, now: JudgedWorkload) -> Stored | None:
         before = None if old is None else self._judge.judge_workload(old)
@@ -169,9 +198,8 @@ def _template(body: Mapping[str, Any]) -> Any:
     return spec.get("template") if isinstance(spec, Mapping) else None
 
 
-def _declares(body: Mapping[str, Any]) -> Any:
-    """What of an object says how it serves: all but metadata and status (KAITO's Workspace has no ``spec``)."""
-    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+def _with_replicas(body: Mapping[str, Any], replicas: int) -> dict[str, Any]:
+    return {**body, "spec": {**mapping(body.get("spec")), "replicas": replicas}}
 
 
 def _declared(body: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:

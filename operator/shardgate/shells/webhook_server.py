@@ -18,6 +18,8 @@ import msgspec
 from cryptography import x509
 from kopf._core.engines.admission import AmbiguousResourceError, UnknownResourceError, WebhookError
 
+from shardgate.api import GROUP
+
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 8 << 20
@@ -43,10 +45,10 @@ class WebhookServer:
 
     def __init__(  # keyword-only: settings
         self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
-        others: Callable[[Mapping[str, Any]], Json], resources: frozenset[tuple[str, str]],
+        others: Callable[[Mapping[str, Any]], Json],
         on_internal_error: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self._others, self._resources = others, resources
+        self._others = others
         """Answers reviews of kinds that are not ours: kopf knows those alone that were served when it started."""
         self._ids, self._address, self._port = ids, address, port
         self._certificate, self._key, self._drain_seconds = certificate, key, drain_seconds
@@ -128,8 +130,7 @@ class WebhookServer:
         try:
             response: Any
             async with asyncio.timeout(_deadline(request)):
-                resource = review["request"]["resource"]
-                if webhook == VALIDATE and (resource["group"], resource["resource"]) in self._resources:
+                if webhook == VALIDATE and review["request"]["resource"]["group"] != GROUP:
                     response = self._others(review["request"])
                 else:
                     response = await answer(review, webhook=kopf_id(webhook), headers=dict(request.headers))

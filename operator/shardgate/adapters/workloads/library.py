@@ -14,6 +14,8 @@ class Library:
     """Objects by kind and name; those of files often name no namespace."""
 
     _objects: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
+    version: int = 0
+    """Grows with every change."""
 
     @classmethod
     def of(cls, objects: Iterable[Json]) -> "Library":
@@ -28,6 +30,7 @@ class Library:
         name = mapping(body.get("metadata")).get("name")
         if isinstance(name, str):
             self.drop(body)
+            self.version += 1
             self._objects.setdefault((str(body.get("kind")), name), []).append(body)
 
     def drop(self, body: Json) -> None:
@@ -36,6 +39,7 @@ class Library:
         key = (str(body.get("kind")), str(metadata.get("name")))
         namespace = metadata.get("namespace") or ""
         left = [each for each in self._objects.get(key, []) if (mapping(each.get("metadata")).get("namespace") or "") != namespace]
+        self.version += 1
         if left:
             self._objects[key] = left
         else:

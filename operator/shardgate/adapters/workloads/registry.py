@@ -64,6 +64,13 @@ def asks_for_gpus(body: Mapping[str, Any]) -> bool:
     return kind in READERS and _holds_gpus(body.get("spec"), 0)
 
 
+def template_asks_for_gpus(body: Mapping[str, Any]) -> bool:
+    """Whether ``spec.template`` asks for GPUs or claims devices, as the webhook's own condition asks."""
+    pod = mapping(mapping(mapping(body.get("spec")).get("template")).get("spec"))
+    containers = (*dicts(pod.get("containers")), *dicts(pod.get("initContainers")))
+    return bool(pod.get("resourceClaims")) or any(gpus_of(each) for each in containers)
+
+
 def _holds_gpus(value: object, depth: int) -> bool:
     if depth > MOST_DEPTH:
         return False

@@ -97,11 +97,16 @@ def pod_gpus(spec: Json, reading: Reading) -> tuple[str | None, int | None]:
     """(resource, units) of a pod: ``None`` units where it does not say, 0 where it asks for other things alone."""
     total: dict[str, int] = {}
     says = False
-    for container in dicts(spec.get("containers")):
+    first = dicts(spec.get("initContainers"))
+    sidecars = [each for each in first if each.get("restartPolicy") == "Always"]
+    for container in (*sidecars, *dicts(spec.get("containers"))):
         for name, amount in gpus_of(container).items():
             total[name] = total.get(name, 0) + amount
         stated = mapping(container.get("resources"))
         says = says or bool(mapping(stated.get("limits")) or mapping(stated.get("requests")))
+    for container in first:  # they are gone before the others start: a pod needs the most of both
+        for name, amount in gpus_of(container).items():
+            total[name] = max(total.get(name, 0), amount)
     held = {name: amount for name, amount in total.items() if amount > 0}
     if held:
         name = max(held, key=lambda each: held[each])

@@ -1,0 +1,67 @@
+"""A verdict on a workload of another kind -> its ``WorkloadVerdict`` object."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from shardgate.adapters.report import aspect_labels
+from shardgate.adapters.status import MAX_FINDINGS, cut, finding_status, without_nulls
+from shardgate.api import API_VERSION
+from shardgate.domain.verdict import Outcome, Verdict
+
+Json = dict[str, Any]
+
+KIND, PLURAL = "WorkloadVerdict", "workloadverdicts"
+MOST_NAME = 253
+
+
+def name_of(body: Mapping[str, Any]) -> str:
+    """``deployment-llama``: of kind and name, so that it is found without a search."""
+    name = f"{body['kind'].lower()}-{body['metadata']['name']}"
+    if len(name) <= MOST_NAME:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MOST_NAME - 9]}-{mark}"
+
+
+def workload_verdict(body: Mapping[str, Any], verdict: Verdict, before: Mapping[str, Any] | None, now: str) -> Json:
+    """The object to stand beside a workload. ``before``: the status that stands, or the outcome that was, in one."""
+    metadata = body["metadata"]
+    outcome, then = verdict.outcome.label, (before or {}).get("outcome")
+    stays = then == outcome
+    owner = {"apiVersion": body["apiVersion"], "kind": body["kind"], "name": metadata["name"], "uid": metadata["uid"]}
+    return {
+        "apiVersion": API_VERSION, "kind": KIND,
+        "metadata": {"name": name_of(body), "namespace": metadata["namespace"], "ownerReferences": [owner]},
+        "spec": {"workloadRef": {"apiVersion": body["apiVersion"], "kind": body["kind"], "name": metadata["name"]}},
+        "status": without_nulls({
+            "observedGeneration": metadata.get("generation"),
+            "outcome": outcome,
+            "previousOutcome": (before or {}).get("previousOutcome") if stays else then,
+            "since": (before or {}).get("since", now) if stays else now,
+            "aspects": without_nulls(aspect_labels(verdict.aspects)),
+            "summary": cut(verdict.findings[0].message) if verdict.findings else None,
+            "required": without_nulls({
+                "gpus": verdict.required.gpus, "gpusPerReplica": verdict.required.gpus_per_replica,
+                "pods": verdict.required.pods_per_replica,
+            }),
+            "findings": [finding_status(each) for each in verdict.findings[:MAX_FINDINGS]],
+        }),
+    }  # fmt: skip
+
+
+def says_new(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
+    """Whether the object says something that the stored one does not: outcome, codes, requirement, aspects, generation."""
+    if stored is None:
+        return True
+    before, after = stored.get("status") or {}, fresh["status"]
+    if any(before.get(key) != after.get(key) for key in ("observedGeneration", "outcome", "required", "aspects")):
+        return True
+    return [each.get("code") for each in before.get("findings") or ()] != [each["code"] for each in after["findings"]]
+
+
+def is_mismatch(status: Mapping[str, Any]) -> bool:
+    """It is Waiting or Unsound now, and was better."""
+    bad = (Outcome.WAITING.label, Outcome.UNSOUND.label)
+    then = status.get("previousOutcome")
+    return status["outcome"] in bad and then is not None and Outcome[then.upper()] < Outcome[status["outcome"].upper()]

@@ -1,0 +1,54 @@
+"""What the operator writes to the API server, counted; and the events by which it tells of a verdict."""
+
+import datetime
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from shardgate.domain.verdict import Outcome
+from shardgate.shells.cluster import MERGE_PATCH, Cluster
+from shardgate.shells.metrics import Metrics
+
+Json = dict[str, Any]
+
+
+def now() -> str:
+    """As the API writes times."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Writer:
+    """Writes as one replica. Only the leader's should."""
+
+    def __init__(self, cluster: Cluster, metrics: Metrics, identity: str) -> None:
+        self._cluster, self._metrics, self._identity = cluster, metrics, identity
+
+    async def write(self, verb: str, path: str, resource: str, body: Json | None, **more: Any) -> Json:
+        """One request. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        self._metrics.writes.labels(resource, verb.lower()).inc()
+        kind = {"content_type": MERGE_PATCH} if verb == "PATCH" else {}
+        answer: Json = await self._cluster.request(verb, path, body=body, **{**kind, **more})
+        return answer
+
+    async def tell(self, body: Mapping[str, Any], outcome: Outcome, reason: str, note: str) -> None:
+        """An event on the object."""
+        metadata = body["metadata"]
+        unique = hashlib.sha256(f"{metadata['uid']}{reason}{time.time_ns()}".encode()).hexdigest()[:16]
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{metadata['name'][:230]}.{unique}", "namespace": metadata["namespace"]},
+            "eventTime": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "reportingController": "shardgate.io/operator",
+            "reportingInstance": self._identity[:128],
+            "action": "Verify",
+            "reason": reason,
+            "type": "Warning" if outcome >= Outcome.RISKY else "Normal",
+            "note": f"{outcome.label}: {note}"[:1024],
+            "regarding": {
+                "apiVersion": body["apiVersion"], "kind": body["kind"], "namespace": metadata["namespace"],
+                "name": metadata["name"], "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
+            },
+        }  # fmt: skip
+        await self.write("POST", f"/apis/events.k8s.io/v1/namespaces/{metadata['namespace']}/events", "events", event)

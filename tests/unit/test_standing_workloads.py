@@ -1,0 +1,154 @@
+"""Workloads that stand: whose they are, who names them, how they are scaled."""
+
+from pathlib import Path
+from typing import Any
+
+import kopf
+import pytest
+
+from builders import a_body, a_book, a_node, a_vllm_deployment, standing
+from shardgate.adapters.policies import read_policy
+from shardgate.adapters.standing_workloads import StandingWorkloads, key_of, referred_to
+from shardgate.shells.config import OperatorConfig
+from shardgate.shells.judge import Judge
+from shardgate.shells.metrics import Metrics
+from shardgate.shells.webhook import Admission
+
+Json = dict[str, Any]
+
+
+def owned(body: Json, owner: Json, *, uid: str = "") -> Json:
+    reference = {
+        "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"],
+        "uid": uid or owner["metadata"]["uid"], "controller": True,
+    }  # fmt: skip
+    return {**body, "metadata": {**body["metadata"], "ownerReferences": [reference]}}
+
+
+SERVICE = standing(
+    {
+        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
+        "metadata": {"name": "isvc", "namespace": "serving"}, "spec": {},
+    },
+    "service",
+)  # fmt: skip
+
+
+def admission(*stands: Json) -> Admission:
+    workloads = StandingWorkloads()
+    for each in stands:
+        workloads.put(each)
+    judge = Judge(a_book(a_node()), lambda: (0.0, 0.0), workloads)
+    policy = {"mode": "Enforce", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}}}
+    judge.book.put_namespace("serving", {"kubernetes.io/metadata.name": "serving"})
+    judge.book.put_policy(read_policy({"metadata": {"name": "strict"}, "spec": policy}))
+    return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics())
+
+
+def review(body: Json, *, user: str = "jane", resource: str = "deployments", **more: Any) -> Json:
+    return {
+        "uid": "r", "operation": "CREATE", "userInfo": {"username": user}, "object": body, "name": body["metadata"]["name"],
+        "namespace": "serving", "resource": {"group": "apps", "version": "v1", "resource": resource}, **more,
+    }  # fmt: skip
+
+
+WRONG = a_vllm_deployment(gpus=4)
+CONTROLLER = "system:serviceaccount:kserve:controller"
+
+
+@pytest.mark.parametrize(
+    ("body", "user", "allowed"),
+    [
+        (WRONG, "jane", False),
+        (owned(WRONG, SERVICE), CONTROLLER, True),
+        (owned(WRONG, SERVICE), "jane", False),
+        (owned(WRONG, SERVICE, uid="another"), CONTROLLER, False),
+        (owned(WRONG, {**SERVICE, "kind": "Unheard", "apiVersion": "x/v1"}, uid="z"), CONTROLLER, False),
+        (owned(WRONG, {**SERVICE, "kind": "DynamoComponentDeployment", "apiVersion": "nvidia.com/v1alpha1"}, uid="z"), CONTROLLER, True),
+    ],
+    ids=["a person's own", "an owner that stands", "a person names an owner", "another uid", "a kind that is not judged", "between"],
+)  # fmt: skip
+def test_an_owner_counts_if_it_stands_and_a_controller_asks(body: Json, user: str, allowed: bool) -> None:
+    answer = admission(SERVICE).answer(review(body, user=user))["response"]
+    assert answer["allowed"] is allowed
+    assert ("status" in answer) is not allowed
+
+
+def scale(replicas: int, before: int, **more: Any) -> Json:
+    made = {"metadata": {"name": "llama", "namespace": "serving"}, "spec": {"replicas": replicas}}
+    old = {**made, "spec": {"replicas": before} if before else {}}
+    return review(made, operation="UPDATE", oldObject=old, subResource="scale", **more)
+
+
+def test_a_scale_is_judged_as_the_workload_that_it_makes() -> None:
+    subject = admission(standing(a_vllm_deployment()))
+    assert "warnings" not in subject.answer(scale(1, 0))["response"]
+    warned = subject.answer(scale(2, 1))["response"]
+    assert warned["allowed"]
+    assert "GpuCountTooLow" in warned["warnings"][0]
+    assert subject.answer(scale(1, 2))["response"] == {"uid": "r", "allowed": True}
+
+
+def test_a_scale_of_what_is_not_ours_is_let_in() -> None:
+    subject = admission(standing(owned(a_vllm_deployment(), SERVICE)), SERVICE)
+    for resource in ("deployments", "statefulsets", "unheardofs"):
+        assert subject.answer(scale(9, 0, resource={"group": "apps", "version": "v1", "resource": resource}))["response"] == {
+            "uid": "r", "allowed": True,
+        }  # fmt: skip
+
+
+def test_a_kind_that_is_not_read_is_let_in_and_counted() -> None:
+    subject = admission()
+    assert subject.answer(review(WRONG, resource="daemonsets"))["response"]["allowed"]
+    series = {
+        tuple(sample.labels.values()): sample.value
+        for metric in subject._metrics.registry.collect()
+        if metric.name == "shardgate_admission_requests"
+        for sample in metric.samples
+        if sample.labels["answer"] == "unsupported"
+    }
+    assert series == {("other", "CREATE", "", "unsupported"): 1.0}
+
+
+def test_one_that_came_again_under_its_name_is_another() -> None:
+    workloads = StandingWorkloads()
+    first, second = standing(a_vllm_deployment(), "1"), standing(a_vllm_deployment(tensor=4), "2")
+    workloads.put(first)
+    workloads.put(second)
+    workloads.drop("1")
+    assert workloads.named("apps", "Deployment", "serving", "llama") is second
+    workloads.drop("2")
+    assert workloads.named("apps", "Deployment", "serving", "llama") is None
+
+
+def test_a_status_alone_is_no_change() -> None:
+    workloads = StandingWorkloads()
+    body = standing(a_vllm_deployment())
+    assert workloads.put(body)
+    assert not workloads.put({**body, "status": {"replicas": 1}})
+    assert workloads.put(standing(a_vllm_deployment(tensor=4)))
+
+
+def test_a_declaration_is_judged_in_the_stead_of_the_workload_that_it_names() -> None:
+    body = standing(a_vllm_deployment())
+    workloads = StandingWorkloads()
+    workloads.put(body)
+    mine = a_body("mine", workloadRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama"})
+    assert referred_to(mine) == key_of(body)
+    before = workloads.referrals
+    workloads.refer("d", referred_to(mine))
+    assert workloads.is_referred_to(body)
+    assert workloads.referrals > before
+    before = workloads.referrals
+    workloads.put(standing(a_vllm_deployment(tensor=4)))
+    assert workloads.referrals > before
+    workloads.refer("d", None)
+    assert not workloads.is_referred_to(body)
+
+
+def test_an_internal_error_is_no_answer() -> None:
+    subject = admission()
+    subject._judge = None  # type: ignore[assignment]
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # what it is named is the point
+        subject.answer(review(WRONG))
+    assert not isinstance(raised.value, kopf.AdmissionError)
