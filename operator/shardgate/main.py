@@ -25,6 +25,7 @@ from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.api import GROUP, VERSION
 from shardgate.shells.cluster import Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
+from shardgate.shells.config_maps import ConfigMaps
 from shardgate.shells.judge import Judge
 from shardgate.shells.lease import Lease
 from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
@@ -66,14 +67,17 @@ from shardgate.shells.writer import Writer
 log = logging.getLogger(__name__)
 
 PLURAL = "inferencedeployments"
+KUEUE_VERSIONS = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
+KUEUE = (("localqueues", "LocalQueue"), ("clusterqueues", "ClusterQueue"), ("cohorts", "Cohort"))
 REFERENCES = (
     (("serving.kserve.io/v1alpha1",), "servingruntimes", "ServingRuntime"),
     (("serving.kserve.io/v1alpha1",), "clusterservingruntimes", "ClusterServingRuntime"),
     (("serving.kserve.io/v1alpha2", "serving.kserve.io/v1alpha1"), "llminferenceserviceconfigs", "LLMInferenceServiceConfig"),
     (("apps.nvidia.com/v1alpha1",), "nimcaches", "NIMCache"),
     ((SLICES_VERSION,), "resourceclaimtemplates", "ResourceClaimTemplate"),
+    *((KUEUE_VERSIONS, plural, kind) for plural, kind in KUEUE),
 )
-"""What workloads of other kinds refer to: versions, resource, kind. ConfigMaps are not read: they may hold anything."""
+"""What workloads of other kinds refer to: versions, resource, kind. ConfigMaps are read by name (``config_maps``)."""
 STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
 SYNC_REPORT_SECONDS = 10.0
 
@@ -100,7 +104,8 @@ class Operator:
         wake = asyncio.Event()
         writer = Writer(self.cluster, self.metrics, self.identity)
         self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake))
-        self.workloads = WorkloadReconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake))
+        self.config_maps = ConfigMaps(self.cluster, self.book.references)
+        self.workloads = WorkloadReconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps)
         self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads))
         self.admission = Admission(self.judge, config, self.metrics)
         self.server = WebhookServer(
@@ -208,6 +213,7 @@ class Operator:
         started = time.monotonic()
         self._tasks = [asyncio.create_task(each.run(), name=each.name) for each in (*self.reflectors, *self.followers)]
         self._tasks.append(asyncio.create_task(self._heartbeat(), name="heartbeat"))
+        self._tasks.append(asyncio.create_task(self.config_maps.run(), name="configmaps"))
         await self._synced()
         self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
         self._tasks.append(asyncio.create_task(self.rejudging.run(), name="rejudging"))

@@ -76,6 +76,9 @@ REFERRED_TO = (
     definition("serving.kserve.io", "ClusterServingRuntime", ["v1alpha1"], scope="Cluster"),
     definition("serving.kserve.io", "LLMInferenceServiceConfig", ["v1alpha2"]),
     definition("apps.nvidia.com", "NIMCache", ["v1alpha1"]),
+    definition("kueue.x-k8s.io", "LocalQueue", ["v1beta2"]),
+    definition("kueue.x-k8s.io", "ClusterQueue", ["v1beta2"], scope="Cluster"),
+    definition("kueue.x-k8s.io", "Cohort", ["v1beta2"], scope="Cluster"),
 )
 
 

@@ -56,6 +56,7 @@ def test_rights_are_sufficient_and_minimal(clean: ControlPlane, start: Start) ->
     patch_status(clean, "node-a", {"allocatable": {"nvidia.com/gpu": "7"}})
     wait_for_outcome(clean, "llama", "serving", "Waiting")
     wrong = a_vllm_deployment(gpus=4)
+    wrong["spec"]["template"]["spec"]["volumes"] = [{"name": "a", "configMap": {"name": "a"}}]
     clean.apply(wrong)
     until("a verdict stands", lambda: len(clean.get("workloadverdicts", "-A")["items"]) == 1)
     clean.apply(a_vllm_deployment(tensor=4, gpus=4))

@@ -157,3 +157,24 @@ def test_a_scale_up_is_warned_and_refused_and_a_scale_down_passes(clean: Control
 
     until("it is refused", refused)
     assert plane.kubectl("scale", "deployment", "llama", "-n", "serving", "--replicas=0").stderr == ""
+
+
+def test_a_config_map_is_read_when_it_comes(clean: ControlPlane, start: Start) -> None:
+    plane = clean
+    create_node(plane, a_node(gpus=4).body)
+    start()
+    body = a_vllm_deployment(gpus=4)
+    body["spec"]["replicas"] = 0
+    (container,) = body["spec"]["template"]["spec"]["containers"]
+    container["command"][3] = "--tensor-parallel-size=$(TP)"
+    container["envFrom"] = [{"configMapRef": {"name": "settings"}}]
+    plane.apply(body)
+    until("the width is missed", lambda: codes(plane) == ["DeclarationOpaque"])
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "serving"}}
+    plane.apply({**settings, "data": {"TP": "8"}})
+    body["spec"]["template"]["metadata"]["labels"]["rev"] = "2"
+    plane.apply(body)
+    until("it is read", lambda: codes(plane) == ["WorldSizeMismatch"])
+    body["spec"]["template"]["metadata"]["labels"]["rev"] = "3"
+    assert plane.apply(body).stderr == "", "it had that already"
+    plane.kubectl("delete", "configmap", "settings", "-n", "serving")

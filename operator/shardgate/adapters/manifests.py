@@ -21,6 +21,7 @@ SCALE_TIMEOUT_SECONDS = 1
 
 CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["limitranges", "namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
     {
         "apiGroups": ["resource.k8s.io"],
         "resources": ["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"],
@@ -31,6 +32,7 @@ CLUSTER_RULES: list[Json] = [
         "resources": ["clusterservingruntimes", "llminferenceserviceconfigs", "servingruntimes"],
         "verbs": ["list", "watch"],
     },
+    {"apiGroups": ["kueue.x-k8s.io"], "resources": ["clusterqueues", "cohorts", "localqueues"], "verbs": ["list", "watch"]},
     {"apiGroups": ["apps.nvidia.com"], "resources": ["nimcaches"], "verbs": ["list", "watch"]},
     {"apiGroups": ["karpenter.sh"], "resources": ["nodeclaims", "nodepools"], "verbs": ["list", "watch"]},
     {"apiGroups": ["scheduling.k8s.io"], "resources": ["priorityclasses"], "verbs": ["list", "watch"]},

@@ -76,6 +76,7 @@ def joined(own: Declaration, stated: InferenceDeploymentSpec, groups: Sequence[G
         assumptions=tuple(dict.fromkeys((*own.assumptions, *theirs.assumptions))),
         replicas_maximum=theirs.replicas_maximum,
         is_queued=theirs.is_queued,
+        grant=theirs.grant,
         is_partial=False,
     )
 

@@ -74,7 +74,7 @@ def _declaration(workload: Workload, group: ServingGroup, pods: list[PodGroup], 
     }
     declared = declaration_of_group(spec, replace(group.arguments, fields=_fields(group)), subject, profiles)
     opaque = tuple(f"{each.where}: {each.why}" for each in group.opaque if each.why not in group.arguments.opaque)
-    if unknown and not opaque:
+    if unknown and not opaque and not any(each in unknown for each in declared.opaque):
         opaque = (f"{group.where}: {unknown}",)
     if group.replicas is None:
         opaque = (*opaque, f"{group.where}: how many replicas is not stated here; one is judged")
@@ -86,6 +86,7 @@ def _declaration(workload: Workload, group: ServingGroup, pods: list[PodGroup], 
         unknown_strategy=unknown,
         replicas_maximum=group.replicas_maximum,
         is_queued=workload.is_queued,
+        grant=workload.grant,
         model=ModelUnknown(problem=f"not judged: {unknown}", remedy="") if unknown else declared.model,
         engine=replace(declared.engine, settings=replace(declared.engine.settings, executor="", nodes=None)),
     )

@@ -85,6 +85,16 @@ class PlacementWish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueGrant:
+    """What a queue that starts pods could ever give to one workload: all of its quota, and all that it may borrow."""
+
+    queue: str
+    cluster_queue: str
+    most: Mapping[str, int]
+    """Resource -> amount; what is not here is not limited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelUnknown:
     """Why there is no architecture to judge, and what would help."""
 
@@ -123,6 +133,8 @@ class Declaration:
     """Replicas that a roll-out of this update starts before it stops any."""
     is_queued: bool = False
     """Something else decides when its pods may start: what is free now is no matter yet."""
+    grant: QueueGrant | None = None
+    """The most that its queue could ever give, where that is known."""
     unknown_strategy: str = ""
     """Why the widths are not known: neither shape nor memory can be judged then, the pods' own GPUs can."""
     is_partial: bool = False

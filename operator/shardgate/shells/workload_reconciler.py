@@ -16,6 +16,7 @@ from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.shells.cluster import APPLY_PATCH, ApiError
 from shardgate.shells.config import OperatorConfig
+from shardgate.shells.config_maps import ConfigMaps
 from shardgate.shells.judge import Judge, WorkloadJudgement
 from shardgate.shells.lease import Lease
 from shardgate.shells.metrics import Metrics
@@ -32,10 +33,12 @@ class WorkloadReconciler:
     """What is done with the verdicts on standing workloads."""
 
     def __init__(  # its collaborators
-        self, writer: Writer, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, queue: WorkQueue
-    ) -> None:
+        self, writer: Writer, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, queue: WorkQueue,
+        config_maps: ConfigMaps,
+    ) -> None:  # fmt: skip
         self._writer, self._judge, self._lease = writer, judge, lease
         self._config, self._metrics, self.queue = config, metrics, queue
+        self._config_maps = config_maps
         self._verdicts: dict[str, Json] = {}
         """uid of a workload -> the WorkloadVerdict that stands beside it."""
         self._outcomes: dict[str, tuple[str, Outcome]] = {}
@@ -54,11 +57,13 @@ class WorkloadReconciler:
     def put(self, body: Json) -> None:
         """A workload was added or changed."""
         if self._standing.put(body):
+            self._config_maps.follow(body)
             self.queue.put(body["metadata"]["uid"])
 
     def drop(self, uid: str) -> None:
         """A workload was deleted; the garbage collector takes what it owns."""
         self._standing.drop(uid)
+        self._config_maps.unfollow(uid)
         self._outcomes.pop(uid, None)
         self._violating.discard(uid)
         self.queue.drop(uid)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardgate.adapters.engines.arguments import Arguments
-from shardgate.domain.declaration import Subject
+from shardgate.domain.declaration import QueueGrant, Subject
 from shardgate.domain.strategy import ParallelStrategy
 
 DEFAULT_WIDTHS: Mapping[str, Mapping[str, Any]] = {
@@ -147,3 +147,5 @@ class Workload:
     """Whether a verdict may be given for the kind; else it is extracted only."""
     is_queued: bool = False
     """It is suspended, or a Kueue queue decides when its pods may start: what is free now is no matter yet."""
+    grant: QueueGrant | None = None
+    """The most that its queue could give, where that is known."""

@@ -38,8 +38,9 @@ class Library:
         metadata = mapping(body.get("metadata"))
         key = (str(body.get("kind")), str(metadata.get("name")))
         namespace = metadata.get("namespace") or ""
-        left = [each for each in self._objects.get(key, []) if (mapping(each.get("metadata")).get("namespace") or "") != namespace]
-        self.version += 1
+        stored = self._objects.get(key, [])
+        left = [each for each in stored if (mapping(each.get("metadata")).get("namespace") or "") != namespace]
+        self.version += len(left) < len(stored)
         if left:
             self._objects[key] = left
         else:

@@ -18,11 +18,11 @@ from shardgate.adapters.workloads import (
 )
 from shardgate.adapters.workloads.extraction import ServingGroup, Workload
 from shardgate.adapters.workloads.library import Library
+from shardgate.adapters.workloads.queues import QUEUE_LABEL, grant_of
 from shardgate.adapters.workloads.serving import Reading, gpus_of
 from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.domain.declaration import Subject
 
-_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 Reader = Callable[[Mapping[str, Any], Reading], list[ServingGroup]]
 
 _MODULES = (
@@ -54,8 +54,11 @@ def read_workload(body: Mapping[str, Any], library: Library) -> Workload | None:
         api_version=api_version, kind=kind, namespace=namespace or "default",
         name=str(metadata.get("name") or metadata.get("generateName") or ""),
     )  # fmt: skip
-    queued = bool(mapping(metadata.get("labels")).get(_QUEUE_LABEL)) or mapping(body.get("spec")).get("suspend") is True
-    return Workload(subject=subject, groups=groups, is_judged=(group, kind) not in EXTRACTED_ONLY, is_queued=queued)
+    queued = bool(mapping(metadata.get("labels")).get(QUEUE_LABEL)) or mapping(body.get("spec")).get("suspend") is True
+    return Workload(
+        subject=subject, groups=groups, is_judged=(group, kind) not in EXTRACTED_ONLY, is_queued=queued,
+        grant=grant_of(body, library, namespace),
+    )  # fmt: skip
 
 
 def asks_for_gpus(body: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ CHECKS = (
     capacity.roll_out_fits,
     capacity.autoscaled_replicas_fit,
     capacity.quota_allows,
+    capacity.queue_may_grant,
     capacity.limits_allow,
     *memory.CHECKS,
     capacity.model_fits_cluster,

@@ -299,6 +299,24 @@ def quota_allows(situation: Situation) -> Iterator[Finding]:
                 )
 
 
+def queue_may_grant(situation: Situation) -> Iterator[Finding]:
+    """The queue that is to start the pods has quota for them all, with all that it could borrow and nothing else running."""
+    grant = situation.declaration.grant
+    if grant is None:
+        return
+    for resource, most in grant.most.items():
+        wanted = situation.pod.in_total(resource)
+        if wanted > most:
+            yield finding(
+                "QuotaTooSmall",
+                where="metadata.labels",
+                outcome=Outcome.WAITING,
+                message=f"ClusterQueue {grant.cluster_queue} behind queue {grant.queue} could give at most "
+                f"{_amount(most, resource)}; this needs {_amount(wanted, resource)}",
+                remedy="ask for fewer replicas, use another queue, or have its quota raised",
+            )
+
+
 def limits_allow(situation: Situation) -> Iterator[Finding]:
     """The namespace's LimitRanges let a pod ask for as much."""
     namespace = situation.declaration.subject.namespace
