@@ -57,7 +57,7 @@ def definition(group: str, kind: str, versions: Sequence[str], *, scope: str = "
 
 def serving(plane: ControlPlane, definitions: Sequence[dict[str, Any]]) -> Iterator[ControlPlane]:
     """While these kinds are served."""
-    plane.apply(*definitions)
+    plane.apply(*definitions, options=("--server-side",))  # some are too long for an annotation
     names = [each["metadata"]["name"] for each in definitions]
     plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in names))
     until("they are served", lambda: plane.kubectl("get", ",".join(names), "-A", check=False).returncode == 0)

@@ -117,6 +117,42 @@ def test_each_kind_is_admitted_warned_and_refused(other_kinds: ControlPlane, sta
         )
 
 
+def of_many(kind: str, count: int) -> Json:
+    """The right workload of a kind, so many times over."""
+    body = of_each_kind(4, 4)[kind]
+    spec: Json = body.get("spec", {})
+    match kind:
+        case "Job":
+            spec["parallelism"] = count
+        case "InferenceService":
+            spec["predictor"]["minReplicas"] = count
+        case "DynamoGraphDeployment":
+            spec["services"]["Worker"]["replicas"] = count
+        case "RayService":
+            deployment = f"deployment_config: {{num_replicas: {count}}}"
+            spec["serveConfigV2"] = spec["serveConfigV2"].replace("engine_kwargs", f"{deployment}\n      engine_kwargs")
+        case _:
+            spec["replicas"] = count
+    return body
+
+
+ALONE = ("Pod", "RayCluster", "Workspace")
+"""There is one of each: the object says nothing of copies."""
+
+
+def test_each_kind_is_scaled(other_kinds: ControlPlane, start: Start) -> None:
+    """More copies than the cluster could hold are warned about; fewer pass in silence."""
+    plane = other_kinds
+    create_node(plane, a_node().body)
+    start()
+    for kind in of_each_kind(4, 4):
+        if kind in ALONE:
+            continue
+        assert (kind, plane.apply(of_many(kind, 0)).stderr) == (kind, "")
+        assert (kind, plane.apply(of_many(kind, 1), options=DRY).stderr) == (kind, "")
+        assert (kind, "GpuCountTooLow" in plane.apply(of_many(kind, 5), options=DRY).stderr) == (kind, True)
+
+
 WIDTHS_NEED_NO_GPUS = frozenset({"RayService"})
 """Its pods are as many as the width needs: a wider one needs more of them."""
 
