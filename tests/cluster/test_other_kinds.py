@@ -153,6 +153,56 @@ def test_each_kind_is_scaled(other_kinds: ControlPlane, start: Start) -> None:
         assert (kind, "GpuCountTooLow" in plane.apply(of_many(kind, 5), options=DRY).stderr) == (kind, True)
 
 
+CLAIM = {
+    "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": "four", "namespace": "serving"},
+    "spec": {"spec": {"devices": {"requests": [{"name": "gpus", "exactly": {"deviceClassName": "gpu.nvidia.com", "count": 4}}]}}},
+}  # fmt: skip
+
+
+def uncommon() -> dict[str, Json]:
+    """Objects that ask for GPUs in ways that are easily missed; each has eight ranks on four GPUs."""
+    sidecar = of_each_kind(8, 4)["Deployment"]
+    inner = sidecar["spec"]["template"]["spec"]
+    gpus = inner["containers"][0].pop("resources")
+    inner["initContainers"] = [{"name": "holds", "image": "x", "restartPolicy": "Always", "resources": gpus}]
+    claimed = of_each_kind(8, 4)["Deployment"]
+    inner = claimed["spec"]["template"]["spec"]
+    inner["containers"][0]["resources"] = {"claims": [{"name": "gpus"}]}
+    inner["resourceClaims"] = [{"name": "gpus", "resourceClaimTemplateName": "four"}]
+    older = of_each_kind(8, 4)["LLMInferenceService"]
+    older["apiVersion"] = "serving.kserve.io/v1alpha1"
+    return {"a sidecar's GPUs": sidecar, "devices by claims": claimed, "an older version": older}
+
+
+def test_what_is_easily_missed_is_judged(other_kinds: ControlPlane, start: Start) -> None:
+    """F27; bare Pods, Jobs and RayClusters are among the kinds above, kinds that are not read are counted in test_admission."""
+    plane = other_kinds
+    plane.apply(CLAIM)
+    create_node(plane, a_node().body)
+    installation = start()
+    until(
+        "the claim template is read",
+        lambda: "WorldSizeMismatch" in plane.apply(uncommon()["devices by claims"], options=DRY).stderr,
+    )
+    for name, body in uncommon().items():
+        assert (name, "WorldSizeMismatch" in plane.apply(body, options=DRY).stderr) == (name, True)
+    plane.apply(of_each_kind(4, 4)["Pod"])
+    before = requests(installation)
+    debug = plane.kubectl(
+        "patch", "pod", "llama", "-n", "serving", "--subresource=ephemeralcontainers", "-p",
+        json.dumps({"spec": {"ephemeralContainers": [{"name": "d", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}}),
+        check=False,
+    )  # fmt: skip
+    assert "must not be set" in debug.stderr.lower() or "forbidden" in debug.stderr.lower(), "the API has none with resources"
+    resized = plane.kubectl(
+        "patch", "pod", "llama", "-n", "serving", "--subresource=resize", "-p",
+        json.dumps({"spec": {"containers": [{"name": "main", "resources": {"limits": {"nvidia.com/gpu": "8"}}}]}}), check=False,
+    )  # fmt: skip
+    assert resized.returncode == 1, "the API resizes no GPUs"
+    assert requests(installation) == before
+    plane.kubectl("delete", "resourceclaimtemplate", "four", "-n", "serving")
+
+
 WIDTHS_NEED_NO_GPUS = frozenset({"RayService"})
 """Its pods are as many as the width needs: a wider one needs more of them."""
 
