@@ -22,6 +22,7 @@ from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS
+from shardgate.adapters.workloads.references import REFERENCES
 from shardgate.api import GROUP, VERSION
 from shardgate.shells.cluster import Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
@@ -67,17 +68,6 @@ from shardgate.shells.writer import Writer
 log = logging.getLogger(__name__)
 
 PLURAL = "inferencedeployments"
-KUEUE_VERSIONS = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
-KUEUE = (("localqueues", "LocalQueue"), ("clusterqueues", "ClusterQueue"), ("cohorts", "Cohort"))
-REFERENCES = (
-    (("serving.kserve.io/v1alpha1",), "servingruntimes", "ServingRuntime"),
-    (("serving.kserve.io/v1alpha1",), "clusterservingruntimes", "ClusterServingRuntime"),
-    (("serving.kserve.io/v1alpha2", "serving.kserve.io/v1alpha1"), "llminferenceserviceconfigs", "LLMInferenceServiceConfig"),
-    (("apps.nvidia.com/v1alpha1",), "nimcaches", "NIMCache"),
-    ((SLICES_VERSION,), "resourceclaimtemplates", "ResourceClaimTemplate"),
-    *((KUEUE_VERSIONS, plural, kind) for plural, kind in KUEUE),
-)
-"""What workloads of other kinds refer to: versions, resource, kind. ConfigMaps are read by name (``config_maps``)."""
 STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
 SYNC_REPORT_SECONDS = 10.0
 

@@ -8,6 +8,7 @@ from typing import Any
 from live import create_node, patch_status, until
 
 from builders import a_body, a_node, a_vllm_deployment
+from command_line import run
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 from operator_user import OPERATOR_USER
@@ -177,4 +178,24 @@ def test_a_config_map_is_read_when_it_comes(clean: ControlPlane, start: Start) -
     until("it is read", lambda: codes(plane) == ["WorldSizeMismatch"])
     body["spec"]["template"]["metadata"]["labels"]["rev"] = "3"
     assert plane.apply(body).stderr == "", "it had that already"
+    plane.kubectl("delete", "configmap", "settings", "-n", "serving")
+
+
+def test_the_command_line_reads_what_the_cluster_has(clean: ControlPlane) -> None:
+    plane = clean
+    create_node(plane, a_node(gpus=4).body)
+    body = a_vllm_deployment(gpus=4)
+    body["spec"]["replicas"] = 0
+    (container,) = body["spec"]["template"]["spec"]["containers"]
+    container["command"][3] = "--tensor-parallel-size=$(TP)"
+    container["envFrom"] = [{"configMapRef": {"name": "settings"}}]
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "serving"}}
+    plane.apply({**settings, "data": {"TP": "8"}})
+    ended = run("verify", "-f", "-", "-o", "json", stdin=json.dumps(body), KUBECONFIG=str(plane.kubeconfig))
+    assert (ended.returncode, json.loads(ended.stdout)["outcome"]) == (1, "Unsound"), ended.stderr
+    plane.apply(body)
+    mine = {**a_body("mine"), "spec": {"workloadRef": REFERENCE}}
+    ended = run("verify", "-f", "-", "-o", "json", stdin=json.dumps(mine), KUBECONFIG=str(plane.kubeconfig))
+    found = json.loads(ended.stdout)
+    assert [each["code"] for each in found["findings"]] == ["WorldSizeMismatch"]
     plane.kubectl("delete", "configmap", "settings", "-n", "serving")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,9 +90,10 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
         problem = "--cluster and --gpus exclude each other"
         raise click.UsageError(problem)
     declared = list(read_documents(files))
-    snapshot = _snapshot(clusters, gpus)
+    bodies = [each.body for each in declared if isinstance(each, Document)]
+    snapshot = _snapshot(clusters, gpus, bodies)
     results: list[_Result] = []
-    library = Library.of(each.body for each in declared if isinstance(each, Document))
+    library = Library.of(bodies, snapshot.references)
     snapshot.add(each for each in declared if isinstance(each, Document) and describes_model(each.body))
     unreadable = list(snapshot.unreadable)
     referred = {referred_to(each.body) for each in declared if isinstance(each, Document)}
@@ -178,7 +180,7 @@ def model_add(folder: str, match: tuple[str, ...], name: str | None) -> None:
     click.echo(yaml.safe_dump(profile_of_folder(folder, match, name), sort_keys=False), nl=False)
 
 
-def _snapshot(clusters: tuple[str, ...], gpus: str | None) -> Snapshot:
+def _snapshot(clusters: tuple[str, ...], gpus: str | None, declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
     if gpus is not None:
         try:
             return from_gpus(gpus)
@@ -189,7 +191,7 @@ def _snapshot(clusters: tuple[str, ...], gpus: str | None) -> Snapshot:
         snapshot = Snapshot()
         snapshot.add(read_documents(clusters))
         return snapshot
-    return live_snapshot()
+    return live_snapshot(declared)
 
 
 def _judge(document: Document, library: Library, snapshot: Snapshot, results: list[_Result], unreadable: list[Unreadable]) -> None:

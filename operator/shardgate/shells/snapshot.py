@@ -3,7 +3,7 @@
 import asyncio
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,11 +24,14 @@ from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
 from shardgate.adapters.quotas import quota_from
+from shardgate.adapters.workloads.library import Library
+from shardgate.adapters.workloads.references import REFERENCE_KINDS
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeState, Visible
 from shardgate.domain.units import Bytes, gib
 from shardgate.shells.cluster import ApiError, Cluster
 from shardgate.shells.documents import Document, Unreadable
+from shardgate.shells.live_references import referred
 from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 
 HTTP_NOT_FOUND = 404
@@ -51,6 +54,8 @@ class Snapshot:
 
     book: ClusterBook = field(default_factory=ClusterBook)
     unreadable: list[Unreadable] = field(default_factory=list)
+    references: Library = field(default_factory=Library)
+    """Objects of the cluster that workloads refer to."""
     _nodes: dict[str, NodeObject] = field(default_factory=dict)
     _made_up: list[Node] = field(default_factory=list)
 
@@ -74,6 +79,8 @@ class Snapshot:
 
     def _put(self, body: Any) -> list[str]:  # an object of any kind
         put = self._readers.get(body.get("kind"))
+        if body.get("kind") in REFERENCE_KINDS or body.get("kind") == "ConfigMap":
+            self.references.put(body)
         if put is None:
             put = self._put_policy if is_policy(body) else self._put_profile if describes_model(body) else None
         try:
@@ -230,8 +237,8 @@ def _node(number: int, item: str) -> Node:
     )
 
 
-async def live() -> Snapshot:
-    """The cluster of the kubeconfig. Raises ``ClusterUnreachable`` and ``ApiError``."""
+async def live(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
+    """The cluster of the kubeconfig, and what these objects refer to there. Raises ``ClusterUnreachable`` and ``ApiError``."""
     snapshot = Snapshot()
     async with Cluster.from_environment() as cluster:
         for path, kind in (
@@ -254,6 +261,8 @@ async def live() -> Snapshot:
                     continue  # Shardgate is not installed there, or DRA is not served
                 raise
             snapshot.add(_labelled(items, kind, path, cluster.server))
+        async for body in referred(cluster, declared):
+            snapshot.references.put(body)
     return snapshot
 
 
@@ -264,6 +273,6 @@ def _labelled(items: list[dict[str, Any]], kind: str, path: str, server: str) ->
         yield Document(server, {"apiVersion": version, "kind": kind, **item})
 
 
-def live_snapshot() -> Snapshot:
+def live_snapshot(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
     """``live``, for callers without an event loop."""
-    return asyncio.run(live())
+    return asyncio.run(live(declared))

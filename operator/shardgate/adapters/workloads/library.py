@@ -18,12 +18,16 @@ class Library:
     """Grows with every change."""
 
     @classmethod
-    def of(cls, objects: Iterable[Json]) -> "Library":
-        """All of them."""
-        library = cls()
+    def of(cls, objects: Iterable[Json], also: "Library | None" = None) -> "Library":
+        """All of them; what stands in ``also`` too, where these have nothing of its name."""
+        library = cls() if also is None else also.copy()
         for body in objects:
             library.put(body)
         return library
+
+    def copy(self) -> "Library":
+        """One that may get more."""
+        return Library({key: list(bodies) for key, bodies in self._objects.items()})
 
     def put(self, body: Json) -> None:
         """Add one, in the place of what stood under its name."""
