@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from live import remove_everything, until
+from live import remove_everything, serving, until
 
 from builders import a_body
 from controlplane.installation import Installation
@@ -53,16 +53,6 @@ def definition(group: str, kind: str, versions: Sequence[str], *, scope: str = "
         "metadata": {"name": f"{names['plural']}.{group}"},
         "spec": {"group": group, "scope": scope, "names": names, "versions": served},
     }
-
-
-def serving(plane: ControlPlane, definitions: Sequence[dict[str, Any]]) -> Iterator[ControlPlane]:
-    """While these kinds are served."""
-    plane.apply(*definitions, options=("--server-side",))  # some are too long for an annotation
-    names = [each["metadata"]["name"] for each in definitions]
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in names))
-    until("they are served", lambda: plane.kubectl("get", ",".join(names), "-A", check=False).returncode == 0)
-    yield plane
-    plane.kubectl("delete", "customresourcedefinitions", *names)
 
 
 @pytest.fixture

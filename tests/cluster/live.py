@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from controlplane.plane import ControlPlane
@@ -81,3 +81,13 @@ def wait_for_outcome(plane: ControlPlane, name: str, namespace: str, outcome: st
     """The status once it has this outcome."""
     until(f"{namespace}/{name} {outcome}", lambda: status(plane, name, namespace).get("outcome") == outcome, timeout)
     return status(plane, name, namespace)
+
+
+def serving(plane: ControlPlane, definitions: Sequence[Json]) -> Iterator[ControlPlane]:
+    """While these kinds are served."""
+    plane.apply(*definitions, options=("--server-side",))  # some are too long for an annotation
+    names = [each["metadata"]["name"] for each in definitions]
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in names))
+    until("they are served", lambda: plane.kubectl("get", ",".join(names), "-A", check=False).returncode == 0)
+    yield plane
+    plane.kubectl("delete", "customresourcedefinitions", *names)

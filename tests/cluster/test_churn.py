@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import aiohttp
+from foreign import requests
 from live import create_node, until
-from test_other_kinds import requests
 
 from builders import a_node, a_vllm_deployment
 from controlplane.installation import Installation

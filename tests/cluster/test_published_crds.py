@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from live import create_node, until
+from foreign import DRY, POLICY
+from foreign import of_each_kind as of_every_kind
+from live import create_node, serving, until
 from published import fetched
-from test_other_kinds import DRY, POLICY, ray
-from test_other_kinds import of_each_kind as of_every_kind
 
 from builders import a_node
-from conftest import serving
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 
@@ -41,10 +40,7 @@ def published(clean: ControlPlane, crds: list[Json]) -> Iterator[ControlPlane]:
 
 
 def of_each_kind(tensor: int, gpus: int) -> dict[str, Json]:
-    found = {kind: of_every_kind(tensor, gpus)[kind] for kind in KINDS}
-    head = ray(gpus)["headGroupSpec"]
-    del head
-    return found
+    return {kind: body for kind, body in of_every_kind(tensor, gpus).items() if kind in KINDS}
 
 
 def test_each_published_kind_is_admitted_warned_refused_and_scaled(published: ControlPlane, start: Start) -> None:
