@@ -133,7 +133,7 @@ def test_a_vanished_node_is_waited_for_before_it_is_missed(clean: ControlPlane, 
 
 
 def test_at_rest_nothing_is_written(clean: ControlPlane, start: Start) -> None:
-    create_node(clean, a_node(gpus=16).body)
+    create_node(clean, a_node(gpus=24).body)
     installation = start()
     for name in ("one", "two"):
         clean.apply(a_body(name))

@@ -96,7 +96,7 @@ def body_with(status: dict[str, Any] | None) -> dict[str, Any]:
 def status(
     node: NodeBuilder, before: dict[str, Any] | None = None, policy: Policy = OWN_KIND, now: str = "2026-01-01T00:00:00Z"
 ) -> dict[str, Any]:
-    return status_of(body_with(before), a_declaration(), judged(node), policy, now)
+    return status_of(body_with(before), a_declaration(), judged(node), policy, ("True", "Held", "its pods hold all"), now)
 
 
 def test_the_status_of_a_sound_declaration() -> None:
@@ -105,7 +105,9 @@ def test_the_status_of_a_sound_declaration() -> None:
     assert shown["required"] == {"gpus": 8, "gpusPerReplica": 8, "pods": 1}
     assert shown["available"] == {"gpus": 8, "free": 8, "replicasThatFit": 1}
     assert shown["summary"] == "TP2 x PP4 x DP1 on 8 x H100-80GB-HBM3, 16.9 GiB of 71.3 GiB per rank for weights"
-    assert [(each["type"], each["status"]) for each in shown["conditions"]] == [("Ready", "True"), ("Feasible", "True")]
+    assert [(each["type"], each["status"]) for each in shown["conditions"]] == [
+        ("Ready", "True"), ("Feasible", "True"), ("Claimed", "True"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_a_mismatch_is_told_from_the_conditions_alone() -> None:
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     sound = status(a_node())
     again = status(a_node(), sound, now="2027-01-01T00:00:00Z")
-    assert [each["lastTransitionTime"] for each in again["conditions"]] == ["2026-01-01T00:00:00Z"] * 2
+    assert [each["lastTransitionTime"] for each in again["conditions"]] == ["2026-01-01T00:00:00Z"] * 3
 
 
 def test_annotations_hold_nothing_that_moves_with_the_cluster_alone() -> None:

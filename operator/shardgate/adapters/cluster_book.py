@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from shardgate.adapters.claimed import ClaimedPods
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool
@@ -165,6 +166,11 @@ class ClusterBook:
     _frozen: tuple[NodeGroup, ...] = ()
     _expires: float = float("inf")
     """When the next remembered thing stops counting."""
+    claims: ClaimedPods = field(init=False)
+    """GPUs that are promised and not held yet."""
+
+    def __post_init__(self) -> None:
+        self.claims = ClaimedPods(self)
 
     # ---- nodes
 
@@ -447,6 +453,10 @@ class ClusterBook:
             self._count(before, -1)
             self._hold(before, None)
 
+    def own_pods(self, owner: Owner) -> tuple[PodRecord, ...]:
+        """Pods with GPUs that the owner declares, promised ones among them."""
+        return tuple(self._held.get(owner, {}).values())
+
     @property
     def pods(self) -> Mapping[str, PodRecord]:
         """By uid."""
@@ -454,7 +464,7 @@ class ClusterBook:
 
     def retain_pods(self, uids: set[str]) -> None:
         """A complete list was read: what is not in it is gone."""
-        for uid in [uid for uid in self._pods if uid not in uids]:
+        for uid in [uid for uid, pod in self._pods.items() if uid not in uids and not pod.is_promised]:
             self.drop_pod(uid)
 
     def _queue(self, uid: str, waiting: PendingPods | None) -> None:
@@ -639,6 +649,7 @@ class ClusterBook:
 
     def inventory(self, now: float, age_seconds: float = 0.0, broken_seconds: float = 0.0) -> Inventory:
         """Everything, frozen at this moment."""
+        self.claims.settle(tuple(self._held_dirty))
         if now >= self._expires:
             self._forget(now)
         if self._dirty:

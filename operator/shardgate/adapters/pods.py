@@ -149,10 +149,15 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
     host_ports: tuple[HostPort, ...] = ()
     waiting: PendingPods | None = None
     """Of a pod that waits for a node: where it may go."""
+    is_promised: bool = False
+    """It is not there yet: its place is claimed for it."""
 
     def held(self) -> HeldPod:
         """As a declaration's own pod."""
-        return HeldPod(uid=self.uid, node=self.node, requests=dict(self.requests), ready=self.ready, priority=self.priority)
+        return HeldPod(
+            uid=self.uid, node=self.node, requests=dict(self.requests), ready=self.ready, priority=self.priority,
+            is_promised=self.is_promised,
+        )  # fmt: skip
 
 
 def read_pod(pod: PodObject) -> PodRecord | None:

@@ -12,6 +12,9 @@ from shardgate.domain.verdict import Finding, Outcome, Verdict
 Json = dict[str, Any]
 
 VERDICT, SCORE, FINDINGS = "shardgate.io/verdict", "shardgate.io/score", "shardgate.io/findings"
+CLAIMED = "Claimed"
+Stated = tuple[str, str, str]
+"""Status, reason and message of a condition."""
 OUR_ANNOTATIONS = (VERDICT, SCORE, FINDINGS)
 MAX_FINDINGS, MAX_PODS, MAX_MESSAGE = 32, 64, 1024
 SCORE_STEP = 5
@@ -44,7 +47,9 @@ def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure =
     return cut(f"{label}{where}{weights}")
 
 
-def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdict, policy: Policy, now: str) -> Json:
+def status_of(  # what it says, and of whom
+    body: Mapping[str, Any], declaration: Declaration, verdict: Verdict, policy: Policy, claimed: Stated, now: str
+) -> Json:
     """The status to stand on the object; conditions keep their transition time where their status stays."""
     generation = body["metadata"].get("generation")
     required, hardware, placement = verdict.required, verdict.hardware, verdict.placement
@@ -80,7 +85,10 @@ def status_of(body: Mapping[str, Any], declaration: Declaration, verdict: Verdic
         "alternatives": [],
         "conditions": [
             _condition(stored.get(kind), kind, value, reason, message, generation, now)
-            for kind, value, reason, message in _conditions(declaration, verdict, policy.disclosure)
+            for kind, value, reason, message in (
+                *_conditions(declaration, verdict, policy.disclosure),
+                (CLAIMED, *claimed),
+            )
         ],
         "digest": digest_of(body.get("spec") or {}, verdict, policy),
     }
@@ -158,6 +166,8 @@ def is_worth_writing(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
     before, after = stored.get("score"), fresh["score"]
     if (before is None) != (after is None) or (before is not None and abs(before - after) >= SCORE_STEP):
         return True
+    if claimed_by(stored) != claimed_by(fresh):
+        return True
     codes = [[each["code"] for each in findings or ()] for findings in (stored.get("findings"), fresh["findings"])]
     return codes[0] != codes[1] or bool(stored.get("placement")) != bool(fresh["placement"])
 
@@ -170,6 +180,12 @@ def without_nulls(value: Any) -> Any:
 def cut(text: str) -> str:
     """As long as a field of the status takes."""
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
+
+
+def claimed_by(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(status, reason) of the condition Claimed."""
+    found = next((each for each in status.get("conditions") or () if each["type"] == CLAIMED), None)
+    return None if found is None else (found["status"], found["reason"])
 
 
 def is_mismatch(status: Mapping[str, Any]) -> bool:

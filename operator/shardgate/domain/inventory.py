@@ -343,6 +343,8 @@ class HeldPod:
     requests: Resources
     ready: bool
     priority: int = 0
+    is_promised: bool = False
+    """It is not there yet: its place is claimed for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -432,6 +434,20 @@ class Inventory:
     """The table of GPU products: what could ever come."""
     age_seconds: float = 0.0
     broken_seconds: float = 0.0
+
+    def promised(self, resource: str, but: Iterable[Owner]) -> int:
+        """How much of it is claimed for pods that have not come, of others than these."""
+        mine = {pod.uid for owner in but for pod in self.held.get(owner, ())}
+        others = {pod.uid: pod.requests.get(resource, 0) for pods in self.held.values() for pod in pods if pod.is_promised}
+        return sum(amount for uid, amount in others.items() if uid not in mine)
+
+    def promised_by_node(self) -> dict[tuple[str, str], int]:
+        """(node, resource) -> how much of it is claimed there for pods that have not come."""
+        found: dict[tuple[str, str], int] = {}
+        for pod in {pod.uid: pod for pods in self.held.values() for pod in pods if pod.is_promised}.values():
+            for resource, amount in pod.requests.items():
+                found[pod.node, resource] = found.get((pod.node, resource), 0) + amount
+        return found
 
     def held_by(self, owners: Iterable[Owner]) -> tuple[HeldPod, ...]:
         """Pods that any of them declares."""

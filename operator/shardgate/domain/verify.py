@@ -34,9 +34,13 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
 
 
 def _hardware(situation: Situation) -> Hardware:
-    """Accepted nodes only; installed counts allocatable of what is present, free may be negative."""
+    """Accepted nodes only; installed counts allocatable of what is present.
+
+    Free may be negative; what is promised to the declaration is free to it.
+    """
     resource = situation.pod.resource
     present = [group for group in situation.accepted if group.like.state not in (NodeState.GONE, NodeState.PROVISIONABLE)]
+    own = situation.inventory.held_by(situation.declaration.owners)
     products: dict[str, list[int]] = {}
     memory_of: dict[str, int | None] = {}
     for group in present:
@@ -51,7 +55,8 @@ def _hardware(situation: Situation) -> Hardware:
     )
     return Hardware(
         gpus_installed=sum(gpus for gpus, _ in products.values()),
-        gpus_free=sum(group.like.free(resource) * group.count for group in present if group.like.state is NodeState.USABLE),
+        gpus_free=sum(group.like.free(resource) * group.count for group in present if group.like.state is NodeState.USABLE)
+        + sum(pod.requests.get(resource, 0) for pod in own if pod.is_promised),
         memory_installed=Bytes(total) if known else None,
         products=tuple(
             ProductCount(

@@ -11,10 +11,10 @@ import yaml
 from rich.console import Console
 
 from shardgate import __version__
+from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import is_inference_deployment
 from shardgate.adapters.model_profiles import describes_model
-from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.referred_workloads import groups_in, read_declaration
 from shardgate.adapters.report import reference_of, report
 from shardgate.adapters.standing_workloads import key_of, referred_to
@@ -238,23 +238,13 @@ def _judge_workload(document: Document, library: Library, snapshot: Snapshot, re
 
 def _take(snapshot: Snapshot, admitted: list[tuple[Declaration, Verdict]]) -> None:
     """The admitted declarations' pods hold their GPUs from now on; those that run already are among them."""
-    planned = [
-        (declaration, pod)
-        for declaration, verdict in admitted
-        for pod in (verdict.placement.pods if verdict.placement is not None else ())
-    ]
-    if planned:
-        snapshot.book.drop_own_pods(planned[0][0].owners)
-    for number, (declaration, pod) in enumerate(planned):
-        subject = declaration.subject
-        asked = {**declaration.placement.requests, declaration.gpus.resource: len(pod.local_gpus), "pods": 1}
-        name = f"{subject.label} {number}"
-        snapshot.book.put_pod(
-            PodRecord(
-                uid=name, namespace=subject.namespace, name=name, node=pod.node,
-                requests=tuple(sorted(asked.items())), ready=False, owners=(subject.owner,),
-            )
-        )  # fmt: skip
+    taken = [(declaration, verdict.placement) for declaration, verdict in admitted if verdict.placement and verdict.placement.pods]
+    if taken:
+        snapshot.book.drop_own_pods(taken[0][0].owners)
+    for number, (declaration, placement) in enumerate(taken):
+        uid = f"{declaration.subject.label} {number}"
+        pods = planned(declaration, placement)
+        snapshot.book.claims.put(Claim(uid=uid, generation=0, owners=(declaration.subject.owner,), pods=pods))
 
 
 def _print(results: list[_Result], output: str) -> None:

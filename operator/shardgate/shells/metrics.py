@@ -84,6 +84,7 @@ class Metrics:
     def observe_inventory(self, inventory: Inventory) -> None:
         """Publish GPU counts. Negative free counts as none to give."""
         gpus: dict[tuple[str, str], int] = {}
+        promised = inventory.promised_by_node()
         placeable: dict[tuple[str, str], int] = {}
         for group in inventory.groups:
             node, nodes = group.like, group.count
@@ -92,8 +93,13 @@ class Metrics:
             for resource in filter(is_gpu, node.allocatable):
                 product = node.shape.unit(resource).product or "unknown"
                 left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
-                for state, amount in (("installed", node.allocatable[resource]), ("free", left), ("claimed", 0)):
-                    gpus[product, state] = gpus.get((product, state), 0) + amount * nodes
+                claimed = sum(promised.get((each.name, resource), 0) for each in group.nodes) if promised else 0
+                for state, amount in (
+                    ("installed", node.allocatable[resource] * nodes),
+                    ("free", left * nodes),
+                    ("claimed", claimed),
+                ):
+                    gpus[product, state] = gpus.get((product, state), 0) + amount
                 for size in POD_SIZES:
                     placeable[product, str(size)] = placeable.get((product, str(size)), 0) + left // size * nodes
         self._published_gpus = _publish(self.gpus, gpus, self._published_gpus)

@@ -6,10 +6,19 @@ from typing import Any
 
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.standing_workloads import referred_to
-from shardgate.adapters.status import OUR_ANNOTATIONS, annotations, is_mismatch, is_worth_writing, status_of, unjudged
+from shardgate.adapters.status import (
+    OUR_ANNOTATIONS,
+    annotations,
+    claimed_by,
+    is_mismatch,
+    is_worth_writing,
+    status_of,
+    unjudged,
+)
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import Declaration
+from shardgate.domain.inventory import Inventory
 from shardgate.domain.placement import Placement
 from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome
@@ -18,6 +27,7 @@ from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge, Judgement
 from shardgate.shells.lease import Lease
 from shardgate.shells.metrics import KIND, Metrics
+from shardgate.shells.promises import Promises, Reason
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.writer import Writer, now
 
@@ -38,6 +48,7 @@ class Reconciler:
     ) -> None:
         self._writer, self._judge, self._lease = writer, judge, lease
         self._config, self._metrics, self.queue = config, metrics, queue
+        self._promises = Promises(judge.book)
         self._bodies: dict[str, Json] = {}
         self._declarations: dict[str, tuple[str, Declaration]] = {}
         self._mismatched: dict[str, bool] = {}
@@ -57,11 +68,35 @@ class Reconciler:
         for known in (self._bodies, self._declarations, self._mismatched, self._examples):
             known.pop(uid, None)
         self._judge.workloads.refer(uid, None)
+        self._promises.forget(uid)
         self.queue.drop(uid)
 
     def uids(self) -> list[str]:
         """All that is known to stand."""
         return list(self._bodies)
+
+    def order(self, uid: str) -> tuple[str, str]:
+        """The oldest is promised first."""
+        metadata = (self._bodies.get(uid) or {}).get("metadata") or {}
+        return (str(metadata.get("creationTimestamp")), uid)
+
+    def relieve(self, inventory: Inventory) -> None:
+        """What was promised and is gone is promised no longer."""
+        self._promises.relieve(inventory)
+
+    def keep_promises(self) -> None:
+        """As the leader says that they are; where another replica leads."""
+        for uid, body in self._bodies.items():
+            status, generation = body.get("status") or {}, body["metadata"].get("generation")
+            is_promised = claimed_by(status) == ("True", Reason.PROMISED) and status.get("observedGeneration") == generation
+            if not is_promised and self._promises.has(uid):
+                self._promises.forget(uid)
+            elif is_promised and not self._promises.has(uid):
+                try:
+                    judgement = self._judge.judge(body, self._declaration(uid, body))
+                except ExceptionGroup:
+                    continue
+                self._promises.give(uid, generation, judgement)
 
     def label(self, uid: str) -> str:
         """Its kind, namespace and name."""
@@ -93,13 +128,18 @@ class Reconciler:
             message = "an internal error, see the operator's log"
             found = finding("InternalError", where="spec", outcome=Outcome.UNDECIDED, message=message)
         if judgement is None:
+            self._promises.forget(uid)
             status = unjudged(body, found, now())
             await self._write_what_is_new(uid, body, dict.fromkeys(OUR_ANNOTATIONS), status, None)
         elif is_stale(judgement.inventory, judgement.policy):
             # Nothing new is known; the inventory's own metrics and readiness say so.
             self.queue.put(uid, STALE_RETRY_SECONDS)
         else:
-            status = status_of(body, judgement.declaration, judgement.told, judgement.policy, now())
+            claimed = self._promises.give(uid, body["metadata"]["generation"], judgement)
+            if claimed.seconds_left is not None:
+                self.queue.put_later(uid, claimed.seconds_left)
+            said = (claimed.status, claimed.reason, claimed.message)
+            status = status_of(body, judgement.declaration, judgement.told, judgement.policy, said, now())
             await self._write_what_is_new(uid, body, annotations(judgement.verdict), status, judgement.verdict.placement)
 
     async def _write_what_is_new(

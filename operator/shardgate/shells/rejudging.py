@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from shardgate.domain.inventory import Inventory
 from shardgate.shells.cluster import ApiError, ClusterUnreachable
 from shardgate.shells.judge import Judge
 from shardgate.shells.lease import Lease
@@ -34,6 +35,15 @@ class Standing(Protocol):
 
     def uids(self) -> Iterable[str]:
         """All that stand."""
+
+    def order(self, uid: str) -> tuple[str, str]:
+        """Which is judged first, of those that are due."""
+
+    def relieve(self, inventory: Inventory) -> None:
+        """End promises of what others took."""
+
+    def keep_promises(self) -> None:
+        """Where another replica leads: hold what it promises."""
 
     def label(self, uid: str) -> str:
         """For the log."""
@@ -77,8 +87,12 @@ class Rejudging:
 
     async def once(self) -> None:
         """One pass over all that is due."""
-        self._metrics.observe_inventory(self._judge.inventory())
+        inventory = self._judge.inventory()
+        self._metrics.observe_inventory(inventory)
         leading = self._lease.is_held()
+        if leading:
+            for each in self._standing:
+                each.relieve(inventory)
         if self._lease.gained.is_set():
             self._lease.gained.clear()
             self._judged_version = ()
@@ -90,10 +104,12 @@ class Rejudging:
         for each in self._standing:
             if leading:
                 await self._judge_due(each)
+            else:
+                each.keep_promises()
             each.publish(leading=leading)
 
     async def _judge_due(self, standing: Standing) -> None:
-        for number, uid in enumerate(standing.queue.due()):
+        for number, uid in enumerate(sorted(standing.queue.due(), key=standing.order)):
             await self._judge_one(standing, uid)
             if number % BATCH == BATCH - 1:
                 await asyncio.sleep(0)

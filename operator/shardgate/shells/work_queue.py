@@ -24,6 +24,10 @@ class WorkQueue:
         self._due[uid] = time.monotonic() + seconds
         self._wake.set()
 
+    def put_later(self, uid: str, seconds: float) -> None:
+        """Judge it then, unless it is due before."""
+        self._due.setdefault(uid, time.monotonic() + seconds)
+
     def put_all(self, uids: Iterable[str]) -> None:
         """Judge them all, but for those that wait after a failure."""
         now = time.monotonic()

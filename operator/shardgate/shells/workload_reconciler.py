@@ -12,6 +12,7 @@ from shardgate.adapters.workloads.kinds import JudgedKind
 from shardgate.adapters.workloads.values import dicts
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.enforce import enforce
+from shardgate.domain.inventory import Inventory
 from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.shells.cluster import APPLY_PATCH, ApiError
@@ -90,6 +91,16 @@ class WorkloadReconciler:
     def verdict_names(self) -> list[tuple[str, str]]:
         """Of those that stand."""
         return [(body["metadata"]["namespace"], body["metadata"]["name"]) for body in self._verdicts.values()]
+
+    def order(self, uid: str) -> tuple[str, str]:
+        """One is as good as another."""
+        return ("", uid)
+
+    def relieve(self, inventory: Inventory) -> None:
+        """Nothing is promised to them."""
+
+    def keep_promises(self) -> None:
+        """Pods of theirs come at once: nothing is promised to them."""
 
     def label(self, uid: str) -> str:
         """Its kind, namespace and name."""

@@ -79,6 +79,8 @@ def _busy(situation: Situation) -> Finding:
     free = _gpus(usable, lambda node: max(0, node.free(resource)))
     coming = sum(node.coming_free.get(resource, 0) for group in usable for node in group.nodes)
     going = f", {coming} held by pods that are terminating" if coming else ""
+    promised = situation.inventory.promised(resource, situation.declaration.owners)
+    going += f", {promised} promised to others whose pods have not come" if promised else ""
     have = _gpus(usable, lambda node: node.allocatable.get(resource, 0))
     return finding(
         "GpusBusy",
@@ -242,7 +244,7 @@ def roll_out_fits(situation: Situation) -> Iterator[Finding]:
     may_come = room_in_total(
         [group for group in situation.selected if not is_here(group)], situation.node_filter, extra, situation.left_out
     )
-    runs = inventory.held_by(situation.declaration.owners)
+    runs = [each for each in inventory.held_by(situation.declaration.owners) if not each.is_promised]
     if more.feasible or may_come >= extra.pods or not runs:
         return
     yield finding(
@@ -285,7 +287,7 @@ def quota_allows(situation: Situation) -> Iterator[Finding]:
         if not quota.is_used_known or not quota.counts(declared.placement.priority_class):
             continue
         for resource, hard in quota.hard.items():
-            mine = sum(each.requests.get(resource, 0) for each in held)
+            mine = sum(each.requests.get(resource, 0) for each in held if not each.is_promised)
             wanted, used = pod.in_total(resource), quota.used.get(resource, 0)
             if wanted > mine and wanted - mine > hard - used:
                 taken, needed = (gib(each) if resource in _IN_BYTES else str(each) for each in (used, wanted - mine))
