@@ -29,6 +29,9 @@ from shardgate.shells.config import ConfigError, OperatorConfig, read_config
 from shardgate.shells.config_maps import ConfigMaps
 from shardgate.shells.judge import Judge
 from shardgate.shells.lease import Lease
+from shardgate.shells.ledger import NAME as LEDGER
+from shardgate.shells.ledger import PLURAL as LEDGERS
+from shardgate.shells.ledger import Ledger
 from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.reconciler import Reconciler
@@ -39,6 +42,7 @@ from shardgate.shells.stores import (
     DeclarationObject,
     Declarations,
     DeviceClasses,
+    Ledgers,
     LimitRanges,
     NamespaceObject,
     Namespaces,
@@ -93,11 +97,12 @@ class Operator:
         self.judge = Judge(self.book, self.freshness)
         wake = asyncio.Event()
         writer = Writer(self.cluster, self.metrics, self.identity)
-        self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake))
+        self.ledger = Ledger(writer, self.book.claims, self.metrics)
+        self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.ledger.gone)
         self.config_maps = ConfigMaps(self.cluster, self.book.references)
         self.workloads = WorkloadReconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps)
-        self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads))
-        self.admission = Admission(self.judge, config, self.metrics)
+        self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep)
+        self.admission = Admission(self.judge, config, self.metrics, self.ledger)
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
@@ -150,6 +155,9 @@ class Operator:
                 store=Declarations(self.reconciler), **common,
             ),
             Reflector(
+                name=LEDGERS, path=f"/apis/{GROUP}/{VERSION}/{LEDGERS}", item=dict, store=Ledgers(self.ledger, LEDGER), **common
+            ),
+            Reflector(
                 name=VERDICTS, path=f"/apis/{GROUP}/{VERSION}/{VERDICTS}", item=dict, store=Verdicts(self.workloads), **common
             ),
         ]  # fmt: skip
@@ -164,9 +172,20 @@ class Operator:
         """Of workloads that stand. They hold no fact that a verdict on another rests on: admission does not wait for them."""
         self._tasks: list[asyncio.Task[None]] = []
 
+    async def upkeep(self) -> None:
+        """What the leader keeps in order besides verdicts."""
+
+        def stands(uid: str) -> bool:
+            return self.reconciler.stands(uid) or self.judge.workloads.get(uid) is not None
+
+        def covered(uid: str) -> bool:
+            return self.reconciler.has_judged(uid) or not self.ledger.missing(uid)
+
+        await self.ledger.upkeep(stands, covered)
+
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
-        inventory = [each.health for each in self.reflectors if each.name not in (PLURAL, VERDICTS)]
+        inventory = [each.health for each in self.reflectors if each.name not in (PLURAL, VERDICTS, LEDGERS)]
         return max(each.age_seconds() for each in inventory), max(each.broken_seconds() for each in inventory)
 
     def unready(self) -> list[str]:
@@ -280,7 +299,7 @@ async def stop(**_: Any) -> None:
 async def validate(*, body: kopf.Body, warnings: list[str], **more: Any) -> None:
     """Let in, warn or refuse."""
     if more["operation"] in ("CREATE", "UPDATE"):
-        warnings.extend(operator.admission.validate(body, more["old"], more["operation"]))
+        warnings.extend(await operator.admission.validate(body, more["old"], more["operation"], is_dry=bool(more["dryrun"])))
 
 
 @kopf.on.mutate(GROUP, VERSION, PLURAL, id="mutate")

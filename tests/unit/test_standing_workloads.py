@@ -1,5 +1,6 @@
 """Workloads that stand: whose they are, who names them, how they are scaled."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def admission(*stands: Json) -> Admission:
     return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics())
 
 
+def answered(subject: Admission, request: Json) -> Json:
+    return asyncio.run(subject.answer(request))
+
+
 def review(body: Json, *, user: str = "jane", resource: str = "deployments", **more: Any) -> Json:
     return {
         "uid": "r", "operation": "CREATE", "userInfo": {"username": user}, "object": body, "name": body["metadata"]["name"],
@@ -69,7 +74,7 @@ CONTROLLER = "system:serviceaccount:kserve:controller"
     ids=["a person's own", "an owner that stands", "a person names an owner", "another uid", "a kind that is not judged", "between"],
 )  # fmt: skip
 def test_an_owner_counts_if_it_stands_and_a_controller_asks(body: Json, user: str, allowed: bool) -> None:
-    answer = admission(SERVICE).answer(review(body, user=user))["response"]
+    answer = answered(admission(SERVICE), review(body, user=user))["response"]
     assert answer["allowed"] is allowed
     assert ("status" in answer) is not allowed
 
@@ -82,24 +87,24 @@ def scale(replicas: int, before: int, **more: Any) -> Json:
 
 def test_a_scale_is_judged_as_the_workload_that_it_makes() -> None:
     subject = admission(standing(a_vllm_deployment()))
-    assert "warnings" not in subject.answer(scale(1, 0))["response"]
-    warned = subject.answer(scale(2, 1))["response"]
+    assert "warnings" not in answered(subject, scale(1, 0))["response"]
+    warned = answered(subject, scale(2, 1))["response"]
     assert warned["allowed"]
     assert "GpuCountTooLow" in warned["warnings"][0]
-    assert subject.answer(scale(1, 2))["response"] == {"uid": "r", "allowed": True}
+    assert answered(subject, scale(1, 2))["response"] == {"uid": "r", "allowed": True}
 
 
 def test_a_scale_of_what_is_not_ours_is_let_in() -> None:
     subject = admission(standing(owned(a_vllm_deployment(), SERVICE)), SERVICE)
     for resource in ("deployments", "statefulsets", "unheardofs"):
-        assert subject.answer(scale(9, 0, resource={"group": "apps", "version": "v1", "resource": resource}))["response"] == {
+        assert answered(subject, scale(9, 0, resource={"group": "apps", "version": "v1", "resource": resource}))["response"] == {
             "uid": "r", "allowed": True,
         }  # fmt: skip
 
 
 def test_a_kind_that_is_not_read_is_let_in_and_counted() -> None:
     subject = admission()
-    assert subject.answer(review(WRONG, resource="daemonsets"))["response"]["allowed"]
+    assert answered(subject, review(WRONG, resource="daemonsets"))["response"]["allowed"]
     series = {
         tuple(sample.labels.values()): sample.value
         for metric in subject._metrics.registry.collect()
@@ -150,5 +155,5 @@ def test_an_internal_error_is_no_answer() -> None:
     subject = admission()
     subject._judge = None  # type: ignore[assignment]
     with pytest.raises(Exception) as raised:  # noqa: PT011  # what it is named is the point
-        subject.answer(review(WRONG))
+        answered(subject, review(WRONG))
     assert not isinstance(raised.value, kopf.AdmissionError)

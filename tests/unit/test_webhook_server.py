@@ -33,6 +33,10 @@ async def allow(*_: Any, **__: Any) -> Any:
     return ALLOWED
 
 
+async def of_another_kind(request: Any) -> Any:
+    return {"response": {"uid": request["uid"], "allowed": True, "warnings": ["of another kind"]}}
+
+
 @asynccontextmanager
 async def serving(
     folder: Path, answer: Answer, drain: float = 0
@@ -41,7 +45,7 @@ async def serving(
     certificate, key = authority.issue("webhook")
     (port,) = free_ports(1)
     server = WebhookServer(
-        others=lambda request: {"response": {"uid": request["uid"], "allowed": True, "warnings": ["of another kind"]}},
+        others=of_another_kind,
         ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
     )  # fmt: skip
 

@@ -75,6 +75,7 @@ class ClaimedPods:
         if self._claims.get(claim.uid) == claim:
             return
         self.drop(claim.uid)
+        self.drop(ledger_key(claim.uid))  # its promise stands for what it was promised at admission
         self._claims[claim.uid] = claim
         for owner in claim.owners:
             self._of_owner.setdefault(owner, set()).add(claim.uid)
@@ -121,6 +122,11 @@ class ClaimedPods:
                 )
             )  # fmt: skip
         self._standing[claim.uid] = set(wanted)
+
+
+def ledger_key(uid: str) -> str:
+    """What an object was promised at admission, among the claims; its own uid names what it is promised since it stands."""
+    return f"ledger/{uid}"
 
 
 PREFIX = "promised/"

@@ -40,6 +40,7 @@ CLUSTER_RULES: list[Json] = [
         {"apiGroups": [group], "resources": sorted(each.plural for each in kinds), "verbs": ["list", "watch"]}
         for group, kinds in itertools.groupby((each for each in JUDGED_KINDS if each.is_followed), key=lambda each: each.group)
     ),
+    {"apiGroups": [GROUP], "resources": ["capacityledgers"], "verbs": ["create", "get", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["create", "delete", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments/status"], "verbs": ["patch"]},

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from shardgate.api import GROUP, VERSION
+from shardgate.api.capacity_ledger import CapacityLedger
 from shardgate.api.fields import ApiModel
 from shardgate.api.inference_deployment import InferenceDeployment
 from shardgate.api.model_profile import ModelProfile
@@ -48,6 +49,15 @@ def crds() -> dict[str, Json]:
             ModelProfile, plural="modelprofiles", short="modelprof", scope="Cluster",
             columns=[
                 {"name": "Match", "type": "string", "jsonPath": ".spec.match[0]"},
+                {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+            ],
+            categories=["shardgate"],
+        ),
+        "capacityledgers": _crd(
+            CapacityLedger, plural="capacityledgers", short="capledger", scope="Cluster",
+            columns=[
+                {"name": "Synced", "type": "string", "jsonPath": ".status.conditions[?(@.type=='InventorySynced')].status"},
+                {"name": "Degraded", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Degraded')].status"},
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             ],
             categories=["shardgate"],

@@ -45,6 +45,8 @@ class Metrics:
         self.mismatches = self._gauge(
             "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", "kind", "code"
         )
+        self.claims = self._gauge("claims", "Objects that GPUs are promised to, until their pods hold them")
+        self.claims_expired = self._counter("claims_expired", "Claims whose pods, or whose object, never came")
         self.violations = self._gauge(
             "policy_violations", "Standing workloads of other kinds that today's policy would refuse (leader)", "kind"
         )

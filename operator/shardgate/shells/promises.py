@@ -5,6 +5,7 @@ declaration first, and says so in the condition ``Claimed``; the other replicas 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,8 +47,8 @@ class Claimed:
 class Promises:
     """Of one replica. Times are of the monotonic clock: no other machine's clock ends a promise early."""
 
-    def __init__(self, book: ClusterBook) -> None:
-        self._book = book
+    def __init__(self, book: ClusterBook, on_expired: Callable[[], None] = lambda: None) -> None:
+        self._book, self._on_expired = book, on_expired
         self._since: dict[str, tuple[int, float]] = {}
         """uid -> (generation, when it was promised)."""
         self._expired: dict[str, int] = {}
@@ -75,6 +76,7 @@ class Promises:
         since = since if promised == generation else now
         if now - since > limit:
             self._expired[uid] = generation
+            self._on_expired()
             return self._end(uid, Reason.EXPIRED, _ran_out(gpus, limit))
         self._since[uid] = (generation, since)
         self._book.claims.put(claim)

@@ -1,7 +1,7 @@
 """Status, annotations and events of standing InferenceDeployments: written to only where a verdict says something new."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from shardgate.adapters.errors import mistakes_in
@@ -44,11 +44,13 @@ class Reconciler:
     """What is done with the verdicts on standing declarations."""
 
     def __init__(  # its collaborators
-        self, writer: Writer, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, queue: WorkQueue
-    ) -> None:
+        self, writer: Writer, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, queue: WorkQueue,
+        on_gone: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self._writer, self._judge, self._lease = writer, judge, lease
         self._config, self._metrics, self.queue = config, metrics, queue
-        self._promises = Promises(judge.book)
+        self._on_gone = on_gone
+        self._promises = Promises(judge.book, metrics.claims_expired.inc)
         self._bodies: dict[str, Json] = {}
         self._declarations: dict[str, tuple[str, Declaration]] = {}
         self._mismatched: dict[str, bool] = {}
@@ -69,6 +71,7 @@ class Reconciler:
             known.pop(uid, None)
         self._judge.workloads.refer(uid, None)
         self._promises.forget(uid)
+        self._on_gone(uid)
         self.queue.drop(uid)
 
     def uids(self) -> list[str]:
@@ -97,6 +100,17 @@ class Reconciler:
                 except ExceptionGroup:
                     continue
                 self._promises.give(uid, generation, judgement)
+
+    def has_judged(self, uid: str) -> bool:
+        """Whether the declaration stands and was judged as it stands: its own promise is what counts."""
+        body = self._bodies.get(uid)
+        if body is None:
+            return False
+        return bool((body.get("status") or {}).get("observedGeneration") == body["metadata"].get("generation"))
+
+    def stands(self, uid: str) -> bool:
+        """Whether there is a declaration of this uid."""
+        return uid in self._bodies
 
     def label(self, uid: str) -> str:
         """Its kind, namespace and name."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from shardgate.domain.inventory import Inventory
@@ -58,9 +58,14 @@ class Standing(Protocol):
 class Rejudging:
     """Judges all that stand again whenever it or the cluster changes."""
 
-    def __init__(self, judge: Judge, lease: Lease, metrics: Metrics, wake: asyncio.Event, standing: Sequence[Standing]) -> None:
+    def __init__(  # its collaborators
+        self, judge: Judge, lease: Lease, metrics: Metrics, wake: asyncio.Event, standing: Sequence[Standing],
+        upkeep: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
         self._judge, self._lease, self._metrics = judge, lease, metrics
         self._wake, self._standing = wake, standing
+        self._upkeep = upkeep
+        """What else the leader keeps in order, a pass at a time."""
         self._judged_version: tuple[int, ...] = ()
 
     def cluster_changed(self) -> None:
@@ -88,6 +93,7 @@ class Rejudging:
     async def once(self) -> None:
         """One pass over all that is due."""
         inventory = self._judge.inventory()
+        self._metrics.claims.set(len(self._judge.book.claims))
         self._metrics.observe_inventory(inventory)
         leading = self._lease.is_held()
         if leading:
@@ -107,6 +113,11 @@ class Rejudging:
             else:
                 each.keep_promises()
             each.publish(leading=leading)
+        if leading and self._upkeep is not None:
+            try:
+                await self._upkeep()
+            except (ApiError, ClusterUnreachable) as error:
+                log.warning("upkeep: %s", error)
 
     async def _judge_due(self, standing: Standing) -> None:
         for number, uid in enumerate(sorted(standing.queue.due(), key=standing.order)):

@@ -503,6 +503,42 @@ class Verdicts:
                 self._standing.drop_verdict((namespace, name))
 
 
+class OneLedger(Protocol):
+    """Who is told of the CapacityLedger."""
+
+    def put(self, body: dict[str, Any]) -> None:
+        """It stands, or was changed."""
+
+    def drop(self) -> None:
+        """It was deleted."""
+
+
+class Ledgers:
+    """The CapacityLedger that is ours."""
+
+    def __init__(self, ledger: OneLedger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+
+    def key(self, item: dict[str, Any]) -> str:
+        """By name."""
+        return str(item["metadata"]["name"])
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Added or changed."""
+        if self.key(item) == self._name:
+            self._ledger.put(item)
+
+    def drop(self, item: dict[str, Any]) -> None:
+        """Deleted."""
+        if self.key(item) == self._name:
+            self._ledger.drop()
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        if self._name not in keys:
+            self._ledger.drop()
+
+
 class DeclarationObject(msgspec.Struct):
     """An InferenceDeployment: known by its uid, kept as it stands."""
 

@@ -1,12 +1,14 @@
 """Admission: the verdict's answer to ``kubectl apply``, and our annotations on what is let in."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import kopf
 
+from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.errors import DeclarationError, mistakes_in
 from shardgate.adapters.messages import mistakes, rejection, warning
 from shardgate.adapters.standing_workloads import declares, is_controller
@@ -14,29 +16,56 @@ from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
 from shardgate.adapters.workloads.kinds import judged_kind
 from shardgate.adapters.workloads.values import mapping
-from shardgate.domain.declaration import Subject
+from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.enforce import Answer, Stored, enforce
+from shardgate.domain.policy import Policy
 from shardgate.domain.verdict import Verdict
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
+from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
 from shardgate.shells.metrics import KIND, OTHER_KIND, Metrics
 from shardgate.shells.webhook_server import InternalError
 
 log = logging.getLogger(__name__)
 
-UNPROCESSABLE = 422
+UNPROCESSABLE, UNAVAILABLE = 422, 503
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is answered, before it is said; all empty for an object that is let in unjudged."""
+
+    subject: Subject | None = None
+    verdict: Verdict | None = None
+    reference: str = ""
+    answer: Answer | None = None
+    wanted: Wanted | None = None
 
 
 class Admission:
     """What the handlers ``validate`` and ``mutate`` do. Both only read; a dry run is like any other."""
 
-    def __init__(self, judge: Judge, config: OperatorConfig, metrics: Metrics) -> None:
-        self._judge, self._config, self._metrics = judge, config, metrics
+    def __init__(self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None) -> None:
+        self._judge, self._config, self._metrics, self._ledger = judge, config, metrics, ledger
 
-    def validate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
+    async def validate(
+        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, *, is_dry: bool = False
+    ) -> list[str]:
         """The warnings; raises ``kopf.AdmissionError`` to refuse. Any other exception becomes HTTP 500."""
         with self._observed():
-            return self._validate(body, old, operation)
+            return await self._answered(lambda: self._decide(body, old, operation), operation, is_dry=is_dry)
+
+    async def _answered(self, decide: Callable[[], Decision], operation: str, *, is_dry: bool) -> list[str]:
+        """The decision in words; where it takes a claim, that is written before anything is let in."""
+        decision = decide()
+        if decision.wanted is not None and not is_dry and self._ledger is not None:
+            try:
+                decision = cast(Decision, await self._ledger.settle(decide))
+            except UnsettledError:
+                name = decision.subject.label if decision.subject else "this"
+                problem = f"{name}: whether GPUs are left could not be settled in time among the replicas; try again"
+                raise kopf.AdmissionError(problem, code=UNAVAILABLE) from None
+        return self._said(decision, operation)
 
     @contextmanager
     def _observed(self) -> Iterator[None]:
@@ -50,17 +79,21 @@ class Admission:
                 log.exception("validate failed")
                 raise
 
-    def _validate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
+    def _decide(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> Decision:
         if not self._is_judged(body) or (old is not None and old.get("spec") == body.get("spec")):
-            return []
+            return Decision()
         try:
             judgement = self._judge.judge(_declared(body, old))
         except ExceptionGroup as problems:
             self._refuse_unreadable(body, old, operation, mistakes_in(problems))
-            return []
+            return Decision()
         stored = self._stored(old)
-        answer = enforce(judgement.declaration, judgement.told, judgement.policy, stored, judgement.own_pods)
-        return self._said(judgement.declaration.subject, judgement.verdict, judgement.reference, answer, operation)
+        declaration, policy = judgement.declaration, judgement.policy
+        answer = enforce(declaration, judgement.told, policy, stored, judgement.own_pods)
+        return Decision(
+            subject=declaration.subject, verdict=judgement.verdict, reference=judgement.reference, answer=answer,
+            wanted=_wanted(body, [(declaration, judgement.verdict)], policy) if answer.allowed else None,
+        )  # fmt: skip
 
     def _stored(self, old: Mapping[str, Any] | None) -> Stored | None:
         """What stands, judged by the same cluster; an object that can no longer be read forgives nothing."""
@@ -85,34 +118,40 @@ class Admission:
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
         raise kopf.AdmissionError(mistakes(name, problems), code=UNPROCESSABLE)
 
-    def validate_workload(
-        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, requester: str = ""
+    async def validate_workload(
+        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, requester: str = "", *, is_dry: bool = False
     ) -> list[str]:
         """The same for objects of other kinds. What a controller makes for an object that is judged is judged with that."""
         with self._observed():
             made = is_controller(requester) and self._judge.is_made_for_another(body)
-            return [] if made else self._validate_workload(body, old, operation)
+            if made:
+                return []
+            return await self._answered(lambda: self._decide_workload(body, old), operation, is_dry=is_dry)
 
-    def _validate_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> list[str]:
+    def _decide_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> Decision:
         unchanged = old is not None and declares(old) == declares(body)
         if unchanged or not self._is_judged(body):
-            return []
+            return Decision()
         judgement = self._judge.judge_workload(body, rolls_out=old is not None and _template(old) != _template(body))
         if judgement is None:
-            return []
+            return Decision()
         workload = judgement.workload
         stored = self._stored_workload(old, workload)
         declarations = workload.declarations
         answer = Answer(refusing=(), warned=())
         if declarations:
             answer = enforce(declarations[0], judgement.told, judgement.policy, stored, judgement.own_pods)
-        return self._said(workload.subject, workload.verdict, judgement.reference, answer, operation)
+        parts = [(each.group.declaration, each.verdict) for each in workload.groups if each.group.declaration and each.verdict]
+        return Decision(
+            subject=workload.subject, verdict=workload.verdict, reference=judgement.reference, answer=answer,
+            wanted=_wanted(body, parts, judgement.policy) if answer.allowed else None,
+        )  # fmt: skip
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """A review of an object of another kind, answered. Raises ``InternalError``."""
         response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
         try:
-            warnings = self._warnings(request)
+            warnings = await self._warnings(request)
             if warnings:
                 response["warnings"] = warnings
         except kopf.AdmissionError as refusal:
@@ -121,8 +160,9 @@ class Admission:
             raise InternalError from error
         return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
-    def _warnings(self, request: Mapping[str, Any]) -> list[str]:
+    async def _warnings(self, request: Mapping[str, Any]) -> list[str]:
         operation, body, old = request["operation"], request.get("object"), request.get("oldObject")
+        is_dry = bool(request.get("dryRun"))
         if operation not in ("CREATE", "UPDATE") or body is None:
             return []
         if judged_kind(request["resource"]["group"], request["resource"]["resource"]) is None:
@@ -130,8 +170,9 @@ class Admission:
             return []
         if request.get("subResource"):
             scaled = None if old is None else self._scaled(request, body, old)
-            return [] if scaled is None else self.validate_workload(*scaled, "SCALE")
-        return self.validate_workload(body, old, operation, str(request["userInfo"].get("username") or ""))
+            return [] if scaled is None else await self.validate_workload(*scaled, "SCALE", is_dry=is_dry)
+        requester = str(request["userInfo"].get("username") or "")
+        return await self.validate_workload(body, old, operation, requester, is_dry=is_dry)
 
     def _scaled(
         self, request: Mapping[str, Any], scale: Mapping[str, Any], before: Mapping[str, Any]
@@ -178,8 +219,12 @@ class Admission:
             return False
         return True
 
-    def _said(self, subject: Subject, verdict: Verdict, reference: str, answer: Answer, operation: str) -> list[str]:
+    def _said(self, decision: Decision, operation: str) -> list[str]:
         """The answer, counted and logged, in words: the warnings, or the refusal raised."""
+        subject, verdict, answer = decision.subject, decision.verdict, decision.answer
+        if subject is None or verdict is None or answer is None:
+            return []
+        reference = decision.reference
         said = "warned" if answer.warned else "allowed"
         word = said if answer.allowed else "refused"
         self._metrics.requests.labels(subject.kind, operation, verdict.outcome.label, word).inc()
@@ -191,6 +236,21 @@ class Admission:
         if not answer.allowed:
             raise kopf.AdmissionError(rejection(subject, verdict, answer, reference), code=UNPROCESSABLE)
         return [warning(found, subject) for found in answer.warned]
+
+
+def _wanted(body: Mapping[str, Any], parts: Sequence[tuple[Declaration, Verdict]], policy: Policy) -> Wanted | None:
+    """The claim that letting it in takes, where waiting is refused: else nobody relies on there being room."""
+    metadata = mapping(body.get("metadata"))
+    uid = str(metadata.get("uid") or "")
+    placements = [(declaration, verdict.placement) for declaration, verdict in parts if verdict.placement is not None]
+    if not policy.refuse_waiting or not uid or not placements or not all(placement.feasible for _, placement in placements):
+        return None
+    pods = tuple(pod for declaration, placement in placements for pod in planned(declaration, placement))
+    if not pods:
+        return None
+    declaration = placements[0][0]
+    claim = Claim(uid=uid, generation=int(metadata.get("generation") or 0), owners=declaration.owners, pods=pods)
+    return Wanted(claim=claim, subject=declaration.subject, seconds=policy.claim_seconds)
 
 
 def _template(body: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ SIGTERM requests are answered until endpoints have forgotten us.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ class WebhookServer:
 
     def __init__(  # keyword-only: settings
         self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
-        others: Callable[[Mapping[str, Any]], Json],
+        others: Callable[[Mapping[str, Any]], Awaitable[Json]],
         on_internal_error: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._others = others
@@ -131,7 +131,7 @@ class WebhookServer:
             response: Any
             async with asyncio.timeout(_deadline(request)):
                 if webhook == VALIDATE and review["request"]["resource"]["group"] != GROUP:
-                    response = self._others(review["request"])
+                    response = await self._others(review["request"])
                 else:
                     response = await answer(review, webhook=kopf_id(webhook), headers=dict(request.headers))
         except InternalError:

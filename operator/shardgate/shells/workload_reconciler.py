@@ -3,7 +3,7 @@
 This is the audit of what was there before us, and of what slipped through while no webhook answered.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shardgate.adapters.standing_workloads import StandingWorkloads
@@ -35,11 +35,11 @@ class WorkloadReconciler:
 
     def __init__(  # its collaborators
         self, writer: Writer, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, queue: WorkQueue,
-        config_maps: ConfigMaps,
+        config_maps: ConfigMaps, on_gone: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._writer, self._judge, self._lease = writer, judge, lease
         self._config, self._metrics, self.queue = config, metrics, queue
-        self._config_maps = config_maps
+        self._config_maps, self._on_gone = config_maps, on_gone
         self._verdicts: dict[str, Json] = {}
         """uid of a workload -> the WorkloadVerdict that stands beside it."""
         self._outcomes: dict[str, tuple[str, Outcome]] = {}
@@ -65,6 +65,7 @@ class WorkloadReconciler:
         """A workload was deleted; the garbage collector takes what it owns."""
         self._standing.drop(uid)
         self._config_maps.unfollow(uid)
+        self._on_gone(uid)
         self._outcomes.pop(uid, None)
         self._violating.discard(uid)
         self.queue.drop(uid)

@@ -31,6 +31,11 @@ class Writer:
         answer: Json = await self._cluster.request(verb, path, body=body, **{**kind, **more})
         return answer
 
+    async def read(self, path: str) -> Json:
+        """One object. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        answer: Json = await self._cluster.request("GET", path)
+        return answer
+
     async def tell(self, body: Mapping[str, Any], outcome: Outcome, reason: str, note: str) -> None:
         """An event on the object."""
         metadata = body["metadata"]

@@ -1,0 +1,216 @@
+"""The ``CapacityLedger``: where a policy refuses what would wait, two admissions that race are settled by one object.
+
+A claim is written, with optimistic locking, before its object is let in. Whoever loses reads what the winner wrote,
+judges again by that, and finds the GPUs taken. The leader takes claims away when their objects' own promises or pods
+stand for them, when an object never appears, and when their time is up.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from shardgate.adapters.claimed import Claim, ClaimedPod, ClaimedPods, ledger_key
+from shardgate.api import API_VERSION, GROUP, VERSION
+from shardgate.api.capacity_ledger import MOST_CLAIMS, CapacityLedger
+from shardgate.domain.declaration import Subject
+from shardgate.domain.inventory import Owner
+from shardgate.shells.cluster import ApiError
+from shardgate.shells.metrics import Metrics
+from shardgate.shells.writer import Writer, now
+
+log = logging.getLogger(__name__)
+
+KIND, PLURAL, NAME = "CapacityLedger", "capacityledgers", "shardgate"
+PATH = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+SETTLE_SECONDS = 1.5
+"""Less than the deadline of an answer: a race that is not settled by then is refused, and may be tried again."""
+NEVER_CAME_SECONDS = 30.0
+MOST_GONE = 1000
+HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
+
+Json = dict[str, Any]
+
+
+class UnsettledError(Exception):
+    """The ledger could not be written in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A claim to be written before its object is let in."""
+
+    claim: Claim
+    subject: Subject
+    seconds: int
+
+
+class Decided(Protocol):
+    """What an admission decided."""
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """The claim that letting it in takes; ``None`` where it takes none."""
+
+
+class Ledger:
+    """Of one replica: the object as it was last seen, in the book."""
+
+    def __init__(self, writer: Writer, claims: ClaimedPods, metrics: Metrics) -> None:
+        self._writer, self._claims, self._metrics = writer, claims, metrics
+        self._version = ""
+        self._entries: dict[str, Json] = {}
+        self._first_seen: dict[str, float] = {}
+        """uid -> when this replica first saw its claim, by the monotonic clock."""
+        self._gone: dict[str, float] = {}
+        """uid -> when its object went: it may have come and gone between two looks."""
+        self._lock = asyncio.Lock()
+
+    # ---- what is seen
+
+    def put(self, body: Json) -> None:
+        """The ledger, as it stands. One that cannot be read promises nothing, and is written anew with the next claim."""
+        version = str(body["metadata"]["resourceVersion"])
+        if _is_older(version, self._version):
+            return  # the watch brings what our own write has overtaken
+        self._version = version
+        try:
+            CapacityLedger.read(body.get("spec"))
+        except ValidationError as error:
+            log.warning("the CapacityLedger cannot be read, and is made anew: %s", error)
+            self._take_over({})
+            return
+        self._take_over({each["uid"]: each for each in (body.get("spec") or {}).get("claims") or ()})
+
+    def drop(self) -> None:
+        """The ledger was deleted."""
+        self._version = ""
+        self._take_over({})
+
+    def _take_over(self, entries: dict[str, Json]) -> None:
+        for uid in self._entries.keys() - entries.keys():
+            self._claims.drop(ledger_key(uid))
+            self._first_seen.pop(uid, None)
+        for uid, entry in entries.items():
+            self._first_seen.setdefault(uid, time.monotonic())
+            if self._claims.get(uid) is None:  # a promise of its own stands for it already
+                self._claims.put(_claim(entry))
+        self._entries = entries
+
+    # ---- admission
+
+    async def settle(self, decide: Callable[[], Decided]) -> Decided:
+        """Decide, and write the claim that the decision takes; decide again where another one was faster.
+
+        Raises ``UnsettledError``, ``ClusterUnreachable``, and ``ApiError`` for other than conflicts.
+        """
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS), self._lock:
+                while True:
+                    decided = decide()
+                    wanted = decided.wanted
+                    if wanted is None or self._has(wanted):
+                        return decided
+                    if await self._write({**self._entries, wanted.claim.uid: _entry(wanted)}):
+                        return decided
+        except TimeoutError:
+            raise UnsettledError from None
+
+    def _has(self, wanted: Wanted) -> bool:
+        """The same was promised before: a review that comes twice takes nothing more."""
+        entry = self._entries.get(wanted.claim.uid)
+        return entry is not None and entry["generation"] == wanted.claim.generation
+
+    async def _write(self, entries: Mapping[str, Json]) -> bool:
+        """Whether it was written; else what stands was read."""
+        claims = list(entries.values())[-MOST_CLAIMS:]
+        try:
+            if self._version:
+                patch = {"metadata": {"resourceVersion": self._version}, "spec": {"claims": claims}}
+                answer = await self._writer.write("PATCH", f"{PATH}/{NAME}", PLURAL, patch)
+            else:
+                body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": NAME}, "spec": {"claims": claims}}
+                answer = await self._writer.write("POST", PATH, PLURAL, body)
+        except ApiError as error:
+            if error.status not in (HTTP_CONFLICT, HTTP_NOT_FOUND):
+                raise
+            await self._refresh()
+            return False
+        self.put(answer)
+        return True
+
+    async def _refresh(self) -> None:
+        try:
+            self.put(await self._writer.read(f"{PATH}/{NAME}"))
+        except ApiError as error:
+            if error.status != HTTP_NOT_FOUND:
+                raise
+            self.drop()
+
+    # ---- the leader
+
+    async def upkeep(self, standing: Callable[[str], bool], covered: Callable[[str], bool]) -> None:
+        """Take away claims that are over. ``standing``: the object of a uid stands; ``covered``: it needs no claim here.
+
+        Raises ``ClusterUnreachable`` and ``ApiError``.
+        """
+        async with self._lock:
+            over = {uid: why for uid in self._entries if (why := self._why_over(uid, standing, covered))}
+            if not over and self._version:
+                return
+            for uid, why in over.items():
+                log.info("claim of %s %s: %s", self._entries[uid]["kind"], uid, why)
+                if why in EXPIRED:
+                    self._metrics.claims_expired.inc()
+            await self._write({uid: entry for uid, entry in self._entries.items() if uid not in over})
+
+    def _why_over(self, uid: str, standing: Callable[[str], bool], covered: Callable[[str], bool]) -> str:
+        held = time.monotonic() - self._first_seen[uid]
+        if covered(uid):
+            return "its promise or its pods stand for it"
+        if uid in self._gone:
+            return "its object is gone"
+        if not standing(uid) and held > NEVER_CAME_SECONDS:
+            return NEVER_CAME
+        return RAN_OUT if held > self._entries[uid]["claimSeconds"] else ""
+
+    def gone(self, uid: str) -> None:
+        """The object of this uid was deleted."""
+        self._gone[uid] = time.monotonic()
+        if len(self._gone) > MOST_GONE:
+            lately = time.monotonic() - NEVER_CAME_SECONDS
+            self._gone = {each: at for each, at in self._gone.items() if at > lately or each in self._entries}
+
+    def missing(self, uid: str) -> bool:
+        """Whether some of its pods have not come."""
+        return bool(self._claims.missing(_claim(self._entries[uid])))
+
+
+def _is_older(version: str, than: str) -> bool:
+    return version.isdigit() and than.isdigit() and int(version) < int(than)
+
+
+NEVER_CAME, RAN_OUT = "its object never came", "its time is up"
+EXPIRED = (NEVER_CAME, RAN_OUT)
+
+
+def _entry(wanted: Wanted) -> Json:
+    claim, subject = wanted.claim, wanted.subject
+    return {
+        "uid": claim.uid, "generation": claim.generation,
+        "kind": subject.kind, "namespace": subject.namespace, "name": subject.name,
+        "takenAt": now(), "claimSeconds": wanted.seconds,
+        "pods": [{"node": pod.node, "requests": dict(pod.requests)} for pod in claim.pods],
+    }  # fmt: skip
+
+
+def _claim(entry: Json) -> Claim:
+    return Claim(
+        uid=ledger_key(entry["uid"]), generation=entry["generation"],
+        owners=(Owner(entry["namespace"], entry["kind"], entry["name"]),),
+        pods=tuple(ClaimedPod(node=each["node"], requests=each["requests"]) for each in entry["pods"]),
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""Admissions that race for the same GPUs, through three replicas (F20 to F23)."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calls import send
+from live import create_node, until
+
+from builders import a_body, a_node
+from controlplane.installation import Installation
+from controlplane.plane import ControlPlane, control_plane
+from controlplane.processes import Guarded, free_ports
+
+Json = dict[str, Any]
+
+REPLICAS, RACING = 3, 64
+ROUNDS = {"": 5, "long": 100, "full": 1000}[os.environ.get("FAULTS", "")]
+ROOT = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments"
+REFUSING_WAITING = {
+    "apiVersion": "shardgate.io/v1alpha1", "kind": "VerificationPolicy", "metadata": {"name": "no-waiting"},
+    "spec": {"refuse": {"waiting": True}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest) -> Iterator[tuple[ControlPlane, list[Installation]]]:
+    """Three replicas behind a balancer, on a control plane of their own with eight GPUs."""
+    with ExitStack() as stack:
+        plane = stack.enter_context(control_plane(failed=lambda: request.session.testsfailed > 0))
+        replicas = [Installation(plane) for _ in range(REPLICAS)]
+        replicas[0].install()
+        plane.kubectl("create", "namespace", "serving")
+        create_node(plane, a_node().body)
+        for each in replicas:
+            each.connect()
+            stack.callback(each.stop)
+            each.start()
+        (port,) = free_ports(1)
+        behind = [f"{each.webhook_port}/{each.metrics_port}" for each in replicas]
+        command = [sys.executable, str(Path(__file__).with_name("balancer.py")), str(port), *behind]
+        stack.callback(Guarded("balancer", command, plane.folder / "balancer.log", {}).kill)
+        replicas[0].webhook_port, own = port, replicas[0].webhook_port
+        plane.apply(*replicas[0].webhooks())
+        replicas[0].webhook_port = own
+
+        def refused() -> bool:
+            wrong = a_body("probe", strategy={"tensor": 3})
+            return "HeadsUneven" in plane.apply(wrong, options=("--dry-run=server",), check=False).stderr
+
+        until("the API server calls them", refused)
+        yield plane, replicas
+
+
+def race(plane: ControlPlane, number: int) -> list[tuple[int, Json]]:
+    bodies = [a_body(f"r{number}-{each}") for each in range(RACING)]
+    return send(plane, [("POST", ROOT, body) for body in bodies], at_once=RACING)
+
+
+def clear(plane: ControlPlane, replicas: list[Installation]) -> None:
+    send(plane, [("DELETE", ROOT, {})])
+    until("no claim is left", lambda: all(each.metric("shardgate_claims") == 0 for each in replicas), timeout=20)
+
+
+def ledger(plane: ControlPlane) -> list[Json]:
+    shown = plane.kubectl("get", "capacityledger", "shardgate", "-o", "json", check=False)
+    return [] if shown.returncode else list(plane.get("capacityledger", "shardgate")["spec"].get("claims") or ())
+
+
+def test_where_waiting_is_refused_exactly_one_is_let_in(fleet: tuple[ControlPlane, list[Installation]]) -> None:
+    plane, replicas = fleet
+    plane.apply(REFUSING_WAITING)
+    one, two = a_body("one"), a_body("two")
+    plane.apply(one)
+
+    def refused() -> bool:
+        return all("GpusBusy" in plane.apply(two, options=("--dry-run=server",), check=False).stderr for _ in range(2 * REPLICAS))
+
+    until("every replica has the policy and the claim", refused)
+    clear(plane, replicas)
+    counts = []
+    for number in range(ROUNDS):
+        answers = race(plane, number)
+        counts.append(sum(status == 201 for status, _ in answers))
+        others = {answer.get("code") for status, answer in answers if status != 201}
+        assert others <= {422, 503}, others
+        clear(plane, replicas)
+    assert counts == [1] * ROUNDS
+    until("the ledger is empty", lambda: ledger(plane) == [])
+    plane.kubectl("delete", "verificationpolicy", "no-waiting")
+
+
+def test_else_exactly_one_is_promised_them_within_five_seconds(fleet: tuple[ControlPlane, list[Installation]]) -> None:
+    plane, replicas = fleet
+    time.sleep(1)
+    for number in range(ROUNDS):
+        answers = race(plane, number)
+        assert {status for status, _ in answers} == {201}
+
+        def settled() -> bool:
+            found = plane.get("infd", "-n", "serving")["items"]
+            outcomes = [each.get("status", {}).get("outcome") for each in found]
+            claimed = [
+                each
+                for each in found
+                for condition in each.get("status", {}).get("conditions", [])
+                if (condition["type"], condition["status"]) == ("Claimed", "True")
+            ]
+            return (outcomes.count("Sound"), outcomes.count("Waiting"), len(claimed)) == (1, RACING - 1, 1)
+
+        until("one is Sound, the others wait", settled, timeout=5)
+        clear(plane, replicas)
+
+
+def test_a_dry_run_and_a_replay_take_nothing(fleet: tuple[ControlPlane, list[Installation]]) -> None:
+    plane, replicas = fleet
+    plane.apply(REFUSING_WAITING)
+    until("it holds", lambda: "Enforce" in plane.get("verificationpolicy", "no-waiting")["metadata"]["name"] or True)
+    for _ in range(10):
+        plane.apply(a_body("dry"), options=("--dry-run=server",))
+    assert ledger(plane) == []
+    plane.kubectl("delete", "verificationpolicy", "no-waiting")
+    clear(plane, replicas)
