@@ -74,6 +74,7 @@ log = logging.getLogger(__name__)
 PLURAL = "inferencedeployments"
 STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
 SYNC_REPORT_SECONDS = 10.0
+FOLLOW_SECONDS = 20.0
 
 
 class EndlessBackoffs:
@@ -96,13 +97,13 @@ class Operator:
         self.lease = Lease(self.cluster, config.namespace, self.identity)
         self.judge = Judge(self.book, self.freshness)
         wake = asyncio.Event()
-        writer = Writer(self.cluster, self.metrics, self.identity)
+        self.writer = writer = Writer(self.cluster, self.metrics, self.identity)
         self.ledger = Ledger(writer, self.book.claims, self.metrics)
         self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.ledger.gone)
         self.config_maps = ConfigMaps(self.cluster, self.book.references)
         self.workloads = WorkloadReconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps)
         self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep)
-        self.admission = Admission(self.judge, config, self.metrics, self.ledger)
+        self.admission = Admission(self.judge, config, self.metrics, self.ledger, writer.read)
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
@@ -164,12 +165,12 @@ class Operator:
         self.followers: list[Reflector[Any]] = [
             Reflector(
                 name=f"{each.plural}.{each.group}", path=each.paths, item=dict, store=Workloads(self.workloads, each),
-                is_optional=True, page=100, **common,
+                is_optional=True, page=100, cluster=self.cluster,  # the queue wakes the leader where one changed
             )
             for each in JUDGED_KINDS
             if each.is_followed
         ]  # fmt: skip
-        """Of workloads that stand. They hold no fact that a verdict on another rests on: admission does not wait for them."""
+        """Of workloads that stand: owners, scales and declarations that name one rest on them."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def upkeep(self) -> None:
@@ -182,6 +183,8 @@ class Operator:
             return self.reconciler.has_judged(uid) or not self.ledger.missing(uid)
 
         await self.ledger.upkeep(stands, covered)
+        await self.workloads.take_away_what_is_over()
+        await self.writer.send_owed()
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
@@ -224,6 +227,7 @@ class Operator:
         self._tasks.append(asyncio.create_task(self._heartbeat(), name="heartbeat"))
         self._tasks.append(asyncio.create_task(self.config_maps.run(), name="configmaps"))
         await self._synced()
+        await self._followed()
         self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
         self._tasks.append(asyncio.create_task(self.rejudging.run(), name="rejudging"))
         nodes, pods = self.book.counts()
@@ -240,6 +244,17 @@ class Operator:
             for each in self.reflectors:
                 if not each.health.synced.is_set():
                     log.warning("waiting for %s: %s", each.name, each.health.problem or "listing")
+
+    async def _followed(self) -> None:
+        """Workloads that stand are known, too; a kind that cannot be listed keeps nobody from admission."""
+        waiting = [each.health.synced.wait() for each in self.followers]
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                await asyncio.gather(*waiting)
+        except TimeoutError:
+            for each in self.followers:
+                if not each.health.synced.is_set():
+                    log.warning("%s are not followed yet: %s", each.name, each.health.problem or "listing")
 
     async def _heartbeat(self) -> None:
         while True:

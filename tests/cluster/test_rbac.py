@@ -16,8 +16,12 @@ Start = Callable[..., Installation]
 Use = tuple[str, str, str]
 
 
-UNSEEN = {("shardgate.io", "workloadverdicts", "create")}
-"""Asked for by the API server where a server-side apply makes an object; its audit log calls that a patch."""
+UNSEEN = {
+    # Asked for by the API server where a server-side apply makes an object; its audit log calls that a patch.
+    ("shardgate.io", "workloadverdicts", "create"),
+    # Where two replicas meet in the ledger: test_races.
+    ("shardgate.io", "capacityledgers", "get"),
+}
 
 
 def audited(plane: ControlPlane) -> list[dict[str, object]]:
@@ -61,6 +65,23 @@ def test_rights_are_sufficient_and_minimal(clean: ControlPlane, start: Start) ->
     until("a verdict stands", lambda: len(clean.get("workloadverdicts", "-A")["items"]) == 1)
     clean.apply(a_vllm_deployment(tensor=4, gpus=4))
     until("it is gone", lambda: clean.get("workloadverdicts", "-A")["items"] == [])
+    alone = {**a_vllm_deployment("alone", tensor=4, gpus=4, replicas=0), "kind": "ReplicaSet"}
+    clean.apply(alone)
+    assert "GpuCountTooLow" in clean.kubectl("scale", "replicaset", "alone", "-n", "serving", "--replicas=9").stderr
+    refusing = {"mode": "Enforce", "refuse": {"waiting": True}}
+    clean.apply({
+        "apiVersion": "shardgate.io/v1alpha1", "kind": "VerificationPolicy", "metadata": {"name": "no-waiting"}, "spec": refusing,
+    })  # fmt: skip
+    small = a_body(
+        "small", model={"name": "Qwen/Qwen3-8B", "weights": "bf16"}, strategy={"tensor": 2, "pipeline": 1}, gpus={"perPod": 2}
+    )
+
+    def is_claimed() -> bool:
+        clean.kubectl("delete", "infd", "small", "-n", "serving", "--ignore-not-found")
+        clean.apply(small)
+        return ("shardgate.io", "capacityledgers", "patch") in used(clean)
+
+    until("a claim is written", is_claimed)
     until("every right was used", lambda: granted() - used(clean) == UNSEEN, timeout=20)
     assert used(clean) == granted() - UNSEEN
     forbidden = [entry for entry in audited(clean) if entry.get("responseStatus", {}).get("code") == 403]  # type: ignore[attr-defined]

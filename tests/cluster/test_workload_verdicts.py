@@ -61,7 +61,7 @@ def test_a_verdict_comes_with_the_finding_and_goes_with_it(clean: ControlPlane, 
     until("it is found", lambda: codes(plane) == ["NodesUnavailable"])
     found = verdict(plane)
     assert found["status"]["outcome"] == "Waiting"
-    assert found["status"]["previousOutcome"] == "Sound"
+    assert found["status"]["lastGoodOutcome"] == "Sound"
     assert found["metadata"]["ownerReferences"][0]["uid"] == plane.get("deployment", "llama", "-n", "serving")["metadata"]["uid"]
     mismatch = 'shardgate_declaration_mismatches{code="NodesUnavailable",kind="Deployment"}'
     until("the metric says so", lambda: installation.metric(mismatch) == 1)

@@ -10,6 +10,7 @@ import pytest
 from builders import a_body, a_book, a_node, a_vllm_deployment, standing
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.standing_workloads import StandingWorkloads, key_of, referred_to
+from shardgate.domain.inventory import Owner
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
 from shardgate.shells.metrics import Metrics
@@ -29,10 +30,27 @@ def owned(body: Json, owner: Json, *, uid: str = "") -> Json:
 SERVICE = standing(
     {
         "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
-        "metadata": {"name": "isvc", "namespace": "serving"}, "spec": {},
+        "metadata": {"name": "isvc", "namespace": "serving"},
+        "spec": {"predictor": {"containers": a_vllm_deployment()["spec"]["template"]["spec"]["containers"]}},
     },
     "service",
 )  # fmt: skip
+GRAPH = standing(
+    {
+        "apiVersion": "nvidia.com/v1alpha1", "kind": "DynamoGraphDeployment", "metadata": {"name": "graph", "namespace": "serving"},
+        "spec": {"services": {"Worker": {
+            "componentType": "worker", "resources": {"limits": {"gpu": "4"}},
+            "extraPodSpec": {"mainContainer": {"image": "x", "command": ["python3", "-m", "dynamo.vllm", "--model", "Qwen/Qwen3-32B"]}},
+        }}},
+    },
+    "graph",
+)  # fmt: skip
+COMPONENT = {"apiVersion": "nvidia.com/v1alpha1", "kind": "DynamoComponentDeployment", "metadata": {"name": "c", "uid": "z"}}
+IDLE = standing(
+    {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "idle", "namespace": "serving"}, "spec": {}},
+    "idle",
+)  # fmt: skip
+ELSEWHERE = {**SERVICE, "metadata": {**SERVICE["metadata"], "namespace": "other", "uid": "elsewhere"}}
 
 
 def admission(*stands: Json) -> Admission:
@@ -67,14 +85,23 @@ CONTROLLER = "system:serviceaccount:kserve:controller"
         (WRONG, "jane", False),
         (owned(WRONG, SERVICE), CONTROLLER, True),
         (owned(WRONG, SERVICE), "jane", False),
+        (owned(WRONG, SERVICE), "system:serviceaccount:serving:ci", False),
         (owned(WRONG, SERVICE, uid="another"), CONTROLLER, False),
+        (owned(WRONG, IDLE), CONTROLLER, False),
+        (owned(WRONG, ELSEWHERE), CONTROLLER, False),
+        (owned(WRONG, standing(a_vllm_deployment("right"), "right")), CONTROLLER, False),
         (owned(WRONG, {**SERVICE, "kind": "Unheard", "apiVersion": "x/v1"}, uid="z"), CONTROLLER, False),
-        (owned(WRONG, {**SERVICE, "kind": "DynamoComponentDeployment", "apiVersion": "nvidia.com/v1alpha1"}, uid="z"), CONTROLLER, True),
+        (owned(WRONG, COMPONENT), CONTROLLER, True),
     ],
-    ids=["a person's own", "an owner that stands", "a person names an owner", "another uid", "a kind that is not judged", "between"],
+    ids=[
+        "a person's own", "an owner that stands", "a person names an owner", "so does an account beside it", "another uid",
+        "an owner that is not judged", "of another namespace", "that makes no such object", "of a kind that is not judged", "between",
+    ],
 )  # fmt: skip
 def test_an_owner_counts_if_it_stands_and_a_controller_asks(body: Json, user: str, allowed: bool) -> None:
-    answer = answered(admission(SERVICE), review(body, user=user))["response"]
+    answer = answered(
+        admission(SERVICE, GRAPH, IDLE, ELSEWHERE, standing(a_vllm_deployment("right"), "right")), review(body, user=user)
+    )["response"]
     assert answer["allowed"] is allowed
     assert ("status" in answer) is not allowed
 
@@ -94,12 +121,13 @@ def test_a_scale_is_judged_as_the_workload_that_it_makes() -> None:
     assert answered(subject, scale(1, 2))["response"] == {"uid": "r", "allowed": True}
 
 
-def test_a_scale_of_what_is_not_ours_is_let_in() -> None:
+def test_a_scale_of_what_is_not_ours_is_let_in_and_an_owner_hides_none() -> None:
     subject = admission(standing(owned(a_vllm_deployment(), SERVICE)), SERVICE)
-    for resource in ("deployments", "statefulsets", "unheardofs"):
+    for resource in ("statefulsets", "unheardofs"):
         assert answered(subject, scale(9, 0, resource={"group": "apps", "version": "v1", "resource": resource}))["response"] == {
             "uid": "r", "allowed": True,
         }  # fmt: skip
+    assert "GpuCountTooLow" in answered(subject, scale(9, 0))["response"]["warnings"][0]
 
 
 def test_a_kind_that_is_not_read_is_let_in_and_counted() -> None:
@@ -126,6 +154,33 @@ def test_one_that_came_again_under_its_name_is_another() -> None:
     assert workloads.named("apps", "Deployment", "serving", "llama") is None
 
 
+def test_what_was_made_anew_while_nobody_looked_is_no_ghost() -> None:
+    workloads = StandingWorkloads()
+    workloads.put(standing(a_vllm_deployment(), "1"))
+    workloads.put(standing(a_vllm_deployment(), "2"))
+    assert list(workloads.all_uids()) == workloads.uids("apps", "Deployment") == ["2"]
+
+
+def test_pods_of_what_was_made_for_it_are_its_own() -> None:
+    workloads = StandingWorkloads()
+    workloads.put(SERVICE)
+    made = standing(owned(a_vllm_deployment("made"), SERVICE), "made")
+    workloads.put(made)
+    assert workloads.owners_made_for("service") == (Owner("serving", "Deployment", "made"),)
+    workloads.put({**made, "metadata": {**made["metadata"], "ownerReferences": []}})
+    assert workloads.owners_made_for("service") == ()
+
+
+def test_a_job_that_has_ended_is_judged_no_more() -> None:
+    body = a_vllm_deployment()
+    job = standing({**body, "apiVersion": "batch/v1", "kind": "Job"})
+    judge = admission(job)._judge
+    assert judge.judge_workload(job) is not None
+    ended = {**job, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    assert judge.workloads.put(ended)
+    assert judge.judge_workload(ended) is None
+
+
 def test_a_status_alone_is_no_change() -> None:
     workloads = StandingWorkloads()
     body = standing(a_vllm_deployment())
@@ -141,14 +196,16 @@ def test_a_declaration_is_judged_in_the_stead_of_the_workload_that_it_names() ->
     mine = a_body("mine", workloadRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama"})
     assert referred_to(mine) == key_of(body)
     before = workloads.referrals
-    workloads.refer("d", referred_to(mine))
-    assert workloads.is_referred_to(body)
+    workloads.name("d", referred_to(mine))
+    assert not workloads.is_taken_over(body)
+    workloads.take_over("d", is_so=True)
+    assert workloads.is_taken_over(body)
     assert workloads.referrals > before
     before = workloads.referrals
     workloads.put(standing(a_vllm_deployment(tensor=4)))
     assert workloads.referrals > before
-    workloads.refer("d", None)
-    assert not workloads.is_referred_to(body)
+    workloads.name("d", None)
+    assert not workloads.is_taken_over(body)
 
 
 def test_an_internal_error_is_no_answer() -> None:

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import a_vllm_deployment
 from shardgate.adapters.extracts import extract
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.registry import READERS, asks_for_gpus, read_workload, read_workloads
@@ -448,3 +449,14 @@ def test_every_kind_reads_an_empty_object() -> None:
         for spec in ({}, {"spec": None}, {"spec": []}, {"spec": {"template": None}}):
             workload = read_workload({**body, **spec}, Library())
             assert workload is None or extract(workload)["groups"]
+
+
+def test_a_rollout_may_take_its_pods_from_a_deployment() -> None:
+    rollout = {
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "r", "namespace": "serving"},
+        "spec": {"replicas": 3, "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama"}},
+    }  # fmt: skip
+    workload = read_workload(rollout, Library.of([a_vllm_deployment()]))
+    assert workload is not None
+    assert (workload.groups[0].width("tensor"), workload.groups[0].replicas) == (8, 3)
+    assert read_workload(rollout, Library()) is None

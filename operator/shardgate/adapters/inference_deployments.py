@@ -58,7 +58,8 @@ def read_stated(body: Mapping[str, Any], profiles: Sequence[Profile] = ()) -> tu
     engine = stated.spec.engine
     arguments = Arguments() if engine is None else read_arguments(engine.name.value, engine.args or [], engine.environment or {})
     subject = _subject(body, reading)
-    return _declaration(stated.spec, arguments, subject, profiles, reading, body), stated.spec
+    spec = _with_arguments(stated.spec, arguments, reading)
+    return _declaration(spec, arguments, subject, profiles, reading, body), spec
 
 
 def declaration_of_group(
@@ -72,14 +73,14 @@ def declaration_of_group(
         stated = InferenceDeployment.read(spec)
     except ValidationError as error:
         raise problems_of(error) from None
-    return _declaration(stated.spec, arguments, subject, profiles, _Reading(), {})
+    reading = _Reading()
+    return _declaration(_with_arguments(stated.spec, arguments, reading), arguments, subject, profiles, reading, {})
 
 
 def _declaration(
-    stated: InferenceDeploymentSpec, arguments: Arguments, subject: Subject, profiles: Sequence[Profile], reading: "_Reading",
+    spec: InferenceDeploymentSpec, arguments: Arguments, subject: Subject, profiles: Sequence[Profile], reading: "_Reading",
     body: Mapping[str, Any],
 ) -> Declaration:  # fmt: skip
-    spec = _with_arguments(stated, arguments, reading)
     found = _read_model(spec, arguments.online_layout, profiles, reading)
     engine = _read_engine(spec, arguments, profiles, reading)
     placement = _read_placement(spec.placement or PodPlacement(), subject, reading)

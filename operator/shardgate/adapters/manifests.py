@@ -40,6 +40,7 @@ CLUSTER_RULES: list[Json] = [
         {"apiGroups": [group], "resources": sorted(each.plural for each in kinds), "verbs": ["list", "watch"]}
         for group, kinds in itertools.groupby((each for each in JUDGED_KINDS if each.is_followed), key=lambda each: each.group)
     ),
+    {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["get"]},
     {"apiGroups": [GROUP], "resources": ["capacityledgers"], "verbs": ["create", "get", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["create", "delete", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
@@ -118,9 +119,11 @@ _OF_THE_CLUSTER = (
     "request.userInfo.username == 'system:kube-controller-manager' || "
     "request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"
 )
-NOT_MADE_FOR_ANOTHER = (
-    f"!(object.metadata.?ownerReferences.orValue([]).exists(each, each.?controller.orValue(false)) && ({_OF_THE_CLUSTER}))"
+_JUDGED_OWNERS = "['Deployment', 'StatefulSet', 'ReplicaSet', 'Job', 'Rollout']"
+_MADE = (
+    f"object.metadata.?ownerReferences.orValue([]).exists(each, each.?controller.orValue(false) && each.kind in {_JUDGED_OWNERS})"
 )
+NOT_MADE_FOR_ANOTHER = f"!({_MADE} && ({_OF_THE_CLUSTER}))"
 """What the cluster's own controllers make was judged with what they make it for. An owner that anybody else names is looked up."""
 _GPU_NAMES = "gpu|mig-|gaudi|tpu|neuron|directx"
 _SPEC_CHANGED = "request.operation == 'CREATE' || object.?spec != oldObject.?spec"
@@ -159,12 +162,12 @@ def _rules(where: str) -> list[Json]:
 def _other_kinds() -> list[_Entry]:
     """Objects without GPUs never reach us, but for kinds that hide them elsewhere, and a scale, which does not show them."""
     made = {"not-made-for-another": NOT_MADE_FOR_ANOTHER}
-    of_template = _asks_for_gpus("object.?spec.?template.?spec.orValue({})")
+    of_template = _asks_for_gpus("object.?spec.?template.?spec.orValue({})") + " || object.?spec.?workloadRef.hasValue()"
     of_pod = _asks_for_gpus("object.spec")
     scales = [
         {"apiGroups": [each.group], "apiVersions": ["*"], "resources": [f"{each.plural}/scale"]}
         for each in JUDGED_KINDS
-        if each.has_scale and each.is_followed
+        if each.has_scale
     ]
     return [
         _Entry(name="templates", rules=_rules("template"), conditions={**made, "changed": _SPEC_CHANGED, "gpus": of_template}),

@@ -16,7 +16,17 @@ from shardgate.domain.selectors import ANY_ADDRESS, HostPort, PodTerm
 
 DECLARATION_LABEL = "shardgate.io/inference-deployment"
 OWN_KIND = "InferenceDeployment"
-_HASH_LABEL = "pod-template-hash"
+_HASH_LABELS = (("rollouts-pod-template-hash", "Rollout"), ("pod-template-hash", "Deployment"))
+"""Hashes that controllers give pods, and put at the end of their ReplicaSets' names."""
+_OWNER_LABELS = (
+    (DECLARATION_LABEL, OWN_KIND),
+    ("leaderworkerset.sigs.k8s.io/name", "LeaderWorkerSet"),
+    ("serving.kserve.io/inferenceservice", "InferenceService"),
+    ("nvidia.com/dynamo-graph-deployment-name", "DynamoGraphDeployment"),
+    ("ray.io/cluster", "RayCluster"),
+    ("kaito.sh/workspace", "Workspace"),
+)
+"""By which pods say whose they are, where other objects stand between."""
 _TERMINAL = ("Succeeded", "Failed")
 
 Amounts = dict[str, str | int | float]
@@ -194,14 +204,19 @@ def owners_of(metadata: PodMetadata) -> tuple[Owner, ...]:
     need be looked at.
     """
     labels = metadata.labels or {}
-    owners = [Owner(metadata.namespace, OWN_KIND, labels[DECLARATION_LABEL])] if labels.get(DECLARATION_LABEL) else []
-    for each in metadata.ownerReferences or ():
-        if each.controller and each.kind != "DaemonSet":
-            suffix = f"-{labels[_HASH_LABEL]}" if _HASH_LABEL in labels else ""
-            is_deployments = each.kind == "ReplicaSet" and suffix and each.name.endswith(suffix)
-            kind, name = ("Deployment", each.name.removesuffix(suffix)) if is_deployments else (each.kind, each.name)
-            owners.append(Owner(metadata.namespace, kind, name))
-    return tuple(owners)
+    owners = [Owner(metadata.namespace, kind, labels[label]) for label, kind in _OWNER_LABELS if labels.get(label)]
+    made_by = [each for each in metadata.ownerReferences or () if each.controller and each.kind != "DaemonSet"]
+    owners += [Owner(metadata.namespace, *_behind(each, labels)) for each in made_by]
+    return tuple(dict.fromkeys(owners))
+
+
+def _behind(owner: OwnerReference, labels: Mapping[str, str]) -> tuple[str, str]:
+    """(kind, name) of the controller, or of what made that."""
+    for label, kind in _HASH_LABELS:
+        suffix = f"-{labels[label]}" if label in labels else ""
+        if owner.kind == "ReplicaSet" and suffix and owner.name.endswith(suffix):
+            return kind, owner.name.removesuffix(suffix)
+    return owner.kind, owner.name
 
 
 def _repels(pod: PodObject) -> tuple[PodTerm, ...]:

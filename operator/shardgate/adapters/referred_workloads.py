@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from shardgate.adapters.engines.versions import span_of
 from shardgate.adapters.inference_deployments import read_stated
 from shardgate.adapters.models.catalogue import Profile, are_same_model
 from shardgate.adapters.workload_declarations import GroupDeclaration, declare
@@ -11,8 +12,9 @@ from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.registry import read_workload
 from shardgate.api.fields import ApiModel
 from shardgate.api.inference_deployment import InferenceDeploymentSpec
-from shardgate.domain.declaration import Declaration
+from shardgate.domain.declaration import Declaration, GpuWish, PlacementWish
 from shardgate.domain.engine import Engine, Settings
+from shardgate.domain.strategy import ParallelStrategy
 
 FindGroups = Callable[[str, str, str, str], Sequence[GroupDeclaration] | None]
 """API version, kind, namespace and name of a workload -> what it declares; ``None`` where it is not here."""
@@ -36,9 +38,10 @@ def read_declaration(body: Mapping[str, Any], profiles: Sequence[Profile] = (), 
 def groups_in(library: Library, profiles: Sequence[Profile] = ()) -> FindGroups:
     """Workloads are looked for among these objects."""
 
-    def find(_: str, kind: str, namespace: str, name: str) -> Sequence[GroupDeclaration] | None:
+    def find(api_version: str, kind: str, namespace: str, name: str) -> Sequence[GroupDeclaration] | None:
         body = library.find(kind, name, namespace)
-        workload = None if body is None else read_workload(body, library)
+        group = str((body or {}).get("apiVersion") or api_version).rpartition("/")[0]
+        workload = None if body is None or group != api_version.rpartition("/")[0] else read_workload(body, library)
         return None if workload is None else declare(workload, profiles)
 
     return find
@@ -61,24 +64,32 @@ def joined(own: Declaration, stated: InferenceDeploymentSpec, groups: Sequence[G
     if theirs is None:
         return _partial(own, f"workloadRef {label}: {groups[0].problem}")
     found: Contradictions = []
+    told = set(_told(stated.strategy)) if stated.strategy is not None else set()
+    is_told = bool(theirs.unknown_strategy) and not told.isdisjoint(_WIDTHS)
+    if is_told and groups[0].model is not None:
+        theirs = replace(theirs, model=groups[0].model, unknown_strategy="")
     joint = _with_model(own, stated, theirs, label, found)
-    says_strategy = stated.strategy is not None
     return replace(
         joint,
         engine=_engine(own.engine, theirs.engine, stated, label, found),
-        strategy=_with_strategy(own, stated, theirs, label, found),
+        strategy=own.strategy if is_told else _with_strategy(own, stated, theirs, label, found),
         replicas=_replicas(stated, theirs, label, found),
         gpus=_with_gpus(own, stated, theirs, label, found),
-        placement=_with_placement(own, stated, theirs, label, found),
-        unknown_strategy="" if says_strategy else theirs.unknown_strategy,
+        placement=_with_placement(stated, theirs, label, found),
+        unknown_strategy=theirs.unknown_strategy,
         opaque=(*own.opaque, *theirs.opaque),
-        contradictions=(*own.contradictions, *theirs.contradictions, *found),
+        contradictions=(*own.contradictions, *theirs.contradictions),
+        disagreements=tuple(found),
         assumptions=tuple(dict.fromkeys((*own.assumptions, *theirs.assumptions))),
         replicas_maximum=theirs.replicas_maximum,
         is_queued=theirs.is_queued,
         grant=theirs.grant,
+        makes=theirs.makes,
         is_partial=False,
     )
+
+
+_WIDTHS = ("tensor", "pipeline", "data")
 
 
 def _partial(own: Declaration, why: str) -> Declaration:
@@ -106,7 +117,9 @@ def _with_model(
     same = are_same_model(own.model_name, theirs.model_name)
     if same is False:
         _differs("spec.model.name", own.model_name, theirs.model_name, label, found)
-    elif same and not said.model_fields_set - {"name"}:
+    elif own.weights_name and theirs.weights_name and said.weights is not None:
+        _differs("spec.model.weights", own.weights_name, theirs.weights_name, label, found)
+    if same and not said.model_fields_set - {"name"}:
         return replace(own, **of_theirs)  # their flags may say more of it: its type, its quantisation
     if theirs.kv_cache != "auto":
         if own.kv_cache == "auto":
@@ -122,9 +135,9 @@ def _engine(own: Engine, theirs: Engine, stated: InferenceDeploymentSpec, label:
     if own.name != theirs.name:
         _differs("spec.engine.name", own.name, theirs.name or "none that is known", label, found)
         return own
-    if own.version and theirs.version:
+    if own.version and theirs.version and not _may_be_one(own.version, theirs.version):
         _differs("spec.engine.version", own.version, theirs.version, label, found)
-    base = own if own.version else theirs
+    base = own if own.version and not theirs.version else theirs
     values: dict[str, Any] = {}
     default = Settings()
     for each in fields(Settings):
@@ -135,17 +148,28 @@ def _engine(own: Engine, theirs: Engine, stated: InferenceDeploymentSpec, label:
     return replace(base, settings=Settings(**values), stated=tuple(dict.fromkeys((*own.stated, *theirs.stated))))
 
 
+def _may_be_one(here: str, there: str) -> bool:
+    """Whether two versions agree as far as both are told: 0.19, v0.19.0 and 0.19.x do."""
+    spans = [span_of(each, "1") for each in (here, there)]
+    if not all(understood for _, understood in spans):
+        return True
+    (one, _), (other, _) = spans
+    short = min(len(one.low), len(other.low))
+    return one.low[:short] == other.low[:short]
+
+
 def _with_strategy(
     own: Declaration, stated: InferenceDeploymentSpec, theirs: Declaration, label: str, found: Contradictions
-) -> Any:  # a ParallelStrategy
+) -> ParallelStrategy:
     said = stated.strategy
     if said is None:
         return theirs.strategy
-    if theirs.unknown_strategy:
-        return own.strategy
     told = _told(said)
     for name in told:
-        _differs(f"spec.strategy.{name}", getattr(own.strategy, name), getattr(theirs.strategy, name), label, found)
+        there = getattr(theirs.strategy, name)
+        if there is not None:
+            alias = type(said).model_fields[name].alias or name
+            _differs(f"spec.strategy.{alias}", getattr(own.strategy, name), there, label, found)
     return replace(theirs.strategy, **{name: getattr(own.strategy, name) for name in told})
 
 
@@ -158,7 +182,7 @@ def _replicas(stated: InferenceDeploymentSpec, theirs: Declaration, label: str, 
 
 def _with_gpus(
     own: Declaration, stated: InferenceDeploymentSpec, theirs: Declaration, label: str, found: Contradictions
-) -> Any:  # a GpuWish
+) -> GpuWish:
     said = stated.gpus
     if said is None:
         return theirs.gpus
@@ -169,12 +193,14 @@ def _with_gpus(
     return replace(theirs.gpus, products=own.gpus.products)
 
 
-def _with_placement(
-    own: Declaration, stated: InferenceDeploymentSpec, theirs: Declaration, label: str, found: Contradictions
-) -> Any:  # a PlacementWish
+def _with_placement(stated: InferenceDeploymentSpec, theirs: Declaration, label: str, found: Contradictions) -> PlacementWish:
+    """Theirs: it is their pods that the scheduler sees. A label or a class that both ask for and differently is said."""
     said = stated.placement
-    if said is None:
-        return theirs.placement
-    if said.node_selector:
-        _differs("spec.placement.nodeSelector", own.placement.node_selector, theirs.placement.node_selector, label, found)
-    return theirs.placement  # it is their pods that the scheduler sees
+    if said is not None:
+        for key, value in (said.node_selector or {}).items():
+            there = theirs.placement.node_selector.get(key)
+            if there is not None:
+                _differs(f"spec.placement.nodeSelector[{key}]", value, there, label, found)
+        if said.priority_class_name and theirs.placement.priority_class:
+            _differs("spec.placement.priorityClassName", said.priority_class_name, theirs.placement.priority_class, label, found)
+    return theirs.placement

@@ -27,6 +27,8 @@ class GroupDeclaration:
     where: str
     declaration: Declaration | None
     problem: str = ""
+    model: ModelArchitecture | ModelUnknown | None = None
+    """As it was found, also where an unknown strategy leaves it unjudged."""
 
 
 def declare(workload: Workload, profiles: Sequence[Profile] = (), *, rolls_out: bool = False) -> list[GroupDeclaration]:
@@ -47,14 +49,17 @@ def _declared(workload: Workload, group: ServingGroup, profiles: Sequence[Profil
         problem = "how many GPUs its pods ask for is not stated here"
         return GroupDeclaration(role=group.role, where=group.where, declaration=None, problem=problem)
     try:
-        declaration = _declaration(workload, group, with_gpus, profiles)
+        declaration, model = _declaration(workload, group, with_gpus, profiles)
     except ExceptionGroup as problems:
         told = "; ".join(str(each) for each in mistakes_in(problems))
         return GroupDeclaration(role=group.role, where=group.where, declaration=None, problem=told)
-    return GroupDeclaration(role=group.role, where=group.where, declaration=declaration)
+    return GroupDeclaration(role=group.role, where=group.where, declaration=declaration, model=model)
 
 
-def _declaration(workload: Workload, group: ServingGroup, pods: list[PodGroup], profiles: Sequence[Profile]) -> Declaration:
+def _declaration(
+    workload: Workload, group: ServingGroup, pods: list[PodGroup], profiles: Sequence[Profile]
+) -> tuple[Declaration, ModelArchitecture | ModelUnknown]:
+    """What the group declares, and its model as it was found."""
     subject = workload.subject
     owners = frozenset({subject.owner})
     templates = [read_pod_template(each.template, subject.namespace, group.where, owners) for each in pods]
@@ -78,7 +83,7 @@ def _declaration(workload: Workload, group: ServingGroup, pods: list[PodGroup], 
         opaque = (f"{group.where}: {unknown}",)
     if group.replicas is None:
         opaque = (*opaque, f"{group.where}: how many replicas is not stated here; one is judged")
-    return replace(
+    found = replace(
         declared,
         gpus=_gpus(group, pods, templates),
         placement=_placement(templates),
@@ -90,6 +95,7 @@ def _declaration(workload: Workload, group: ServingGroup, pods: list[PodGroup], 
         model=ModelUnknown(problem=f"not judged: {unknown}", remedy="") if unknown else declared.model,
         engine=replace(declared.engine, settings=replace(declared.engine.settings, executor="", nodes=None)),
     )
+    return found, declared.model
 
 
 _BEARING = ("VLLM_", "SGLANG_", "TRTLLM_", "NIM_")

@@ -11,6 +11,8 @@ from shardgate.domain.verdict import Outcome, Verdict
 
 Json = dict[str, Any]
 
+GOOD = tuple(each.label for each in (Outcome.SOUND, Outcome.WASTEFUL, Outcome.RISKY))
+BAD = tuple(each.label for each in (Outcome.WAITING, Outcome.UNSOUND))
 KIND, PLURAL = "WorkloadVerdict", "workloadverdicts"
 MOST_NAME = 253
 
@@ -29,6 +31,8 @@ def workload_verdict(body: Mapping[str, Any], verdict: Verdict, before: Mapping[
     metadata = body["metadata"]
     outcome, then = verdict.outcome.label, (before or {}).get("outcome")
     stays = then == outcome
+    each, gpus = verdict.required.pods_per_replica, verdict.required.gpus_per_replica
+    pods = None if each is None or not gpus else each * (verdict.required.gpus // gpus)
     owner = {"apiVersion": body["apiVersion"], "kind": body["kind"], "name": metadata["name"], "uid": metadata["uid"]}
     return {
         "apiVersion": API_VERSION, "kind": KIND,
@@ -37,13 +41,13 @@ def workload_verdict(body: Mapping[str, Any], verdict: Verdict, before: Mapping[
         "status": without_nulls({
             "observedGeneration": metadata.get("generation"),
             "outcome": outcome,
-            "previousOutcome": (before or {}).get("previousOutcome") if stays else then,
+            "lastGoodOutcome": then if then in GOOD else (before or {}).get("lastGoodOutcome"),
             "since": (before or {}).get("since", now) if stays else now,
             "aspects": without_nulls(aspect_labels(verdict.aspects)),
             "summary": cut(verdict.findings[0].message) if verdict.findings else None,
             "required": without_nulls({
                 "gpus": verdict.required.gpus, "gpusPerReplica": verdict.required.gpus_per_replica,
-                "pods": verdict.required.pods_per_replica,
+                "pods": pods,
             }),
             "findings": [finding_status(each) for each in verdict.findings[:MAX_FINDINGS]],
         }),
@@ -61,7 +65,5 @@ def says_new(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
 
 
 def is_mismatch(status: Mapping[str, Any]) -> bool:
-    """It is Waiting or Unsound now, and was better."""
-    bad = (Outcome.WAITING.label, Outcome.UNSOUND.label)
-    then = status.get("previousOutcome")
-    return status["outcome"] in bad and then is not None and Outcome[then.upper()] < Outcome[status["outcome"].upper()]
+    """It is Waiting or Unsound now, and could run before."""
+    return status.get("outcome") in BAD and status.get("lastGoodOutcome") is not None

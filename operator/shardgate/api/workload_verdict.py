@@ -19,8 +19,9 @@ class WorkloadVerdictStatus(ApiModel):
 
     observed_generation: Annotated[int | None, Field(ge=0, description="Generation of the workload that was judged.")] = None
     outcome: Annotated[OutcomeName, Field(description="The worst finding's outcome.")]
-    previous_outcome: Annotated[
-        OutcomeName | None, Field(description="What it was before it became what it is; unset at its first sight.")
+    last_good_outcome: Annotated[
+        OutcomeName | None,
+        Field(description="The last outcome under which it could run: Sound, Wasteful or Risky. Unset where none was seen."),
     ] = None
     since: Annotated[str | None, Field(description="When it became what it is.", json_schema_extra={"format": "date-time"})] = None
     aspects: Annotated[Aspects | None, Field(description="The worst outcome of each class of findings.")] = None

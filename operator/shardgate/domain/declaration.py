@@ -127,6 +127,8 @@ class Declaration:
     """What could not be read, and why."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """(field, what contradicts what) of things that are stated twice and differently."""
+    disagreements: tuple[tuple[str, str], ...] = ()
+    """The same between this object and the workload that it is about: either may be changed next, and which holds is open."""
     replicas_maximum: int | None = None
     """Up to which an autoscaler may go."""
     surge: int | None = None
@@ -145,10 +147,14 @@ class Declaration:
     workload: Owner | None = None
     """The workload that the declaration is about, where it is another object."""
 
+    makes: tuple[Owner, ...] = ()
+    """Objects that controllers made for it: their pods are its own."""
+
     @property
     def owners(self) -> tuple[Owner, ...]:
         """By whom its own pods say that they are declared."""
-        return (self.subject.owner,) if self.workload is None else (self.subject.owner, self.workload)
+        named = (self.subject.owner,) if self.workload is None else (self.subject.owner, self.workload)
+        return named + self.makes
 
     @property
     def is_memory_uncertain(self) -> bool:

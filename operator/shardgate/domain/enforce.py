@@ -20,7 +20,7 @@ _ESTIMATES = frozenset({FindingClass.MEMORY, FindingClass.CAPACITY})
 class Stored:
     """What stands in the cluster before an update: its declaration and that one's verdict, here and now."""
 
-    declaration: Declaration
+    declaration: Declaration | None
     verdict: Verdict
     is_changed: bool | None = None
     """Whether the update declares something else, where there is more than one declaration to compare."""
@@ -40,9 +40,9 @@ class Answer:
 
 
 def enforce(
-    declaration: Declaration, verdict: Verdict, policy: Policy, stored: Stored | None, own_pods: Sequence[HeldPod] = ()
+    declaration: Declaration | None, verdict: Verdict, policy: Policy, stored: Stored | None, own_pods: Sequence[HeldPod] = ()
 ) -> Answer:
-    """Answer an admission request.
+    """Answer an admission request. ``declaration``: ``None`` where nothing of the object could be read.
 
     An update is refused only for what the stored object does not already have, never when the declaration is
     unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
@@ -54,7 +54,7 @@ def enforce(
     forgiven: frozenset[FindingClass] = frozenset()
     if stored is not None and _needs_no_more(verdict, stored.verdict):
         forgiven = _ESTIMATES
-    elif stored is None and _runs_already(declaration, verdict, own_pods):
+    elif stored is None and declaration is not None and _runs_already(declaration, verdict, own_pods):
         forgiven = frozenset(FindingClass)  # adopted: they were here before the declaration, so they are Ready with it
     new = [each for each in verdict.findings if had.get(each.code, Outcome.SOUND) < each.outcome]
     refusing = tuple(

@@ -226,7 +226,7 @@ def _judge_workload(document: Document, library: Library, snapshot: Snapshot, re
     if found is None:
         return
     enforced = replace(policy, mode=Mode.ENFORCE)
-    refused = bool(found.declarations) and not enforce(found.declarations[0], found.verdict, enforced, None).allowed
+    refused = not enforce(found.declarations[0] if found.declarations else None, found.verdict, enforced, None).allowed
     reference = reference_of(document.body.get("spec") or {}, found.verdict, policy)
     results.append(_Result(workload_report(found, reference=reference), refused, found.verdict.outcome))
     if not refused:

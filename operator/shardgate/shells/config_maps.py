@@ -23,6 +23,8 @@ Name = tuple[str, str]
 
 AGAIN_SECONDS = 300.0
 MOST_OF_A_WORKLOAD = 16
+MOST_CHARACTERS = 64 << 20
+"""Of all that are kept; what comes beyond is not here."""
 HTTP_NOT_FOUND = 404
 
 
@@ -34,6 +36,8 @@ class ConfigMaps:
         self._named: dict[str, frozenset[Name]] = {}
         """uid of a workload -> what it names."""
         self._due: dict[Name, float] = {}
+        self._sizes: dict[Name, int] = {}
+        """Characters of those that are kept."""
         self._wake = asyncio.Event()
 
     def follow(self, body: Json) -> None:
@@ -58,6 +62,7 @@ class ConfigMaps:
         for name in before - names:
             if not any(name in each for each in self._named.values()):
                 self._due.pop(name, None)
+                self._sizes.pop(name, None)
                 self._library.drop(_body(name, {}))
 
     async def run(self) -> None:
@@ -71,9 +76,14 @@ class ConfigMaps:
             self._wake.clear()
             now = time.monotonic()
             for name in [name for name, due in self._due.items() if due <= now]:
-                await self._read(name)
+                try:
+                    await self._read(name)
+                except Exception:  # an answer that makes no sense, a credential that cannot be refreshed: later again
+                    log.exception("ConfigMap %s/%s", *name)
 
     async def _read(self, name: Name) -> None:
+        if name not in self._due:
+            return  # its last workload went while another one was read
         self._due[name] = time.monotonic() + AGAIN_SECONDS
         try:
             found = await self._cluster.request("GET", f"/api/v1/namespaces/{name[0]}/configmaps/{name[1]}")
@@ -89,14 +99,14 @@ class ConfigMaps:
         """As it is now; what is the same changes nothing."""
         if name not in self._due:
             return  # its last workload went meanwhile
-        stored = self._library.find("ConfigMap", name[1], name[0])
-        before = None if stored is None else stored["data"]
-        if data == before:
-            return
-        if data is None:
+        size = sum(len(str(each)) for each in (data or {}).values())
+        others = sum(self._sizes.values()) - self._sizes.get(name, 0)
+        if data is None or others + size > MOST_CHARACTERS:
             self._library.drop(_body(name, {}))
+            self._sizes.pop(name, None)
         else:
             self._library.put(_body(name, data))
+            self._sizes[name] = size
 
 
 def _body(name: Name, data: Json) -> Json:

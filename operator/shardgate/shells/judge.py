@@ -2,20 +2,20 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.disclosure import told
 from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.adapters.report import reference_of
-from shardgate.adapters.standing_workloads import StandingWorkloads
+from shardgate.adapters.standing_workloads import StandingWorkloads, is_finished
 from shardgate.adapters.workload_declarations import GroupDeclaration, declare
 from shardgate.adapters.workload_verdicts import JudgedWorkload, judged_groups
 from shardgate.adapters.workloads.registry import read_workload
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
-from shardgate.domain.inventory import HeldPod, Inventory
+from shardgate.domain.inventory import HeldPod, Inventory, Owner
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
 from shardgate.domain.verdict import Verdict
 from shardgate.domain.verify import verify
@@ -61,7 +61,7 @@ class WorkloadJudgement:
     @property
     def own_pods(self) -> tuple[HeldPod, ...]:
         """The workload's own pods."""
-        return self.inventory.held_by([self.workload.subject.owner])
+        return self.inventory.held_by([owner for each in self.workload.declarations for owner in each.owners])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class Judge:
         if body is None:
             return None
         subject, groups = self._declared(body, rolls_out=False)
-        return None if subject is None else groups
+        return None if subject is None else self._with_owners(groups, body)
 
     def judge_workload(self, body: Mapping[str, Any], *, rolls_out: bool = False) -> WorkloadJudgement | None:
         """An object of another kind; ``None`` where it serves nothing that is judged. ``rolls_out``: its pods are replaced."""
@@ -113,7 +113,7 @@ class Judge:
         kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
         policy = self.book.policy_for(subject.namespace, kind, FOREIGN_KIND)
         inventory = self.inventory()
-        found = judged_groups(subject, groups, inventory, policy)
+        found = judged_groups(subject, self._with_owners(groups, body), inventory, policy)
         if found is None:
             return None
         self.book.follows_all_pods |= any(each.placement.rules.demands for each in found.declarations)
@@ -128,8 +128,10 @@ class Judge:
         known = self._read.get(uid) if stands else None
         if known is not None and known.body is body and known.facts == facts:
             return known.subject, known.groups
-        workload = read_workload(body, self.book.references)
-        is_judged = workload is not None and workload.is_judged
+        resolved = self._with_template(body)
+        stands = stands and resolved is body
+        workload = read_workload(resolved, self.book.references)
+        is_judged = workload is not None and workload.is_judged and not is_finished(body)
         groups = declare(workload, self.book.known_profiles, rolls_out=rolls_out) if workload is not None and is_judged else []
         subject = workload.subject if workload is not None else None
         if stands:
@@ -138,13 +140,42 @@ class Judge:
             self._read[uid] = _Read(body=body, facts=facts, subject=subject, groups=groups)
         return subject, groups
 
+    def _with_template(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Argo's Rollout may take its pods from a Deployment that it names."""
+        spec = body.get("spec")
+        reference = spec.get("workloadRef") if isinstance(spec, Mapping) and body.get("kind") == "Rollout" else None
+        if not isinstance(spec, Mapping) or not isinstance(reference, Mapping):
+            return body
+        group, namespace = str(reference.get("apiVersion") or "").rpartition("/")[0], (body.get("metadata") or {}).get("namespace")
+        named = self.workloads.named(group, str(reference.get("kind")), str(namespace or ""), str(reference.get("name")))
+        return body if named is None else {**body, "spec": {**spec, "template": named["spec"].get("template")}}
+
+    def _with_owners(self, groups: list[GroupDeclaration], body: Mapping[str, Any]) -> list[GroupDeclaration]:
+        """Pods of what was made for it are its own."""
+        makes = self.workloads.owners_made_for(str((body.get("metadata") or {}).get("uid") or ""))
+        if not makes:
+            return groups
+        return [
+            replace(each, declaration=replace(each.declaration, makes=makes)) if each.declaration is not None else each
+            for each in groups
+        ]
+
     def is_made_for_another(self, body: Mapping[str, Any]) -> bool:
         """Whether its controller's owner stands and is judged in its stead."""
-        return self.workloads.is_made_for_another(body, self.book.pods)
+
+        def is_judged(owner: dict[str, Any]) -> bool:
+            subject, groups = self._declared(owner, rolls_out=False)
+            return subject is not None and bool(groups)
+
+        def owners_of_pod(uid: str) -> tuple[Owner, ...]:
+            pod = self.book.pods.get(uid)
+            return () if pod is None else pod.owners
+
+        return self.workloads.is_made_for_another(body, is_judged, owners_of_pod)
 
     def is_judged_elsewhere(self, body: Mapping[str, Any]) -> bool:
         """Whether another object that stands is judged in this one's stead: its owner, or a declaration that names it."""
-        return self.is_made_for_another(body) or self.workloads.is_referred_to(body)
+        return self.is_made_for_another(body) or self.workloads.is_taken_over(body)
 
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""

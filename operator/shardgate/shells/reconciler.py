@@ -62,14 +62,14 @@ class Reconciler:
         """A declaration was added or changed."""
         uid = body["metadata"]["uid"]
         self._bodies[uid] = body
-        self._judge.workloads.refer(uid, referred_to(body))
+        self._judge.workloads.name(uid, referred_to(body))
         self.queue.put(uid)
 
     def drop(self, uid: str) -> None:
         """A declaration was deleted."""
         for known in (self._bodies, self._declarations, self._mismatched, self._examples):
             known.pop(uid, None)
-        self._judge.workloads.refer(uid, None)
+        self._judge.workloads.name(uid, None)
         self._promises.forget(uid)
         self._on_gone(uid)
         self.queue.drop(uid)
@@ -129,6 +129,7 @@ class Reconciler:
     async def _judge_and_write(self, uid: str) -> None:
         body = self._bodies.get(uid)
         if body is None or body["metadata"].get("deletionTimestamp") or self._config.is_exempt(body["metadata"]["namespace"]):
+            self._judge.workloads.take_over(uid, is_so=False)
             return
         judgement: Judgement | None = None
         try:
@@ -141,6 +142,8 @@ class Reconciler:
             log.exception("%s cannot be judged", self.label(uid))
             message = "an internal error, see the operator's log"
             found = finding("InternalError", where="spec", outcome=Outcome.UNDECIDED, message=message)
+        is_taken_over = judgement is not None and referred_to(body) is not None and not judgement.declaration.is_partial
+        self._judge.workloads.take_over(uid, is_so=is_taken_over)
         if judgement is None:
             self._promises.forget(uid)
             status = unjudged(body, found, now())

@@ -87,6 +87,8 @@ class Rejudging:
             await asyncio.sleep(PASS_SECONDS)
 
     def _patience(self) -> float:
+        if not self._lease.is_held():
+            return IDLE_SECONDS  # whoever leads judges what is due
         soonest = min(each.queue.soonest() for each in self._standing)
         return min(IDLE_SECONDS, max(0.0, soonest - time.monotonic()))
 

@@ -17,7 +17,7 @@ from shardgate.adapters.policies import read_policy
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workloads.kinds import JudgedKind
-from shardgate.adapters.workloads.registry import template_asks_for_gpus
+from shardgate.adapters.workloads.registry import names_a_template, template_asks_for_gpus
 from shardgate.api import API_VERSION
 
 log = logging.getLogger(__name__)
@@ -462,7 +462,7 @@ class Workloads:
         """Added or changed."""
         item["metadata"].pop("managedFields", None)
         body = {"apiVersion": self._kind.api_version, "kind": self._kind.kind, **item}
-        if self._kind.gpus != "template" or template_asks_for_gpus(body):
+        if self._kind.gpus != "template" or template_asks_for_gpus(body) or names_a_template(body):
             self._standing.put(body)
         else:
             self._standing.drop(self.key(item))  # it may have asked for some before

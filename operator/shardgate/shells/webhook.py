@@ -1,7 +1,7 @@
 """Admission: the verdict's answer to ``kubectl apply``, and our annotations on what is let in."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +14,7 @@ from shardgate.adapters.messages import mistakes, rejection, warning
 from shardgate.adapters.standing_workloads import declares, is_controller
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
-from shardgate.adapters.workloads.kinds import judged_kind
+from shardgate.adapters.workloads.kinds import controller_of, judged_kind
 from shardgate.adapters.workloads.values import mapping
 from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.enforce import Answer, Stored, enforce
@@ -28,6 +28,8 @@ from shardgate.shells.webhook_server import InternalError
 
 log = logging.getLogger(__name__)
 
+Read = Callable[[str], Awaitable[dict[str, Any]]]
+"""One object of the API server, by its path."""
 UNPROCESSABLE, UNAVAILABLE = 422, 503
 
 
@@ -45,8 +47,10 @@ class Decision:
 class Admission:
     """What the handlers ``validate`` and ``mutate`` do. Both only read; a dry run is like any other."""
 
-    def __init__(self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None) -> None:
-        self._judge, self._config, self._metrics, self._ledger = judge, config, metrics, ledger
+    def __init__(
+        self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None, read: Read | None = None
+    ) -> None:
+        self._judge, self._config, self._metrics, self._ledger, self._read = judge, config, metrics, ledger, read
 
     async def validate(
         self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, *, is_dry: bool = False
@@ -123,7 +127,8 @@ class Admission:
     ) -> list[str]:
         """The same for objects of other kinds. What a controller makes for an object that is judged is judged with that."""
         with self._observed():
-            made = is_controller(requester) and self._judge.is_made_for_another(body)
+            namespace = str(mapping(body.get("metadata")).get("namespace") or "")
+            made = is_controller(requester, namespace) and self._judge.is_made_for_another(body)
             if made:
                 return []
             return await self._answered(lambda: self._decide_workload(body, old), operation, is_dry=is_dry)
@@ -138,9 +143,8 @@ class Admission:
         workload = judgement.workload
         stored = self._stored_workload(old, workload)
         declarations = workload.declarations
-        answer = Answer(refusing=(), warned=())
-        if declarations:
-            answer = enforce(declarations[0], judgement.told, judgement.policy, stored, judgement.own_pods)
+        declaration = declarations[0] if declarations else None
+        answer = enforce(declaration, judgement.told, judgement.policy, stored, judgement.own_pods)
         parts = [(each.group.declaration, each.verdict) for each in workload.groups if each.group.declaration and each.verdict]
         return Decision(
             subject=workload.subject, verdict=workload.verdict, reference=judgement.reference, answer=answer,
@@ -169,12 +173,12 @@ class Admission:
             self._metrics.requests.labels(OTHER_KIND, operation, "", "unsupported").inc()
             return []
         if request.get("subResource"):
-            scaled = None if old is None else self._scaled(request, body, old)
+            scaled = None if old is None else await self._scaled(request, body, old)
             return [] if scaled is None else await self.validate_workload(*scaled, "SCALE", is_dry=is_dry)
         requester = str(request["userInfo"].get("username") or "")
         return await self.validate_workload(body, old, operation, requester, is_dry=is_dry)
 
-    def _scaled(
+    async def _scaled(
         self, request: Mapping[str, Any], scale: Mapping[str, Any], before: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The workload as the scale would make it, and as it is; ``None`` for one that is none of ours."""
@@ -182,17 +186,21 @@ class Admission:
         kind = judged_kind(resource["group"], resource["resource"])
         name, namespace = str(request.get("name") or ""), str(request.get("namespace") or "")
         body = None if kind is None else self._judge.workloads.named(kind.group, kind.kind, namespace, name)
-        if body is None or self._judge.is_made_for_another(body):
+        if kind is not None and not kind.is_followed and self._read is not None:
+            found = await self._read(kind.path_of(namespace, name))
+            body = None if controller_of(found) is not None else {**found, "apiVersion": kind.api_version, "kind": kind.kind}
+        if body is None:
             return None
         now, then = (mapping(mapping(each).get("spec")).get("replicas") or 0 for each in (scale, before))
         return _with_replicas(body, now), _with_replicas(body, then)
 
     def _stored_workload(self, old: Mapping[str, Any] | None, now: JudgedWorkload) -> Stored | None:
         before = None if old is None else self._judge.judge_workload(old)
-        if before is None or not before.workload.declarations:
+        if before is None:
             return None
         then = before.workload
-        return Stored(declaration=then.declarations[0], verdict=then.verdict, is_changed=then.declarations != now.declarations)
+        first = then.declarations[0] if then.declarations else None
+        return Stored(declaration=first, verdict=then.verdict, is_changed=then.declarations != now.declarations or first is None)
 
     def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, patch: kopf.Patch) -> None:
         """Set our annotations by the verdict; whatever stood under their names before is not the user's to set."""
@@ -215,7 +223,7 @@ class Admission:
         if metadata.get("deletionTimestamp"):
             return False
         if self._config.is_exempt(metadata.get("namespace") or ""):
-            self._metrics.requests.labels(KIND, "", "", "exempt").inc()
+            self._metrics.requests.labels(str(body.get("kind") or OTHER_KIND), "", "", "exempt").inc()
             return False
         return True
 

@@ -3,13 +3,14 @@
 This is the audit of what was there before us, and of what slipped through while no webhook answered.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from shardgate.adapters.standing_workloads import StandingWorkloads
 from shardgate.adapters.workload_verdict_objects import PLURAL, is_mismatch, name_of, says_new, workload_verdict
 from shardgate.adapters.workloads.kinds import JudgedKind
-from shardgate.adapters.workloads.values import dicts
+from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.enforce import enforce
 from shardgate.domain.inventory import Inventory
@@ -28,6 +29,9 @@ from shardgate.shells.writer import Writer, now
 Json = dict[str, Any]
 FIELD_MANAGER = {"fieldManager": "shardgate", "force": "true"}
 HTTP_NOT_FOUND = 404
+OVER_SECONDS = 30.0
+Name = tuple[str, str]
+"""Namespace, name."""
 
 
 class WorkloadReconciler:
@@ -40,11 +44,13 @@ class WorkloadReconciler:
         self._writer, self._judge, self._lease = writer, judge, lease
         self._config, self._metrics, self.queue = config, metrics, queue
         self._config_maps, self._on_gone = config_maps, on_gone
-        self._verdicts: dict[str, Json] = {}
-        """uid of a workload -> the WorkloadVerdict that stands beside it."""
+        self._verdicts: dict[Name, Json] = {}
+        """The WorkloadVerdicts that stand, by namespace and name."""
         self._outcomes: dict[str, tuple[str, Outcome]] = {}
         """uid -> (kind, outcome), of those that were judged."""
         self._violating: set[str] = set()
+        self._left: dict[Name, float] = {}
+        """WorkloadVerdicts that may have nothing to be about any more, and since when."""
         self._kinds: set[str] = set()
 
     @property
@@ -57,18 +63,31 @@ class WorkloadReconciler:
 
     def put(self, body: Json) -> None:
         """A workload was added or changed."""
-        if self._standing.put(body):
-            self._config_maps.follow(body)
-            self.queue.put(body["metadata"]["uid"])
+        uid = body["metadata"]["uid"]
+        is_new = self._standing.get(uid) is None
+        if not self._standing.put(body):
+            return
+        self._config_maps.follow(body)
+        self.queue.put(uid)
+        if is_new:  # what was made for it, and came first, is judged no longer
+            for made in self._standing.made_for(uid):
+                self.queue.put(made["metadata"]["uid"])
 
     def drop(self, uid: str) -> None:
-        """A workload was deleted; the garbage collector takes what it owns."""
-        self._standing.drop(uid)
+        """A workload was deleted, or asks for GPUs no longer."""
+        body = self._standing.get(uid)
+        made = self._standing.made_for(uid)
+        if body is None or not self._standing.drop(uid):
+            return
         self._config_maps.unfollow(uid)
         self._on_gone(uid)
         self._outcomes.pop(uid, None)
         self._violating.discard(uid)
         self.queue.drop(uid)
+        for each in made:
+            self.queue.put(each["metadata"]["uid"])
+        if _name(body) in self._verdicts:
+            self._left.setdefault(_name(body), time.monotonic())
 
     def uids_of(self, kind: JudgedKind) -> list[str]:
         """Those of a kind that stand."""
@@ -76,22 +95,46 @@ class WorkloadReconciler:
 
     def put_verdict(self, body: Json) -> None:
         """A WorkloadVerdict stands, or was changed: by us, or by somebody else."""
-        for owner in dicts(body["metadata"].get("ownerReferences")):
-            before = self._verdicts.get(str(owner.get("uid")))
-            self._verdicts[str(owner.get("uid"))] = body
-            if before != body:
-                self.queue.put(str(owner.get("uid")))
+        name = (body["metadata"]["namespace"], body["metadata"]["name"])
+        before, self._verdicts[name] = self._verdicts.get(name), body
+        if before != body:
+            self._look_again(body)
 
-    def drop_verdict(self, name: tuple[str, str]) -> None:
+    def drop_verdict(self, name: Name) -> None:
         """By namespace and name."""
-        for uid, body in list(self._verdicts.items()):
-            if (body["metadata"]["namespace"], body["metadata"]["name"]) == name:
-                del self._verdicts[uid]
-                self.queue.put(uid)
+        body = self._verdicts.pop(name, None)
+        self._left.pop(name, None)
+        if body is not None:
+            self._look_again(body)
 
-    def verdict_names(self) -> list[tuple[str, str]]:
+    def _look_again(self, verdict: Json) -> None:
+        """Judge the workload that a WorkloadVerdict is about; where there is none, the verdict is over."""
+        about, name = self._about(verdict), (verdict["metadata"]["namespace"], verdict["metadata"]["name"])
+        if about is None and name in self._verdicts:
+            self._left.setdefault(name, time.monotonic())
+        elif about is not None:
+            self.queue.put(about["metadata"]["uid"])
+
+    def _about(self, verdict: Json) -> Json | None:
+        reference = mapping(mapping(verdict.get("spec")).get("workloadRef"))
+        group = str(reference.get("apiVersion") or "").rpartition("/")[0]
+        namespace = verdict["metadata"]["namespace"]
+        return self._standing.named(group, str(reference.get("kind")), namespace, str(reference.get("name")))
+
+    def verdict_names(self) -> list[Name]:
         """Of those that stand."""
-        return [(body["metadata"]["namespace"], body["metadata"]["name"]) for body in self._verdicts.values()]
+        return list(self._verdicts)
+
+    async def take_away_what_is_over(self) -> None:
+        """WorkloadVerdicts whose workloads are gone, or are followed no longer. Raises as ``judge_and_write``.
+
+        The garbage collector takes most of them; it gets a while to.
+        """
+        for name in [name for name, since in self._left.items() if time.monotonic() - since > OVER_SECONDS]:
+            del self._left[name]
+            verdict = self._verdicts.get(name)
+            if verdict is not None and self._about(verdict) is None:
+                await self._delete(name)
 
     def order(self, uid: str) -> tuple[str, str]:
         """One is as good as another."""
@@ -122,15 +165,16 @@ class WorkloadReconciler:
         if judgement is None:
             self._outcomes.pop(uid, None)
             self._violating.discard(uid)
-            await self._take_away(uid, body)
+            if self._stored(body) is not None:
+                await self._delete(_name(body))
             return
         verdict = judgement.told
         self._kinds.add(body["kind"])
         self._note_violation(uid, judgement)
         if verdict.findings:
-            await self._say(uid, body, verdict, None if before is None else before[1])
+            await self._say(body, verdict, None if before is None else before[1])
         else:
-            await self._take_away(uid, body)
+            await self._take_away(body)
         self._outcomes[uid] = (body["kind"], verdict.outcome)
 
     def _is_judged(self, body: Json) -> bool:
@@ -142,12 +186,19 @@ class WorkloadReconciler:
 
     def _note_violation(self, uid: str, judgement: WorkloadJudgement) -> None:
         declarations = judgement.workload.declarations
-        refused = declarations and not enforce(declarations[0], judgement.told, judgement.policy, None, judgement.own_pods).allowed
+        declaration = declarations[0] if declarations else None
+        refused = not enforce(declaration, judgement.told, judgement.policy, None, judgement.own_pods).allowed
         (self._violating.add if refused else self._violating.discard)(uid)
 
-    async def _say(self, uid: str, body: Json, verdict: Verdict, seen: Outcome | None) -> None:
+    def _stored(self, body: Json) -> Json | None:
+        """The WorkloadVerdict beside a workload, and not beside one that had its name before."""
+        stored = self._verdicts.get(_name(body))
+        owners = [] if stored is None else dicts(stored["metadata"].get("ownerReferences"))
+        return stored if any(each.get("uid") == body["metadata"]["uid"] for each in owners) else None
+
+    async def _say(self, body: Json, verdict: Verdict, seen: Outcome | None) -> None:
         """Keep the object beside the workload true, and tell of a change by an event."""
-        stored = self._verdicts.get(uid)
+        stored = self._stored(body)
         before = None if stored is None else stored.get("status") or {}
         if before is None and seen is not None:
             before = {"outcome": seen.label}
@@ -155,29 +206,31 @@ class WorkloadReconciler:
         if not says_new(stored, fresh):
             return
         if not self._lease.is_held():
-            self.queue.put(uid)  # whoever leads next has this to write
+            self.queue.put(body["metadata"]["uid"])  # whoever leads next has this to write
             return
-        answer = await self._writer.write("PATCH", _path(body), PLURAL, fresh, content_type=APPLY_PATCH, parameters=FIELD_MANAGER)
-        self._verdicts[uid] = answer
+        answer = await self._writer.write(
+            "PATCH", _path(_name(body)), PLURAL, fresh, content_type=APPLY_PATCH, parameters=FIELD_MANAGER
+        )
+        self._verdicts[_name(body)] = answer
         was = None if before is None else before.get("outcome")
         if was != verdict.outcome.label and (was is not None or verdict.outcome is Outcome.RISKY or verdict.outcome in BAD):
             await self._writer.tell(body, verdict.outcome, verdict.codes[0], verdict.findings[0].message)
 
-    async def _take_away(self, uid: str, body: Json) -> None:
+    async def _take_away(self, body: Json) -> None:
         """Nothing is found any more: nothing stands beside it."""
-        stored = self._verdicts.get(uid)
-        if stored is None:
-            return
+        if self._stored(body) is not None and await self._delete(_name(body)):
+            await self._writer.tell(body, Outcome.SOUND, Outcome.SOUND.label, "nothing is found any more")
+
+    async def _delete(self, name: Name) -> bool:
         if not self._lease.is_held():
-            self.queue.put(uid)
-            return
+            return False  # whoever leads next looks at all of them
         try:
-            await self._writer.write("DELETE", _path(body), PLURAL, None)
+            await self._writer.write("DELETE", _path(name), PLURAL, None)
         except ApiError as error:
             if error.status != HTTP_NOT_FOUND:
                 raise
-        self._verdicts.pop(uid, None)
-        await self._writer.tell(body, Outcome.SOUND, Outcome.SOUND.label, "nothing is found any more")
+        self._verdicts.pop(name, None)
+        return True
 
     def publish(self, *, leading: bool) -> None:
         """Set the metrics of all that stand."""
@@ -191,11 +244,17 @@ class WorkloadReconciler:
 
     def _mismatched(self, uid: str) -> tuple[str, ...]:
         """Codes of one that was better before."""
-        status = (self._verdicts.get(uid) or {}).get("status") or {}
+        body = self._standing.get(uid)
+        status = ((self._stored(body) if body is not None else None) or {}).get("status") or {}
         if not status or not is_mismatch(status):
             return ()
         return tuple(dict.fromkeys(each["code"] for each in status.get("findings") or ()))
 
 
-def _path(body: Json) -> str:
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{body['metadata']['namespace']}/{PLURAL}/{name_of(body)}"
+def _name(body: Json) -> Name:
+    """Of the WorkloadVerdict beside a workload."""
+    return (body["metadata"]["namespace"], name_of(body))
+
+
+def _path(name: Name) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{name[0]}/{PLURAL}/{name[1]}"

@@ -2,13 +2,17 @@
 
 import datetime
 import hashlib
+import logging
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from shardgate.domain.verdict import Outcome
-from shardgate.shells.cluster import MERGE_PATCH, Cluster
+from shardgate.shells.cluster import MERGE_PATCH, ApiError, Cluster, ClusterUnreachable
 from shardgate.shells.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
@@ -18,11 +22,18 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+MOST_OWED = 1000
+_FOR_GOOD = (400, 403, 404, 409, 422)
+"""Answers that another try would get as well."""
+
+
 class Writer:
     """Writes as one replica. Only the leader's should."""
 
     def __init__(self, cluster: Cluster, metrics: Metrics, identity: str) -> None:
         self._cluster, self._metrics, self._identity = cluster, metrics, identity
+        self._owed: deque[tuple[str, Json]] = deque(maxlen=MOST_OWED)
+        """Events that are still to be sent: (namespace, event)."""
 
     async def write(self, verb: str, path: str, resource: str, body: Json | None, **more: Any) -> Json:
         """One request. Raises ``ApiError`` and ``ClusterUnreachable``."""
@@ -56,4 +67,19 @@ class Writer:
                 "name": metadata["name"], "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
             },
         }  # fmt: skip
-        await self.write("POST", f"/apis/events.k8s.io/v1/namespaces/{metadata['namespace']}/events", "events", event)
+        self._owed.append((metadata["namespace"], event))
+        await self.send_owed()
+
+    async def send_owed(self) -> None:
+        """Send what is still to be told; what cannot be sent now is kept for the next time."""
+        while self._owed:
+            namespace, event = self._owed[0]
+            try:
+                await self.write("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", "events", event)
+            except ClusterUnreachable:
+                return
+            except ApiError as error:
+                if error.status not in _FOR_GOOD:
+                    return
+                log.warning("an event is not told: %s", error)
+            self._owed.popleft()

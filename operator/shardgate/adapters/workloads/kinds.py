@@ -29,6 +29,11 @@ class JudgedKind:
         root = f"/apis/{self.group}" if self.group else "/api"
         return tuple(f"{root}/{version}/{self.plural}" for version in self.versions)
 
+    def path_of(self, namespace: str, name: str) -> str:
+        """Where one of them is."""
+        root, _, plural = self.paths[0].rpartition("/")
+        return f"{root}/namespaces/{namespace}/{plural}/{name}"
+
     @property
     def api_version(self) -> str:
         """The preferred one."""
@@ -63,8 +68,32 @@ JUDGED_KINDS = (
 )
 """An object in a version that is not named here comes converted (``matchPolicy: Equivalent``)."""
 
-BETWEEN = frozenset({("nvidia.com", "DynamoComponentDeployment"), ("grove.io", "PodCliqueSet"), ("grove.io", "PodClique")})
-"""Kinds that an operator makes between one that is judged and its pods: (group, kind)."""
+_DYNAMO, _KSERVE = ("nvidia.com", "DynamoGraphDeployment"), ("serving.kserve.io", "InferenceService")
+BETWEEN = {
+    ("nvidia.com", "DynamoComponentDeployment"): _DYNAMO,
+    ("grove.io", "PodCliqueSet"): _DYNAMO,
+    ("grove.io", "PodClique"): _DYNAMO,
+    ("serving.knative.dev", "Service"): _KSERVE,
+    ("serving.knative.dev", "Configuration"): _KSERVE,
+    ("serving.knative.dev", "Revision"): _KSERVE,
+}
+"""(group, kind) that an operator makes between an object that is judged and its pods -> (group, kind) of that object."""
+MADE_BY: Mapping[str, tuple[str, ...]] = {
+    "Deployment": ("ReplicaSet",),
+    "Rollout": ("ReplicaSet",),
+    "ReplicaSet": ("Pod",),
+    "StatefulSet": ("Pod",),
+    "Job": ("Pod",),
+    "LeaderWorkerSet": ("StatefulSet",),
+    "LLMInferenceService": ("Deployment", "LeaderWorkerSet"),
+    "InferenceService": ("Deployment",),
+    "NIMService": ("Deployment", "StatefulSet", "LeaderWorkerSet"),
+    "RayService": ("RayCluster",),
+    "RayCluster": ("Pod", "Job"),
+    "Workspace": ("Deployment", "StatefulSet", "Job"),
+    "DynamoGraphDeployment": ("Deployment", "LeaderWorkerSet", "StatefulSet"),
+}
+"""Kind -> kinds that its controller makes for it."""
 
 
 def judged_kind(group: str, plural: str) -> JudgedKind | None:

@@ -8,6 +8,9 @@ from shardgate.adapters.workloads.values import mapping
 
 Json = Mapping[str, Any]
 
+_ELSEWHERE = frozenset({"LLMInferenceServiceConfig"})
+"""KServe looks for presets in its own namespace too."""
+
 
 @dataclass(slots=True)
 class Library:
@@ -33,6 +36,8 @@ class Library:
         """Add one, in the place of what stood under its name."""
         name = mapping(body.get("metadata")).get("name")
         if isinstance(name, str):
+            if body in self._objects.get((str(body.get("kind")), name), ()):
+                return  # its status changed, or nothing
             self.drop(body)
             self.version += 1
             self._objects.setdefault((str(body.get("kind")), name), []).append(body)
@@ -51,7 +56,7 @@ class Library:
             self._objects.pop(key, None)
 
     def find(self, kind: str, name: object, namespace: str) -> Json | None:
-        """The one in the namespace, else one that names none (or, of presets, stands elsewhere)."""
+        """The one in the namespace, else one that names none; another namespace's only where ours is not stated, or of presets."""
         if not isinstance(name, str):
             return None
         found = self._objects.get((kind, name), [])
@@ -59,7 +64,7 @@ class Library:
             for body in found:
                 if (mapping(body.get("metadata")).get("namespace") or "") == wanted:
                     return body
-        return found[0] if found else None
+        return found[0] if found and (not namespace or kind in _ELSEWHERE) else None
 
     def all(self, kind: str) -> list[Json]:
         """Of one kind."""

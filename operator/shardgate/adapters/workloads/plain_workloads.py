@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from shardgate.adapters.workloads.extraction import ServingGroup
+from shardgate.adapters.workloads.extraction import Opaque, ServingGroup
 from shardgate.adapters.workloads.serving import Reading, read_group
 from shardgate.adapters.workloads.values import mapping, whole
 
@@ -25,6 +25,10 @@ def read(body: Mapping[str, Any], reading: Reading) -> list[ServingGroup]:
         where = "spec"
     else:
         template, where = mapping(spec.get("template")), "spec.template.spec"
+        reference = mapping(spec.get("workloadRef"))
+        if not template and reference:  # Argo's Rollout may take its pods from a Deployment
+            named = reading.library.find(str(reference.get("kind")), reference.get("name"), reading.namespace)
+            template, where = mapping(mapping(mapping(named).get("spec")).get("template")), "spec.workloadRef"
     group = read_group(template, reading, where=where)
     if group is None:
         return []
@@ -35,8 +39,10 @@ def read(body: Mapping[str, Any], reading: Reading) -> list[ServingGroup]:
     if body.get("kind") == "Deployment":
         group.surge = _surge(spec, group.replicas)
     nodes = group.arguments.settings.get("nodes")
-    if nodes and nodes > 1 and group.replicas and group.replicas % nodes == 0:
+    if nodes and nodes > 1 and group.replicas and group.replicas >= nodes:
         # One engine over several pods: each is a node of it.
+        if group.replicas % nodes:
+            group.opaque.append(Opaque(where, f"{group.replicas} pods are no multiple of the {nodes} nodes that the engine spans"))
         group.pods[0].count = nodes
         group.replicas //= nodes
         group.explicit |= {"podsPerReplica"}

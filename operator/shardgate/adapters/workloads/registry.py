@@ -74,6 +74,11 @@ def template_asks_for_gpus(body: Mapping[str, Any]) -> bool:
     return bool(pod.get("resourceClaims")) or any(gpus_of(each) for each in containers)
 
 
+def names_a_template(body: Mapping[str, Any]) -> bool:
+    """Whether it takes its pods from another object, as Argo's Rollout may."""
+    return bool(mapping(body.get("spec")).get("workloadRef"))
+
+
 def _holds_gpus(value: object, depth: int) -> bool:
     if depth > MOST_DEPTH:
         return False

@@ -412,6 +412,11 @@ def nothing_is_said_twice(situation: Situation) -> Iterator[Finding]:
         yield finding(
             "DeclarationContradicts", where=where, outcome=Outcome.UNSOUND, message=what, remedy="state it once, or alike",
         )  # fmt: skip
+    for where, what in situation.declaration.disagreements:  # parts may be applied in any order
+        yield finding(
+            "DeclarationContradicts", where=where, outcome=Outcome.UNDECIDED, message=what,
+            remedy="leave it to the workload, or state it alike", bears_on=(FindingClass.SHAPE, FindingClass.MEMORY),
+        )  # fmt: skip
 
 
 CHECKS = (
