@@ -8,12 +8,14 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kopf
 
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.exceptions import KIND as EXCEPTION
+from shardgate.adapters.exceptions import PLURAL as EXCEPTIONS
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
@@ -24,9 +26,12 @@ from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.adapters.workloads.references import REFERENCES
 from shardgate.api import GROUP, VERSION
+from shardgate.domain.declaration import Subject
+from shardgate.domain.enforce import Override
 from shardgate.shells.cluster import Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
 from shardgate.shells.config_maps import ConfigMaps
+from shardgate.shells.exception_admission import ExceptionAdmission, is_exception
 from shardgate.shells.judge import Judge
 from shardgate.shells.lease import Lease
 from shardgate.shells.ledger import NAME as LEDGER
@@ -42,6 +47,7 @@ from shardgate.shells.stores import (
     DeclarationObject,
     Declarations,
     DeviceClasses,
+    Exceptions,
     Ledgers,
     LimitRanges,
     NamespaceObject,
@@ -64,7 +70,7 @@ from shardgate.shells.stores import (
     Workloads,
 )
 from shardgate.shells.webhook import Admission
-from shardgate.shells.webhook_server import WebhookServer
+from shardgate.shells.webhook_server import InternalError, WebhookServer
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.workload_reconciler import WorkloadReconciler
 from shardgate.shells.writer import Writer
@@ -72,6 +78,7 @@ from shardgate.shells.writer import Writer
 log = logging.getLogger(__name__)
 
 PLURAL = "inferencedeployments"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
 SYNC_REPORT_SECONDS = 10.0
 FOLLOW_SECONDS = 20.0
@@ -103,11 +110,12 @@ class Operator:
         self.config_maps = ConfigMaps(self.cluster, self.book.references)
         self.workloads = WorkloadReconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps)
         self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep)
-        self.admission = Admission(self.judge, config, self.metrics, self.ledger, writer.read)
+        self.admission = Admission(self.judge, config, self.metrics, self.ledger, writer.read, self.note_override)
+        self.exceptions = ExceptionAdmission(self.review_access)
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
-            others=self.admission.answer, on_internal_error=self.metrics.internal_errors.inc,
+            others=self.answer, on_internal_error=self.metrics.internal_errors.inc,
         )  # fmt: skip
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.rejudging.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [
@@ -159,6 +167,9 @@ class Operator:
                 name=LEDGERS, path=f"/apis/{GROUP}/{VERSION}/{LEDGERS}", item=dict, store=Ledgers(self.ledger, LEDGER), **common
             ),
             Reflector(
+                name=EXCEPTIONS, path=f"/apis/{GROUP}/{VERSION}/{EXCEPTIONS}", item=dict, store=Exceptions(self.book), **common
+            ),
+            Reflector(
                 name=VERDICTS, path=f"/apis/{GROUP}/{VERSION}/{VERDICTS}", item=dict, store=Verdicts(self.workloads), **common
             ),
         ]  # fmt: skip
@@ -172,6 +183,32 @@ class Operator:
         ]  # fmt: skip
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._telling: set[asyncio.Task[None]] = set()
+
+    async def answer(self, request: Mapping[str, Any], webhook: str) -> dict[str, Any]:
+        """Reviews of all that is not an InferenceDeployment. Raises ``InternalError``."""
+        if not is_exception(request):
+            return await self.admission.answer(request, webhook)
+        try:
+            said = await self.exceptions.validate(request) if webhook == "validate" else self.exceptions.mutate(request)
+        except Exception as error:
+            log.exception("%s of an exception failed", webhook)
+            raise InternalError from error
+        return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": request["uid"], **said}}
+
+    async def review_access(self, review: dict[str, Any]) -> dict[str, Any]:
+        """A SubjectAccessReview. Raises ``ClusterUnreachable`` and ``ApiError``."""
+        answer: dict[str, Any] = await self.cluster.request("POST", ACCESS_REVIEWS, body=review)
+        return answer
+
+    def note_override(self, word: Override, subject: Subject, codes: tuple[str, ...]) -> None:
+        """An event on the exception, for each use; admission does not wait for it."""
+        note = f"used for {subject.label}: {', '.join(codes)}; granted by {word.granted_by}: {word.reason}"
+        task = asyncio.create_task(
+            self.writer.tell_of(EXCEPTION, word.namespace, word.name.partition("/")[2], "OverrideUsed", note)
+        )
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def upkeep(self) -> None:
         """What the leader keeps in order besides verdicts."""
@@ -188,7 +225,7 @@ class Operator:
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
-        inventory = [each.health for each in self.reflectors if each.name not in (PLURAL, VERDICTS, LEDGERS)]
+        inventory = [each.health for each in self.reflectors if each.name not in (PLURAL, VERDICTS, LEDGERS, EXCEPTIONS)]
         return max(each.age_seconds() for each in inventory), max(each.broken_seconds() for each in inventory)
 
     def unready(self) -> list[str]:

@@ -82,6 +82,14 @@ def test_rights_are_sufficient_and_minimal(clean: ControlPlane, start: Start) ->
         return ("shardgate.io", "capacityledgers", "patch") in used(clean)
 
     until("a claim is written", is_claimed)
+    clean.apply({
+        "apiVersion": "shardgate.io/v1alpha1", "kind": "VerificationException", "metadata": {"name": "one", "namespace": "serving"},
+        "spec": {
+            "target": {"kind": "InferenceDeployment", "name": "none"}, "codes": ["HeadsUneven"], "reason": "a test",
+            "expires": "2020-01-01T00:00:00Z",
+        },
+    })  # fmt: skip
+    clean.kubectl("delete", "verificationexception", "one", "-n", "serving")
     until("every right was used", lambda: granted() - used(clean) == UNSEEN, timeout=20)
     assert used(clean) == granted() - UNSEEN
     forbidden = [entry for entry in audited(clean) if entry.get("responseStatus", {}).get("code") == 403]  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from builders import T4, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
-from shardgate.domain.enforce import Answer, Stored, enforce
+from shardgate.domain.enforce import Answer, Override, Stored, enforce
 from shardgate.domain.inventory import Inventory, Owner
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, CodeAnswer, Mode, Policy
 from shardgate.domain.verify import verify
@@ -18,6 +18,7 @@ def answer(
     *objects: NodeBuilder | dict[str, Any],
     policy: Policy = OWN_KIND,
     stored: dict[str, Any] | None = None,
+    overrides: tuple[Override, ...] = (),
     **changes: Any,
 ) -> Answer:
     inventory: Inventory = an_inventory(*objects)
@@ -27,7 +28,7 @@ def answer(
         standing = a_declaration(**stored)
         before = Stored(declaration=standing, verdict=verify(standing, inventory, policy))
     own = inventory.held_by([Owner("serving", "InferenceDeployment", "llama")])
-    return enforce(declaration, verify(declaration, inventory, policy), policy, before, own)
+    return enforce(declaration, verify(declaration, inventory, policy), policy, before, own, overrides)
 
 
 SMALL = (a_node(gpus=1, labels=T4),)
@@ -136,3 +137,33 @@ def test_undecided_is_admitted_in_silence() -> None:
 
 def test_warnings_are_at_most_five() -> None:
     assert len(answer(a_node(), policy=replace(OWN_KIND, mode=Mode.WARN), engine=None, model={"name": "x"}).warned) <= 5
+
+
+WORD = Override(
+    name="serving/chg", namespace="serving", kind="InferenceDeployment", target="llama", codes=frozenset({"WeightsDoNotFit"}),
+    reason="patched engine", expires=100.0, granted_by="olga",
+)  # fmt: skip
+
+
+def test_a_word_lets_in_what_it_names_and_no_more() -> None:
+    part = answer(*SMALL, overrides=(WORD,))
+    assert [each.code for each in part.refusing] == ["GpuCountTooLow", "ModelExceedsCluster"]
+    assert [(found.code, word.granted_by) for found, word in part.overridden] == [("WeightsDoNotFit", "olga")]
+    whole = replace(WORD, codes=frozenset({"WeightsDoNotFit", "GpuCountTooLow", "ModelExceedsCluster"}))
+    assert answer(*SMALL, overrides=(whole,)).allowed
+    assert answer(a_node(), overrides=(whole,)).overridden == (), "what would not refuse is not overridden"
+
+
+@pytest.mark.parametrize(
+    ("word", "holds"),
+    [
+        (WORD, True),
+        (replace(WORD, granted_by=""), False),
+        (replace(WORD, expires=50.0), False),
+        (replace(WORD, namespace="other"), False),
+        (replace(WORD, target="other"), False),
+        (replace(WORD, kind="Deployment"), False),
+    ],
+)
+def test_a_word_holds_for_one_object_until_it_ends_if_somebody_gave_it(word: Override, holds: bool) -> None:
+    assert word.holds("serving", "InferenceDeployment", "llama", 50.0) is holds

@@ -33,7 +33,7 @@ async def allow(*_: Any, **__: Any) -> Any:
     return ALLOWED
 
 
-async def of_another_kind(request: Any) -> Any:
+async def of_another_kind(request: Any, _: str) -> Any:
     return {"response": {"uid": request["uid"], "allowed": True, "warnings": ["of another kind"]}}
 
 

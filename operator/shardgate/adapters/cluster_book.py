@@ -36,6 +36,8 @@ from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject, read_quota
 from shardgate.adapters.workloads.library import Library
+from shardgate.domain.declaration import Subject
+from shardgate.domain.enforce import Override
 from shardgate.domain.inventory import (
     DEVICE_CLASS_DOMAIN,
     GroupKey,
@@ -106,6 +108,8 @@ class ClusterBook:
     """(namespace, name) -> what it limits."""
     limit_ranges: dict[tuple[str, str], LimitRange] = field(default_factory=dict)
     """(namespace, name) -> what it says of pods."""
+    overrides: dict[str, Override] = field(default_factory=dict)
+    """Exceptions that were granted, by namespace and name."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
@@ -589,6 +593,10 @@ class ClusterBook:
         """A policy was deleted."""
         self.policies.pop(name, None)
         self.version += 1
+
+    def overrides_for(self, subject: Subject, now: float) -> tuple[Override, ...]:
+        """Those that hold for an object at this Unix time."""
+        return tuple(each for each in self.overrides.values() if each.holds(subject.namespace, subject.kind, subject.name, now))
 
     def put_quota(self, item: QuotaObject) -> None:
         """A ResourceQuota was added or changed."""

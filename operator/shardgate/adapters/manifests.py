@@ -45,7 +45,12 @@ CLUSTER_RULES: list[Json] = [
     {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["create", "delete", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments/status"], "verbs": ["patch"]},
-    {"apiGroups": [GROUP], "resources": ["modelprofiles", "verificationpolicies"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": [GROUP],
+        "resources": ["modelprofiles", "verificationexceptions", "verificationpolicies"],
+        "verbs": ["list", "watch"],
+    },
+    {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
 ]
 
@@ -106,6 +111,12 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
         *(webhook(each.name, "validate", each.rules, each.conditions, each.timeout_seconds) for each in _other_kinds()),
     ]
     mutating = [{**webhook("mutate", "mutate", own, {"changed": annotated_too}), "reinvocationPolicy": "Never"}]
+    # Who may not be asked whether they may override has granted nothing: no exception without us.
+    exceptions = [{"apiGroups": [GROUP], "apiVersions": [VERSION], "resources": ["verificationexceptions"]}]
+    any_change = {"changed": f"{spec_changed} || object.metadata.?annotations != oldObject.metadata.?annotations"}
+    validating.append({**webhook("exceptions", "validate", exceptions, any_change), "failurePolicy": "Fail"})
+    granted = {**webhook("grants", "mutate", exceptions, any_change), "failurePolicy": "Fail", "reinvocationPolicy": "Never"}
+    mutating.append(granted)
     return [
         {
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": f"{kind}WebhookConfiguration", "metadata": {"name": NAME},

@@ -1,11 +1,12 @@
 """Answer -> what a person reads after ``kubectl apply``: the rejection, and the warnings."""
 
+import datetime
 from collections.abc import Iterable
 
 from shardgate.adapters.errors import DeclarationError
 from shardgate.adapters.pods import OWN_KIND
 from shardgate.domain.declaration import Subject
-from shardgate.domain.enforce import Answer
+from shardgate.domain.enforce import Answer, Override
 from shardgate.domain.units import count
 from shardgate.domain.verdict import Finding, Verdict
 
@@ -30,6 +31,12 @@ def mistakes(subject: str, errors: Iterable[DeclarationError]) -> str:
     problems = list(errors)
     lines = [f"{subject} is not valid, {count(len(problems), 'mistake')}:"]
     return "\n".join([*lines, *(f"  {each.where}: {each.problem}" for each in problems)])
+
+
+def overridden(found: Finding, word: Override) -> str:
+    """One finding that does not refuse, on whose word, and until when."""
+    until = datetime.datetime.fromtimestamp(word.expires, datetime.UTC).strftime("%Y-%m-%d")
+    return f"{found.code} is overridden by {word.name} ({word.granted_by}) until {until}"[:MAX_WARNING_CHARACTERS]
 
 
 def warning(found: Finding, subject: Subject) -> str:

@@ -13,6 +13,7 @@ from shardgate.api.capacity_ledger import CapacityLedger
 from shardgate.api.fields import ApiModel
 from shardgate.api.inference_deployment import InferenceDeployment
 from shardgate.api.model_profile import ModelProfile
+from shardgate.api.verification_exception import VerificationException
 from shardgate.api.verification_policy import VerificationPolicy
 from shardgate.api.workload_verdict import WorkloadVerdict
 
@@ -59,6 +60,17 @@ def crds() -> dict[str, Json]:
                 {"name": "Synced", "type": "string", "jsonPath": ".status.conditions[?(@.type=='InventorySynced')].status"},
                 {"name": "Degraded", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Degraded')].status"},
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+            ],
+            categories=["shardgate"],
+        ),
+        "verificationexceptions": _crd(
+            VerificationException, plural="verificationexceptions", short="verexc", scope="Namespaced",
+            columns=[
+                {"name": "Kind", "type": "string", "jsonPath": ".spec.target.kind"},
+                {"name": "Target", "type": "string", "jsonPath": ".spec.target.name"},
+                {"name": "Codes", "type": "string", "jsonPath": ".spec.codes"},
+                {"name": "By", "type": "string", "jsonPath": ".metadata.annotations.shardgate\\.io/granted-by"},
+                {"name": "Expires", "type": "string", "jsonPath": ".spec.expires"},
             ],
             categories=["shardgate"],
         ),

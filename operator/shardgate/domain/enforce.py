@@ -27,11 +27,33 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """Somebody's word that findings of one object do not refuse it."""
+
+    name: str
+    namespace: str
+    kind: str
+    target: str
+    codes: frozenset[str]
+    reason: str
+    expires: float
+    """Unix time."""
+    granted_by: str
+    """The user who may override; empty where none was asked: it counts for nothing."""
+
+    def holds(self, namespace: str, kind: str, name: str, now: float) -> bool:
+        """Whether it is for this object, at this Unix time."""
+        return bool(self.granted_by) and now < self.expires and (namespace, kind, name) == (self.namespace, self.kind, self.target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The findings that refuse (none: admitted), and those to warn of."""
 
     refusing: tuple[Finding, ...]
     warned: tuple[Finding, ...]
+    overridden: tuple[tuple[Finding, Override], ...] = ()
+    """Findings that would refuse it, and on whose word they do not."""
 
     @property
     def allowed(self) -> bool:
@@ -40,13 +62,14 @@ class Answer:
 
 
 def enforce(
-    declaration: Declaration | None, verdict: Verdict, policy: Policy, stored: Stored | None, own_pods: Sequence[HeldPod] = ()
-) -> Answer:
+    declaration: Declaration | None, verdict: Verdict, policy: Policy, stored: Stored | None, own_pods: Sequence[HeldPod] = (),
+    overrides: Sequence[Override] = (),
+) -> Answer:  # fmt: skip
     """Answer an admission request. ``declaration``: ``None`` where nothing of the object could be read.
 
     An update is refused only for what the stored object does not already have, never when the declaration is
     unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
-    are Ready already when the declaration comes outrank every finding.
+    are Ready already when the declaration comes outrank every finding. ``overrides``: those that hold for the object now.
     """
     if stored is not None and (stored.declaration == declaration if stored.is_changed is None else not stored.is_changed):
         return Answer(refusing=(), warned=())
@@ -60,15 +83,20 @@ def enforce(
     refusing = tuple(
         each for each in new if policy.mode is Mode.ENFORCE and each.finding_class not in forgiven and _refuses(each, policy)
     )
+    words = ((each, next((word for word in overrides if each.code in word.codes), None)) for each in refusing)
+    overridden = tuple((each, word) for each, word in words if word is not None)
+    let_in = {each.code for each, _ in overridden}
+    refusing = tuple(each for each in refusing if each.code not in let_in)
     warned = tuple(
         each
         for each in new
         if policy.mode is not Mode.AUDIT
         and each not in refusing
+        and each.code not in let_in
         and policy.codes.get(each.code) is not CodeAnswer.IGNORE
         and (each.outcome in _WARNED or policy.codes.get(each.code) is CodeAnswer.WARN)
     )
-    return Answer(refusing=refusing, warned=warned[:MAX_WARNINGS])
+    return Answer(refusing=refusing, warned=warned[:MAX_WARNINGS], overridden=overridden)
 
 
 def _refuses(found: Finding, policy: Policy) -> bool:

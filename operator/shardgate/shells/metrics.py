@@ -47,6 +47,7 @@ class Metrics:
         )
         self.claims = self._gauge("claims", "Objects that GPUs are promised to, until their pods hold them")
         self.claims_expired = self._counter("claims_expired", "Claims whose pods, or whose object, never came")
+        self.overrides = self._counter("overrides", "Findings that did not refuse, on the word of an exception", "kind", "code")
         self.violations = self._gauge(
             "policy_violations", "Standing workloads of other kinds that today's policy would refuse (leader)", "kind"
         )

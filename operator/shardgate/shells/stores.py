@@ -8,6 +8,7 @@ import msgspec
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.exceptions import read_exception
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
 from shardgate.adapters.model_profiles import read_profile
@@ -537,6 +538,35 @@ class Ledgers:
         """Listed."""
         if self._name not in keys:
             self._ledger.drop()
+
+
+class Exceptions:
+    """VerificationExceptions into the book."""
+
+    def __init__(self, book: ClusterBook) -> None:
+        self._book = book
+
+    def key(self, item: dict[str, Any]) -> str:
+        """By namespace and name."""
+        return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Added or changed."""
+        try:
+            self._book.overrides[self.key(item)] = read_exception(item)
+        except ExceptionGroup as problems:
+            self._book.overrides.pop(self.key(item), None)
+            for each in mistakes_in(problems):
+                log.warning("VerificationException %s is not read: %s", self.key(item), each)
+
+    def drop(self, item: dict[str, Any]) -> None:
+        """Deleted."""
+        self._book.overrides.pop(self.key(item), None)
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        for name in [name for name in self._book.overrides if name not in keys]:
+            del self._book.overrides[name]
 
 
 class DeclarationObject(msgspec.Struct):

@@ -1,6 +1,7 @@
 """Admission: the verdict's answer to ``kubectl apply``, and our annotations on what is let in."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,16 +11,17 @@ import kopf
 
 from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.errors import DeclarationError, mistakes_in
-from shardgate.adapters.messages import mistakes, rejection, warning
+from shardgate.adapters.messages import mistakes, overridden, rejection, warning
 from shardgate.adapters.standing_workloads import declares, is_controller
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
 from shardgate.adapters.workloads.kinds import controller_of, judged_kind
 from shardgate.adapters.workloads.values import mapping
 from shardgate.domain.declaration import Declaration, Subject
-from shardgate.domain.enforce import Answer, Stored, enforce
+from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce
 from shardgate.domain.policy import Policy
 from shardgate.domain.verdict import Verdict
+from shardgate.shells.audit_annotations import note
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
 from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 Read = Callable[[str], Awaitable[dict[str, Any]]]
 """One object of the API server, by its path."""
+OnOverride = Callable[[Override, Subject, tuple[str, ...]], None]
+"""Told of each use of an exception: which, for what, for which codes."""
 UNPROCESSABLE, UNAVAILABLE = 422, 503
 
 
@@ -48,9 +52,11 @@ class Admission:
     """What the handlers ``validate`` and ``mutate`` do. Both only read; a dry run is like any other."""
 
     def __init__(
-        self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None, read: Read | None = None
-    ) -> None:
+        self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None, read: Read | None = None,
+        on_override: OnOverride | None = None,
+    ) -> None:  # fmt: skip
         self._judge, self._config, self._metrics, self._ledger, self._read = judge, config, metrics, ledger, read
+        self._on_override = on_override
 
     async def validate(
         self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, *, is_dry: bool = False
@@ -93,7 +99,8 @@ class Admission:
             return Decision()
         stored = self._stored(old)
         declaration, policy = judgement.declaration, judgement.policy
-        answer = enforce(declaration, judgement.told, policy, stored, judgement.own_pods)
+        words = self._judge.book.overrides_for(declaration.subject, time.time())
+        answer = enforce(declaration, judgement.told, policy, stored, judgement.own_pods, words)
         return Decision(
             subject=declaration.subject, verdict=judgement.verdict, reference=judgement.reference, answer=answer,
             wanted=_wanted(body, [(declaration, judgement.verdict)], policy) if answer.allowed else None,
@@ -144,18 +151,19 @@ class Admission:
         stored = self._stored_workload(old, workload)
         declarations = workload.declarations
         declaration = declarations[0] if declarations else None
-        answer = enforce(declaration, judgement.told, judgement.policy, stored, judgement.own_pods)
+        words = self._judge.book.overrides_for(workload.subject, time.time())
+        answer = enforce(declaration, judgement.told, judgement.policy, stored, judgement.own_pods, words)
         parts = [(each.group.declaration, each.verdict) for each in workload.groups if each.group.declaration and each.verdict]
         return Decision(
             subject=workload.subject, verdict=workload.verdict, reference=judgement.reference, answer=answer,
             wanted=_wanted(body, parts, judgement.policy) if answer.allowed else None,
         )  # fmt: skip
 
-    async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A review of an object of another kind, answered. Raises ``InternalError``."""
+    async def answer(self, request: Mapping[str, Any], webhook: str = "validate") -> dict[str, Any]:
+        """A review of an object of another kind, answered: nothing is written to them. Raises ``InternalError``."""
         response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
         try:
-            warnings = await self._warnings(request)
+            warnings = await self._warnings(request) if webhook == "validate" else []
             if warnings:
                 response["warnings"] = warnings
         except kopf.AdmissionError as refusal:
@@ -241,9 +249,19 @@ class Admission:
         log.info(
             "%s %s %s: %s %s (ref %s)", operation, subject.label, word, verdict.outcome.label, ",".join(verdict.codes), reference
         )
+        note("verdict", verdict.outcome.label)
+        note("reference", reference)
+        for found, by in answer.overridden:
+            self._metrics.overrides.labels(subject.kind, found.code).inc()
+            note("override", f"{by.name} by {by.granted_by}: {','.join(each.code for each, _ in answer.overridden)}")
         if not answer.allowed:
             raise kopf.AdmissionError(rejection(subject, verdict, answer, reference), code=UNPROCESSABLE)
-        return [warning(found, subject) for found in answer.warned]
+        if answer.overridden and self._on_override is not None:
+            self._on_override(answer.overridden[0][1], subject, tuple(found.code for found, _ in answer.overridden))
+        return [
+            *(overridden(found, word) for found, word in answer.overridden),
+            *(warning(found, subject) for found in answer.warned),
+        ][:MAX_WARNINGS]
 
 
 def _wanted(body: Mapping[str, Any], parts: Sequence[tuple[Declaration, Verdict]], policy: Policy) -> Wanted | None:

@@ -19,6 +19,7 @@ from cryptography import x509
 from kopf._core.engines.admission import AmbiguousResourceError, UnknownResourceError, WebhookError
 
 from shardgate.api import GROUP
+from shardgate.shells.audit_annotations import collect
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ CERTIFICATE_POLL_SECONDS = 5.0
 HTTP_INTERNAL = 500
 
 
-VALIDATE = "validate"
+OWN = (GROUP, "inferencedeployments")
+"""What kopf's handlers answer."""
 Json = dict[str, Any]
 
 
@@ -45,7 +47,7 @@ class WebhookServer:
 
     def __init__(  # keyword-only: settings
         self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
-        others: Callable[[Mapping[str, Any]], Awaitable[Json]],
+        others: Callable[[Mapping[str, Any], str], Awaitable[Json]],
         on_internal_error: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._others = others
@@ -127,13 +129,10 @@ class WebhookServer:
         except TimeoutError:
             raise aiohttp.web.HTTPRequestTimeout from None
         review = _review(content)
+        said = collect()
         try:
-            response: Any
             async with asyncio.timeout(_deadline(request)):
-                if webhook == VALIDATE and review["request"]["resource"]["group"] != GROUP:
-                    response = await self._others(review["request"])
-                else:
-                    response = await answer(review, webhook=kopf_id(webhook), headers=dict(request.headers))
+                response = await self._respond(review, webhook, dict(request.headers), answer)
         except InternalError:
             self._on_internal_error()
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log") from None
@@ -148,10 +147,18 @@ class WebhookServer:
             # Our handlers never refuse with 500: this is an exception that kopf took for a refusal.
             self._on_internal_error()
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log")
+        if said:
+            response["response"].setdefault("auditAnnotations", {}).update(said)
         reply = aiohttp.web.json_response(response)
         if self.is_draining:
             reply.force_close()
         return reply
+
+    async def _respond(self, review: Any, webhook: str, headers: dict[str, str], answer: kopf.WebhookFn) -> Any:
+        resource = review["request"]["resource"]
+        if (resource["group"], resource["resource"]) != OWN:
+            return await self._others(review["request"], webhook)
+        return await answer(review, webhook=kopf_id(webhook), headers=headers)
 
 
 def kopf_id(webhook: str) -> Any:  # kopf's own NewType is private

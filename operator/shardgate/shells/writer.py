@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from shardgate.api import API_VERSION
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.cluster import MERGE_PATCH, ApiError, Cluster, ClusterUnreachable
 from shardgate.shells.metrics import Metrics
@@ -50,24 +51,34 @@ class Writer:
     async def tell(self, body: Mapping[str, Any], outcome: Outcome, reason: str, note: str) -> None:
         """An event on the object."""
         metadata = body["metadata"]
-        unique = hashlib.sha256(f"{metadata['uid']}{reason}{time.time_ns()}".encode()).hexdigest()[:16]
+        regarding = {
+            "apiVersion": body["apiVersion"], "kind": body["kind"], "namespace": metadata["namespace"],
+            "name": metadata["name"], "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
+        }  # fmt: skip
+        kind = "Warning" if outcome >= Outcome.RISKY else "Normal"
+        await self._tell(regarding, kind, reason, f"{outcome.label}: {note}")
+
+    async def tell_of(self, kind: str, namespace: str, name: str, reason: str, note: str) -> None:
+        """A warning event on an object of ours."""
+        regarding = {"apiVersion": API_VERSION, "kind": kind, "namespace": namespace, "name": name}
+        await self._tell(regarding, "Warning", reason, note)
+
+    async def _tell(self, regarding: Json, kind: str, reason: str, note: str) -> None:
+        unique = hashlib.sha256(f"{regarding}{reason}{time.time_ns()}".encode()).hexdigest()[:16]
         event = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": f"{metadata['name'][:230]}.{unique}", "namespace": metadata["namespace"]},
+            "metadata": {"name": f"{regarding['name'][:230]}.{unique}", "namespace": regarding["namespace"]},
             "eventTime": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "reportingController": "shardgate.io/operator",
             "reportingInstance": self._identity[:128],
             "action": "Verify",
             "reason": reason,
-            "type": "Warning" if outcome >= Outcome.RISKY else "Normal",
-            "note": f"{outcome.label}: {note}"[:1024],
-            "regarding": {
-                "apiVersion": body["apiVersion"], "kind": body["kind"], "namespace": metadata["namespace"],
-                "name": metadata["name"], "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
-            },
-        }  # fmt: skip
-        self._owed.append((metadata["namespace"], event))
+            "type": kind,
+            "note": note[:1024],
+            "regarding": regarding,
+        }
+        self._owed.append((regarding["namespace"], event))
         await self.send_owed()
 
     async def send_owed(self) -> None:

@@ -1,0 +1,80 @@
+"""Admission of ``VerificationException`` objects: only who may override may grant one, and it names who did."""
+
+import base64
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.exceptions import CREATOR, PLURAL, read_exception
+from shardgate.adapters.messages import mistakes
+from shardgate.api import GROUP
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+Review = Callable[[Json], Awaitable[Json]]
+"""Sends a SubjectAccessReview, and returns it with its status."""
+FORBIDDEN, UNPROCESSABLE = 403, 422
+VERB, RESOURCE = "override", "verificationpolicies"
+
+
+def is_exception(request: Mapping[str, Any]) -> bool:
+    """Whether a review is of one."""
+    resource = request["resource"]
+    return (resource["group"], resource["resource"]) == (GROUP, PLURAL)
+
+
+class ExceptionAdmission:
+    """Answers reviews of them."""
+
+    def __init__(self, review: Review) -> None:
+        self._review = review
+
+    async def validate(self, request: Mapping[str, Any]) -> Json:
+        """Raises ``ClusterUnreachable`` and ``ApiError`` where the API server cannot be asked."""
+        body, user = request.get("object"), request["userInfo"]
+        if body is None or request["operation"] not in ("CREATE", "UPDATE"):
+            return {"allowed": True}
+        try:
+            found = read_exception(body)
+        except ExceptionGroup as problems:
+            metadata = body.get("metadata") or {}
+            name = f"VerificationException {metadata.get('namespace')}/{metadata.get('name')}"
+            return _refused(UNPROCESSABLE, mistakes(name, mistakes_in(problems)))
+        if not await self._may_override(user):
+            problem = (
+                f"{user.get('username')} may not grant exceptions: that needs the verb {VERB} on {RESOURCE}.{GROUP} "
+                f"(a ClusterRole with it, bound to the user)"
+            )
+            return _refused(FORBIDDEN, problem)
+        log.warning("exception %s granted by %s: %s", found.name, user.get("username"), ",".join(sorted(found.codes)))
+        return {"allowed": True, "auditAnnotations": {"granted-by": str(user.get("username"))}}
+
+    async def _may_override(self, user: Mapping[str, Any]) -> bool:
+        attributes = {"group": GROUP, "resource": RESOURCE, "verb": VERB}
+        spec = {
+            "user": user.get("username") or "", "groups": user.get("groups") or [], "uid": user.get("uid") or "",
+            "extra": user.get("extra") or {}, "resourceAttributes": attributes,
+        }  # fmt: skip
+        answer = await self._review({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec})
+        status = answer.get("status") or {}
+        return bool(status.get("allowed")) and not status.get("denied")
+
+    def mutate(self, request: Mapping[str, Any]) -> Json:
+        """Who grants it is written on it, whatever stood there."""
+        body = request.get("object")
+        if body is None or request["operation"] not in ("CREATE", "UPDATE"):
+            return {"allowed": True}
+        user = str(request["userInfo"].get("username") or "")
+        annotations = (body.get("metadata") or {}).get("annotations")
+        path = f"/metadata/annotations/{CREATOR.replace('~', '~0').replace('/', '~1')}"
+        patch: list[Json] = [] if annotations else [{"op": "add", "path": "/metadata/annotations", "value": {}}]
+        patch.append({"op": "add", "path": path, "value": user})
+        encoded = base64.b64encode(json.dumps(patch).encode()).decode()
+        return {"allowed": True, "patchType": "JSONPatch", "patch": encoded}
+
+
+def _refused(code: int, message: str) -> Json:
+    return {"allowed": False, "status": {"code": code, "message": message}}
