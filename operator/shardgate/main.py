@@ -116,6 +116,8 @@ class Operator:
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
             others=self.answer, on_internal_error=self.metrics.internal_errors.inc,
+            on_shed=lambda reason: self.metrics.shed.labels(reason).inc(), client_ca=config.client_ca,
+            client_names=config.client_names,
         )  # fmt: skip
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.rejudging.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [
@@ -251,6 +253,7 @@ class Operator:
         for each in (*self.reflectors, *self.followers):
             self.metrics.synced.labels(each.name).set(each.health.synced.is_set())
             self.metrics.last_event.labels(each.name).set(each.health.last_heard_at)
+        self.metrics.in_flight.set(self.server.in_flight)
         if self.server.not_after is not None:
             self.metrics.not_after.set(self.server.not_after)
 

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from controlplane.plane import Authority
 from controlplane.processes import free_ports
+from shardgate.shells import connections
 from shardgate.shells import webhook_server as module
 from shardgate.shells.webhook_server import WebhookServer
 
@@ -39,7 +41,7 @@ async def of_another_kind(request: Any, _: str) -> Any:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, answer: Answer, drain: float = 0
+    folder: Path, answer: Answer, drain: float = 0, **settings: Any
 ) -> AsyncIterator[tuple[WebhookServer, str, Authority, asyncio.Task[None]]]:
     authority = Authority(folder)
     certificate, key = authority.issue("webhook")
@@ -47,6 +49,7 @@ async def serving(
     server = WebhookServer(
         others=of_another_kind,
         ids=frozenset({"validate"}), address="127.0.0.1", port=port, certificate=certificate, key=key, drain_seconds=drain,
+        **settings,
     )  # fmt: skip
 
     async def run() -> None:
@@ -183,3 +186,148 @@ def test_other_kinds_are_answered_without_kopf(tmp_path: Path) -> None:
     other, own = asyncio.run(scenario())
     assert other[1]["response"]["warnings"] == ["of another kind"]
     assert own[1] == ALLOWED
+
+
+async def raw(base: str, authority: Authority, *, tls: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that says nothing yet."""
+    context = ssl.create_default_context(cafile=str(authority.path)) if tls else None
+    return await asyncio.open_connection("127.0.0.1", int(base.rsplit(":", 1)[1]), ssl=context)
+
+
+async def is_ended(reader: asyncio.StreamReader, within: float = 3.0) -> bool:
+    try:
+        async with asyncio.timeout(within):
+            while await reader.read(1000):
+                pass
+    except TimeoutError:
+        return False
+    except (OSError, ssl.SSLError):
+        pass
+    return True
+
+
+HEADER = b"POST /validate?timeout=1s HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("tls", "said"),
+    [(False, b""), (True, b""), (True, HEADER), (True, HEADER + b"Content-Length: 900\r\n\r\n{")],
+    ids=["no handshake", "silent", "half a header", "half a body"],
+)
+def test_a_slow_client_is_cut_off_and_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: bool, said: bytes
+) -> None:
+    for name in ("FIRST_SECONDS", "HEADER_SECONDS", "HANDSHAKE_SECONDS"):
+        monkeypatch.setattr(connections, name, 0.3)
+    monkeypatch.setattr(module, "READ_SECONDS", 0.3)
+
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (_, base, authority, _):
+            reader, writer = await raw(base, authority, tls=tls)
+            writer.write(said)
+            assert (await post(base, authority))[0] == 200
+            assert await is_ended(reader)
+            writer.close()
+
+    run(test)
+
+
+def test_a_connection_may_be_kept_between_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "FIRST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.2)
+
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (_, base, authority, _):
+            context = ssl.create_default_context(cafile=str(authority.path))
+            connector = aiohttp.TCPConnector(ssl=context, limit=1)
+            async with aiohttp.ClientSession(connector=connector) as session:
+                ports = set()
+                for _ in range(3):
+                    async with session.post(f"{base}/validate?timeout=1s", json=REVIEW) as response:
+                        assert response.status == 200
+                        assert response.connection is None or response.connection.transport is not None
+                        ports.add(id(next(iter(connector._conns.values()))[0][0]) if connector._conns else 0)
+                    await asyncio.sleep(0.5)
+                assert len(ports) == 1
+
+    run(test)
+
+
+def test_more_connections_than_there_may_be_are_closed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shed: list[str] = []
+
+    async def test() -> None:
+        async with serving(tmp_path, allow, on_shed=shed.append) as (server, base, authority, _):
+            assert server._connections is not None
+            monkeypatch.setattr(server._connections, "_most", 5)
+            held = [await raw(base, authority) for _ in range(5)]
+            while len(server._connections) < 5:
+                await asyncio.sleep(0.01)
+            reader, writer = await raw(base, authority)
+            assert await is_ended(reader)
+            assert shed == ["connections"]
+            for _, each in held:
+                each.close()
+            while len(server._connections):
+                await asyncio.sleep(0.01)
+            assert (await post(base, authority))[0] == 200
+            writer.close()
+
+    run(test)
+
+
+def test_more_reviews_than_can_be_answered_are_turned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+    shed: list[str] = []
+
+    async def slow(*_: Any, **__: Any) -> Any:
+        await asyncio.sleep(0.4)
+        return ALLOWED
+
+    async def test() -> None:
+        async with serving(tmp_path, slow, on_shed=shed.append) as (server, base, authority, _):
+            answers = await asyncio.gather(*(post(base, authority) for _ in range(5)))
+            assert sorted(code for code, *_ in answers) == [200, 200, 503, 503, 503]
+            assert (shed, server.in_flight) == (["busy"] * 3, 0)
+
+    run(test)
+
+
+def test_what_came_too_late_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    async def answers(*_: Any, **__: Any) -> Any:
+        begun.append("begun")
+        return ALLOWED
+
+    async def test() -> None:
+        async with serving(tmp_path, answers) as (server, base, authority, _):
+            assert server._connections is not None
+            monkeypatch.setattr(server._connections, "began", lambda _: time.monotonic() - 5)
+            assert ((await post(base, authority))[0], begun) == (504, [])
+
+    run(test)
+
+
+def test_only_clients_that_may_ask_are_answered(tmp_path: Path) -> None:
+    async def ask(base: str, authority: Authority, name: str | None) -> int:
+        context = ssl.create_default_context(cafile=str(authority.path))
+        if name is not None:
+            context.load_cert_chain(*authority.issue(name))
+        try:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+                session.post(f"{base}/validate", json=REVIEW) as response,
+            ):
+                return response.status
+        except (aiohttp.ClientError, OSError):
+            return 0
+
+    async def test() -> None:
+        ca = tmp_path / "ca.crt"
+        async with serving(tmp_path, allow, client_ca=ca, client_names=frozenset({"kube-apiserver"})) as (_, base, authority, _):
+            assert await ask(base, authority, "kube-apiserver") == 200
+            assert await ask(base, authority, "somebody") == 403
+            assert await ask(base, authority, None) == 0
+
+    run(test)

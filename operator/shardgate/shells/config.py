@@ -14,10 +14,15 @@ _VARIABLES = {
     "SHARDGATE_BIND_ADDRESS": "bindAddress",
     "SHARDGATE_TLS_CERT": "tlsCert",
     "SHARDGATE_TLS_KEY": "tlsKey",
+    "SHARDGATE_CLIENT_CA": "clientCa",
+    "SHARDGATE_CLIENT_NAMES": "clientNames",
     "SHARDGATE_NAMESPACE": "namespace",
     "SHARDGATE_EXEMPT_NAMESPACES": "exemptNamespaces",
     "SHARDGATE_DRAIN_SECONDS": "drainSeconds",
 }
+
+
+_LISTS = ("exemptNamespaces", "clientNames")
 
 
 class ConfigError(Exception):
@@ -35,6 +40,10 @@ class OperatorConfig(BaseModel):
     tls_cert: Path
     """Certificate file of the webhook server, PEM; read again when it changes."""
     tls_key: Path
+    client_ca: Path | None = None
+    """Certificates of authorities, PEM: only clients with a certificate of theirs are answered. Unset: anyone is."""
+    client_names: frozenset[str] = frozenset()
+    """Common names of those clients, as ``kube-apiserver``; empty: all that the authority signed."""
     namespace: Annotated[str, Field(min_length=1)] = "shardgate-system"
     """Where the operator runs: never judged, and where its Lease is."""
     exempt_namespaces: tuple[str, ...] = ()
@@ -64,7 +73,7 @@ def read_config(environment: Mapping[str, str]) -> OperatorConfig:
     for variable, field in _VARIABLES.items():
         if variable in environment:
             value = environment[variable]
-            values[field] = [part.strip() for part in value.split(",") if part.strip()] if field == "exemptNamespaces" else value
+            values[field] = [part.strip() for part in value.split(",") if part.strip()] if field in _LISTS else value
     try:
         return OperatorConfig.model_validate(values)
     except ValidationError as error:

@@ -45,6 +45,8 @@ class Metrics:
         self.mismatches = self._gauge(
             "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", "kind", "code"
         )
+        self.shed = self._counter("shed", "Connections and reviews that were not answered, by reason", "reason")
+        self.in_flight = self._gauge("inflight", "Reviews that are being answered")
         self.claims = self._gauge("claims", "Objects that GPUs are promised to, until their pods hold them")
         self.claims_expired = self._counter("claims_expired", "Claims whose pods, or whose object, never came")
         self.overrides = self._counter("overrides", "Findings that did not refuse, on the word of an exception", "kind", "code")
@@ -75,6 +77,8 @@ class Metrics:
 
     def _initialise(self) -> None:
         """Series that alerts rest on exist from the start."""
+        for reason in ("connections", "slow", "busy", "deadline"):
+            self.shed.labels(reason)
         for code in CLASS_OF_CODE:
             self.findings.labels(code)
             self.mismatches.labels(KIND, code)

@@ -8,9 +8,10 @@ SIGTERM requests are answered until endpoints have forgotten us.
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import aiohttp.web
 import kopf
@@ -19,6 +20,7 @@ from cryptography import x509
 from kopf._core.engines.admission import AmbiguousResourceError, UnknownResourceError, WebhookError
 
 from shardgate.api import GROUP
+from shardgate.shells import connections
 from shardgate.shells.audit_annotations import collect
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,8 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 << 20
 DEADLINE_SHARE = 0.8
 DEFAULT_TIMEOUT_SECONDS = 3.0
-KEEP_ALIVE_SECONDS = 60.0
+MOST_AT_ONCE = 256
+"""Reviews that are begun; a review takes milliseconds, so more than this are not answered in time."""
 READ_SECONDS = 10.0
 """A body that takes longer to come is not worth waiting for."""
 CERTIFICATE_POLL_SECONDS = 5.0
@@ -48,13 +51,18 @@ class WebhookServer:
     def __init__(  # keyword-only: settings
         self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
         others: Callable[[Mapping[str, Any], str], Awaitable[Json]],
-        on_internal_error: Callable[[], None] = lambda: None,
+        on_internal_error: Callable[[], None] = lambda: None, on_shed: Callable[[str], None] = lambda _: None,
+        client_ca: Path | None = None, client_names: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self._others = others
         """Answers reviews of kinds that are not ours: kopf knows those alone that were served when it started."""
         self._ids, self._address, self._port = ids, address, port
         self._certificate, self._key, self._drain_seconds = certificate, key, drain_seconds
-        self._on_internal_error = on_internal_error
+        self._on_internal_error, self._on_shed = on_internal_error, on_shed
+        self._client_ca, self._client_names = client_ca, client_names
+        self._connections: connections.Connections | None = None
+        self.in_flight = 0
+        """Reviews that are being answered."""
         self.is_serving = False
         self.is_draining = False
         self.not_after: float | None = None
@@ -64,19 +72,28 @@ class WebhookServer:
         """What kopf runs as ``settings.admission.server``."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._client_ca is not None:
+            context.load_verify_locations(self._client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
         self._load(context)
 
         async def handle(request: aiohttp.web.Request) -> aiohttp.web.Response:
-            return await self._handle(request, answer)
+            try:
+                return await self._bounded(request, answer)
+            except aiohttp.web.HTTPException as refused:
+                if self.is_draining:
+                    refused.force_close()
+                raise
 
         app = aiohttp.web.Application(client_max_size=MAX_BODY_BYTES)
         app.add_routes([aiohttp.web.post("/{id:.*}", handle)])
         runner = aiohttp.web.AppRunner(
-            app, handle_signals=False, access_log=None, shutdown_timeout=20, keepalive_timeout=KEEP_ALIVE_SECONDS
+            app, handle_signals=False, access_log=None, shutdown_timeout=20, keepalive_timeout=connections.IDLE_SECONDS
         )
         await runner.setup()
+        server = None
         try:
-            await aiohttp.web.TCPSite(runner, self._address, self._port, ssl_context=context, backlog=512).start()
+            server = await self._listen(runner, context)
             self.is_serving = True
             yield {"url": f"https://{self._address}:{self._port}"}
             await self._reload_for_ever(context)
@@ -86,7 +103,17 @@ class WebhookServer:
                 await asyncio.sleep(self._drain_seconds)
             finally:  # told to stop a second time: at once, and still in order
                 self.is_serving = False
+                if server is not None:
+                    server.close()
                 await runner.cleanup()
+
+    async def _listen(self, runner: aiohttp.web.AppRunner, context: ssl.SSLContext) -> asyncio.Server:
+        """Aiohttp's own sites set no limit on connections or handshakes."""
+        self._connections = connections.Connections(cast(Callable[[], asyncio.BaseProtocol], runner.server), self._on_shed)
+        return await asyncio.get_running_loop().create_server(
+            self._connections, self._address, self._port, ssl=context, backlog=512,
+            ssl_handshake_timeout=connections.HANDSHAKE_SECONDS, ssl_shutdown_timeout=connections.HANDSHAKE_SECONDS,
+        )  # fmt: skip
 
     async def _reload_for_ever(self, context: ssl.SSLContext) -> None:
         stamp = self._stamp()
@@ -119,7 +146,22 @@ class WebhookServer:
         certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
         self.not_after = certificate.not_valid_after_utc.timestamp()
 
-    async def _handle(self, request: aiohttp.web.Request, answer: kopf.WebhookFn) -> aiohttp.web.Response:
+    async def _bounded(self, request: aiohttp.web.Request, answer: kopf.WebhookFn) -> aiohttp.web.Response:
+        """No more at once than can be answered in time; what the API server has given up on is not begun."""
+        began = self._connections.began(request) if self._connections is not None else time.monotonic()
+        self.in_flight += 1
+        try:
+            if self.in_flight > MOST_AT_ONCE:
+                self._on_shed("busy")
+                raise aiohttp.web.HTTPServiceUnavailable(text="too many reviews at once", headers={"Retry-After": "1"})
+            return await self._handle(request, answer, began)
+        finally:
+            self.in_flight -= 1
+            if self._connections is not None:
+                self._connections.ended(request)
+
+    async def _handle(self, request: aiohttp.web.Request, answer: kopf.WebhookFn, began: float) -> aiohttp.web.Response:
+        self._know_client(request)
         webhook = request.match_info["id"]
         if webhook not in self._ids:
             raise aiohttp.web.HTTPNotFound(text=f"no webhook {webhook!r} here")
@@ -131,13 +173,14 @@ class WebhookServer:
         review = _review(content)
         said = collect()
         try:
-            async with asyncio.timeout(_deadline(request)):
+            async with asyncio.timeout(began + _deadline(request) - time.monotonic()):
+                await asyncio.sleep(0)  # what is late already is not begun
                 response = await self._respond(review, webhook, dict(request.headers), answer)
         except InternalError:
             self._on_internal_error()
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log") from None
         except TimeoutError:
-            self._on_internal_error()
+            self._on_shed("deadline")
             raise aiohttp.web.HTTPGatewayTimeout(text="no answer within the deadline") from None
         except UnknownResourceError as error:
             raise aiohttp.web.HTTPNotFound(text=str(error)) from None
@@ -153,6 +196,16 @@ class WebhookServer:
         if self.is_draining:
             reply.force_close()
         return reply
+
+    def _know_client(self, request: aiohttp.web.Request) -> None:
+        """A client's certificate was checked in the handshake; here that it is one of those who may ask."""
+        if not self._client_names:
+            return
+        transport = request.transport
+        certificate = (transport.get_extra_info("peercert") if transport is not None else None) or {}
+        names = {value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"}
+        if names.isdisjoint(self._client_names):
+            raise aiohttp.web.HTTPForbidden(text="no review is answered for this client")
 
     async def _respond(self, review: Any, webhook: str, headers: dict[str, str], answer: kopf.WebhookFn) -> Any:
         resource = review["request"]["resource"]
