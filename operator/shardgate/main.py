@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -28,6 +29,7 @@ from shardgate.adapters.workloads.references import REFERENCES
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
+from shardgate.shells.certificates import SECRET, Certificates
 from shardgate.shells.cluster import Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
 from shardgate.shells.config_maps import ConfigMaps
@@ -55,6 +57,7 @@ from shardgate.shells.stores import (
     NodeClaims,
     NodePools,
     Nodes,
+    OneSecret,
     Pods,
     Policies,
     PolicyObject,
@@ -78,6 +81,9 @@ from shardgate.shells.writer import Writer
 log = logging.getLogger(__name__)
 
 PLURAL = "inferencedeployments"
+SECRETS = "secrets"
+NO_INVENTORY = (PLURAL, VERDICTS, LEDGERS, EXCEPTIONS, SECRETS)
+"""What is followed, and no fact of the cluster that a verdict rests on."""
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 STALE_AFTER_SECONDS, BROKEN_AFTER_SECONDS = 90, 30
 SYNC_REPORT_SECONDS = 10.0
@@ -112,9 +118,11 @@ class Operator:
         self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep)
         self.admission = Admission(self.judge, config, self.metrics, self.ledger, writer.read, self.note_override)
         self.exceptions = ExceptionAdmission(self.review_access)
+        self.certificates = None if config.tls_cert else Certificates(writer, config.namespace, config.hosts)
+        certificate, key = _pair(config, self.certificates)
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
-            certificate=config.tls_cert, key=config.tls_key, drain_seconds=config.drain_seconds,
+            certificate=certificate, key=key, drain_seconds=config.drain_seconds,
             others=self.answer, on_internal_error=self.metrics.internal_errors.inc,
             on_shed=lambda reason: self.metrics.shed.labels(reason).inc(), client_ca=config.client_ca,
             client_names=config.client_names,
@@ -175,6 +183,17 @@ class Operator:
                 name=VERDICTS, path=f"/apis/{GROUP}/{VERSION}/{VERDICTS}", item=dict, store=Verdicts(self.workloads), **common
             ),
         ]  # fmt: skip
+        if self.certificates is not None:
+            self.reflectors.append(
+                Reflector(
+                    name=SECRETS,
+                    path=self.certificates.path,
+                    item=dict,
+                    store=OneSecret(self.certificates, SECRET),
+                    selector=f"metadata.name={SECRET}",
+                    **common,
+                )
+            )
         self.followers: list[Reflector[Any]] = [
             Reflector(
                 name=f"{each.plural}.{each.group}", path=each.paths, item=dict, store=Workloads(self.workloads, each),
@@ -221,13 +240,15 @@ class Operator:
         def covered(uid: str) -> bool:
             return self.reconciler.has_judged(uid) or not self.ledger.missing(uid)
 
+        if self.certificates is not None:
+            await self.certificates.upkeep()
         await self.ledger.upkeep(stands, covered)
         await self.workloads.take_away_what_is_over()
         await self.writer.send_owed()
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
-        inventory = [each.health for each in self.reflectors if each.name not in (PLURAL, VERDICTS, LEDGERS, EXCEPTIONS)]
+        inventory = [each.health for each in self.reflectors if each.name not in NO_INVENTORY]
         return max(each.age_seconds() for each in inventory), max(each.broken_seconds() for each in inventory)
 
     def unready(self) -> list[str]:
@@ -270,6 +291,8 @@ class Operator:
         await self._followed()
         self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
         self._tasks.append(asyncio.create_task(self.rejudging.run(), name="rejudging"))
+        if self.certificates is not None:
+            await self.certificates.served.wait()  # the leader, this replica or another one, sees to it
         nodes, pods = self.book.counts()
         gc.collect()
         gc.freeze()  # what was loaded stays: full collections need not walk it again
@@ -314,6 +337,16 @@ class Operator:
         await self.lease.release()
         await self.cluster.__aexit__()
         self.health.stop()
+
+
+def _pair(config: OperatorConfig, certificates: Certificates | None) -> tuple[Path, Path]:
+    """Where the server's certificate and key are."""
+    if config.tls_cert is not None and config.tls_key is not None:
+        return config.tls_cert, config.tls_key
+    if certificates is None:
+        problem = "neither a certificate nor one of our own"
+        raise ConfigError(problem)
+    return certificates.certificate, certificates.key
 
 
 def _operator() -> Operator:

@@ -36,16 +36,14 @@ def test_a_bad_file_is_named_with_its_field(tmp_path: Path, text: str, says: str
         read_config({**TLS, "SHARDGATE_CONFIG": str(file)})
 
 
-def test_what_is_missing_is_named() -> None:
-    with pytest.raises(ConfigError, match="SHARDGATE_TLS_CERT"):
-        read_config({})
-    with pytest.raises(ConfigError, match="nowhere"):
-        read_config({**TLS, "SHARDGATE_CONFIG": "nowhere.yaml"})
+def test_a_certificate_without_its_key_is_no_pair() -> None:
+    with pytest.raises(ConfigError, match="tlsCert and tlsKey go together"):
+        read_config({"SHARDGATE_TLS_CERT": "cert.pem"})
 
 
-@pytest.mark.parametrize(
-    ("namespace", "exempt"), [("kube-system", True), ("kube-anything", True), ("own", True), ("listed", True), ("serving", False)]
-)
-def test_exempt_namespaces(namespace: str, exempt: bool) -> None:
-    config = read_config({**TLS, "SHARDGATE_NAMESPACE": "own", "SHARDGATE_EXEMPT_NAMESPACES": "listed"})
-    assert config.is_exempt(namespace) is exempt
+def test_without_a_pair_certificates_are_our_own() -> None:
+    config = read_config({"SHARDGATE_NAMESPACE": "gates", "SHARDGATE_CERTIFICATE_HOSTS": "127.0.0.1, gate.example"})
+    assert config.tls_cert is None
+    assert config.hosts == (
+        "shardgate-webhook.gates.svc", "shardgate-webhook.gates.svc.cluster.local", "127.0.0.1", "gate.example",
+    )  # fmt: skip

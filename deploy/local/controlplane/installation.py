@@ -23,8 +23,12 @@ NAMESPACE = "shardgate-system"
 class Installation:
     """One replica's worth of Shardgate (more replicas are more operators with ``replica``)."""
 
-    def __init__(self, plane: ControlPlane, *, failure_policy: str = "Ignore", drain_seconds: float = 0) -> None:
+    def __init__(
+        self, plane: ControlPlane, *, failure_policy: str = "Ignore", drain_seconds: float = 0, keeps_certificates: bool = False
+    ) -> None:
         self.plane, self.failure_policy, self.drain_seconds = plane, failure_policy, drain_seconds
+        self.keeps_certificates = keeps_certificates
+        """The operator makes its own, rather than being given a pair."""
         self.webhook_port, self.metrics_port = free_ports(2)
         self.certificate, self.key = plane.authority.issue(f"webhook-{self.webhook_port}")
         self.operator: Guarded | None = None
@@ -34,14 +38,13 @@ class Installation:
         """Namespace, CRDs, RBAC: everything but the webhooks."""
         crds = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy/crds").glob("*.yaml"))]
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        return [namespace, *crds, *rbac(NAMESPACE)]
+        return [namespace, *crds, *rbac(NAMESPACE, keeps_certificates=self.keeps_certificates)]
 
     def webhooks(self) -> list[dict[str, Any]]:
         """The webhook configurations, reaching the operator by URL."""
-        client = {
-            "url": f"https://127.0.0.1:{self.webhook_port}",
-            "caBundle": base64.b64encode(self.plane.authority.pem).decode(),
-        }
+        client = {"url": f"https://127.0.0.1:{self.webhook_port}"}
+        if not self.keeps_certificates:
+            client["caBundle"] = base64.b64encode(self.plane.authority.pem).decode()
         return webhook_configurations(client, exempt_namespaces=[NAMESPACE], failure_policy=self.failure_policy)
 
     def install(self) -> None:
@@ -57,11 +60,13 @@ class Installation:
 
     def environment(self) -> dict[str, str]:
         """What the operator is configured by."""
+        pair = {"SHARDGATE_TLS_CERT": str(self.certificate), "SHARDGATE_TLS_KEY": str(self.key)}
+        own = {"SHARDGATE_CERTIFICATE_HOSTS": "127.0.0.1"}
         return {
+            **(own if self.keeps_certificates else pair),
             "PATH": os.environ.get("PATH", ""), "HOME": str(self.plane.folder), "KUBECONFIG": str(self.kubeconfig),
             "SHARDGATE_WEBHOOK_PORT": str(self.webhook_port), "SHARDGATE_METRICS_PORT": str(self.metrics_port),
-            "SHARDGATE_BIND_ADDRESS": "127.0.0.1", "SHARDGATE_TLS_CERT": str(self.certificate),
-            "SHARDGATE_TLS_KEY": str(self.key), "SHARDGATE_NAMESPACE": NAMESPACE,
+            "SHARDGATE_BIND_ADDRESS": "127.0.0.1", "SHARDGATE_NAMESPACE": NAMESPACE,
             "SHARDGATE_DRAIN_SECONDS": str(self.drain_seconds),
         }  # fmt: skip
 

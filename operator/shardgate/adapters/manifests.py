@@ -60,14 +60,31 @@ NAMESPACE_RULES: list[Json] = [
 ]
 
 
-def rbac(namespace: str) -> list[Json]:
+CERTIFICATE_CLUSTER_RULES: list[Json] = [
+    {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+        "resourceNames": [NAME],
+        "verbs": ["get", "patch"],
+    },
+]
+CERTIFICATE_NAMESPACE_RULES: list[Json] = [
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["shardgate-webhook-tls"], "verbs": ["list", "patch", "watch"]},
+]
+"""Of certificates of our own: not granted where they are files, or cert-manager's."""
+
+
+def rbac(namespace: str, *, keeps_certificates: bool = False) -> list[Json]:
     """The operator's ServiceAccount, and all that it may do."""
+    cluster = CLUSTER_RULES + (CERTIFICATE_CLUSTER_RULES if keeps_certificates else [])
+    own = NAMESPACE_RULES + (CERTIFICATE_NAMESPACE_RULES if keeps_certificates else [])
     account = {"kind": "ServiceAccount", "name": NAME, "namespace": namespace}
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": namespace}},
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": NAME},
-            "rules": CLUSTER_RULES,
+            "rules": cluster,
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": NAME},
@@ -76,7 +93,7 @@ def rbac(namespace: str) -> list[Json]:
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": {"name": NAME, "namespace": namespace}, "rules": NAMESPACE_RULES,
+            "metadata": {"name": NAME, "namespace": namespace}, "rules": own,
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",

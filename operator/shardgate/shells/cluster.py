@@ -15,6 +15,7 @@ from kubernetes import config as kubernetes_config
 
 REQUEST_SECONDS = 30
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 _VARIABLES = {
@@ -14,6 +14,7 @@ _VARIABLES = {
     "SHARDGATE_BIND_ADDRESS": "bindAddress",
     "SHARDGATE_TLS_CERT": "tlsCert",
     "SHARDGATE_TLS_KEY": "tlsKey",
+    "SHARDGATE_CERTIFICATE_HOSTS": "certificateHosts",
     "SHARDGATE_CLIENT_CA": "clientCa",
     "SHARDGATE_CLIENT_NAMES": "clientNames",
     "SHARDGATE_NAMESPACE": "namespace",
@@ -22,7 +23,7 @@ _VARIABLES = {
 }
 
 
-_LISTS = ("exemptNamespaces", "clientNames")
+_LISTS = ("exemptNamespaces", "clientNames", "certificateHosts")
 
 
 class ConfigError(Exception):
@@ -37,9 +38,13 @@ class OperatorConfig(BaseModel):
     webhook_port: Annotated[int, Field(ge=1, le=65535)] = 9443
     metrics_port: Annotated[int, Field(ge=1, le=65535)] = 8080
     bind_address: str = "0.0.0.0"  # noqa: S104  # a webhook is called from other machines
-    tls_cert: Path
-    """Certificate file of the webhook server, PEM; read again when it changes."""
-    tls_key: Path
+    tls_cert: Path | None = None
+    """Certificate file of the webhook server, PEM; read again when it changes. Unset: we keep certificates of our own."""
+    tls_key: Path | None = None
+    service_name: Annotated[str, Field(min_length=1)] = "shardgate-webhook"
+    """The Service that the API server calls: certificates of our own are for it."""
+    certificate_hosts: tuple[str, ...] = ()
+    """Names and addresses that certificates of our own are for, besides the Service's."""
     client_ca: Path | None = None
     """Certificates of authorities, PEM: only clients with a certificate of theirs are answered. Unset: anyone is."""
     client_names: frozenset[str] = frozenset()
@@ -50,6 +55,19 @@ class OperatorConfig(BaseModel):
     """Namespaces that are never judged, besides ``kube-*`` and our own."""
     drain_seconds: Annotated[float, Field(ge=0, le=60)] = 10
     """How long to go on answering after SIGTERM, while endpoints forget us."""
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            problem = "tlsCert and tlsKey go together"
+            raise ValueError(problem)
+        return self
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What certificates of our own are for."""
+        service = f"{self.service_name}.{self.namespace}.svc"
+        return (service, f"{service}.cluster.local", *self.certificate_hosts)
 
     def is_exempt(self, namespace: str) -> bool:
         """Whether objects of this namespace are let in unseen."""

@@ -504,6 +504,41 @@ class Verdicts:
                 self._standing.drop_verdict((namespace, name))
 
 
+class OneObject(Protocol):
+    """Who is told of the one Secret."""
+
+    def put(self, body: dict[str, Any]) -> None:
+        """It stands, or was changed."""
+
+    def drop(self) -> None:
+        """There is none."""
+
+
+class OneSecret:
+    """The Secret of our own certificates."""
+
+    def __init__(self, certificates: OneObject, name: str) -> None:
+        self._certificates, self._name = certificates, name
+
+    def key(self, item: dict[str, Any]) -> str:
+        """By name."""
+        return str(item["metadata"]["name"])
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Added or changed."""
+        self._certificates.put(item)
+
+    def drop(self, item: dict[str, Any]) -> None:
+        """Deleted."""
+        if self.key(item) == self._name:
+            self._certificates.drop()
+
+    def retain(self, keys: set[str]) -> None:
+        """Listed."""
+        if self._name not in keys:
+            self._certificates.drop()
+
+
 class OneLedger(Protocol):
     """Who is told of the CapacityLedger."""
 

@@ -1,0 +1,127 @@
+"""Keeps our own certificates: the leader renews the Secret and the webhooks' ``caBundle``, every replica serves what it holds."""
+
+import asyncio
+import base64
+import datetime
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from shardgate.adapters.certificates import TLS, TLS_KEY, bundle, decoded, renewed
+from shardgate.shells.cluster import JSON_PATCH, ApiError
+from shardgate.shells.writer import Writer
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+SECRET = "shardgate-webhook-tls"  # noqa: S105  # a name
+CONFIGURATION = "shardgate"
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1"
+CHECK_SECONDS = 10.0
+"""Between two looks at the webhook configurations: whoever wipes them again and again costs six writes a minute."""
+HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Certificates:
+    """Of one replica. ``clock`` is the wall clock: certificates end by it."""
+
+    def __init__(self, writer: Writer, namespace: str, hosts: Sequence[str], clock: Callable[[], datetime.datetime] = _now) -> None:
+        self._writer, self._namespace, self._hosts, self._clock = writer, namespace, hosts, clock
+        self._folder = Path(tempfile.mkdtemp(prefix="shardgate-tls-"))
+        self.certificate, self.key = self._folder / "tls.crt", self._folder / "tls.key"
+        self.served = asyncio.Event()
+        """A pair is there to be served."""
+        self._files: dict[str, bytes] | None = None
+        self._version = ""
+        self._is_known = False
+        self._checked = float("-inf")
+
+    @property
+    def path(self) -> str:
+        """Where the Secret is listed, and watched by name."""
+        return f"/api/v1/namespaces/{self._namespace}/secrets"
+
+    # ---- what every replica does
+
+    def put(self, body: Json) -> None:
+        """The Secret as it stands: serve its pair."""
+        if body["metadata"].get("name") != SECRET:
+            return
+        self._is_known = True
+        self._files, self._version = decoded(body.get("data") or {}), body["metadata"]["resourceVersion"]
+        certificate, key = self._files.get(TLS), self._files.get(TLS_KEY)
+        if certificate is None or key is None:
+            return
+        if not self.certificate.exists() or self.certificate.read_bytes() != certificate:
+            _replace(self.key, key)
+            _replace(self.certificate, certificate)  # last: the server looks at both, and takes no half pair
+        self.served.set()
+
+    def drop(self) -> None:
+        """There is no Secret; what is served stays."""
+        self._is_known, self._files, self._version = True, None, ""
+
+    # ---- what the leader does
+
+    async def upkeep(self) -> None:
+        """Renew what is due, and see that the API server trusts it. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        if not self._is_known:
+            return
+        files = renewed(self._files, self._hosts, self._clock())
+        if files is not None:
+            await self._write(files)
+        if self._files is not None and time.monotonic() - self._checked >= CHECK_SECONDS:
+            self._checked = time.monotonic()
+            wanted = base64.b64encode(bundle(self._files, self._clock())).decode()
+            for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
+                await self._trust(kind, wanted)
+
+    async def _write(self, files: dict[str, bytes]) -> None:
+        data = {name: base64.b64encode(value).decode() for name, value in files.items()}
+        try:
+            if self._files is None:
+                body = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": SECRET}, "data": data}
+                answer = await self._writer.write("POST", self.path, "secrets", body)
+            else:
+                gone = {name: None for name in self._files if name not in data}
+                patch = {"metadata": {"resourceVersion": self._version}, "data": {**data, **gone}}
+                answer = await self._writer.write("PATCH", f"{self.path}/{SECRET}", "secrets", patch)
+        except ApiError as error:
+            if error.status != HTTP_CONFLICT:
+                raise
+            return  # another replica was faster: the watch brings what it wrote
+        log.warning("the serving certificate was renewed")
+        self.put(answer)
+        self._checked = float("-inf")
+
+    async def _trust(self, kind: str, wanted: str) -> None:
+        path = f"{CONFIGURATIONS}/{kind}/{CONFIGURATION}"
+        try:
+            body = await self._writer.read(path)
+        except ApiError as error:
+            if error.status == HTTP_NOT_FOUND:
+                return  # not installed yet
+            raise
+        patch: list[Json] = []
+        for number, each in enumerate(body.get("webhooks") or ()):
+            if each["clientConfig"].get("caBundle") != wanted:
+                patch.append({"op": "test", "path": f"/webhooks/{number}/name", "value": each["name"]})
+                patch.append({"op": "add", "path": f"/webhooks/{number}/clientConfig/caBundle", "value": wanted})
+        if patch:
+            await self._writer.write("PATCH", path, kind, patch, content_type=JSON_PATCH)  # type: ignore[arg-type]  # a list
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """At once: nobody reads half of it."""
+    new = path.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_bytes(content)
+    os.replace(new, path)  # noqa: PTH105  # the same
