@@ -41,6 +41,7 @@ from shardgate.shells.ledger import PLURAL as LEDGERS
 from shardgate.shells.ledger import Ledger
 from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
+from shardgate.shells.operator_status import OperatorStatus
 from shardgate.shells.reconciler import Reconciler
 from shardgate.shells.reflector import Reflector
 from shardgate.shells.rejudging import Rejudging
@@ -127,6 +128,9 @@ class Operator:
             on_shed=lambda reason: self.metrics.shed.labels(reason).inc(), client_ca=config.client_ca,
             client_names=config.client_names,
         )  # fmt: skip
+        self.status = OperatorStatus(
+            writer, self.ledger, unready=self.unready, unsynced=self.unsynced, not_after=lambda: self.server.not_after
+        )
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.rejudging.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [
             Reflector(name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=100, **common),
@@ -243,6 +247,8 @@ class Operator:
         if self.certificates is not None:
             await self.certificates.upkeep()
         await self.ledger.upkeep(stands, covered)
+        if self.server.is_serving:
+            await self.status.upkeep()
         await self.workloads.take_away_what_is_over()
         await self.writer.send_owed()
 
@@ -253,6 +259,15 @@ class Operator:
 
     def unready(self) -> list[str]:
         """Why no traffic should come here."""
+        reasons = self.unsynced()
+        if not self.server.is_serving:
+            reasons.append("the webhook is not serving yet")
+        if self.server.is_draining:
+            reasons.append("draining")
+        return reasons
+
+    def unsynced(self) -> list[str]:
+        """What is not followed, or not closely enough."""
         reasons = [
             f"{each.name}: not listed yet ({each.health.problem or 'listing'})"
             for each in self.reflectors
@@ -263,10 +278,6 @@ class Operator:
                 reasons.append(f"{each.name}: nothing heard for {each.health.age_seconds():.0f} s")
             if each.health.broken_seconds() > BROKEN_AFTER_SECONDS:
                 reasons.append(f"{each.name}: watch broken for {each.health.broken_seconds():.0f} s ({each.health.problem})")
-        if not self.server.is_serving:
-            reasons.append("the webhook is not serving yet")
-        if self.server.is_draining:
-            reasons.append("draining")
         return reasons
 
     def refresh_metrics(self) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +42,12 @@ def trusted(plane: ControlPlane) -> set[str]:
     }
 
 
+def conditions(plane: ControlPlane) -> dict[str, str]:
+    """Of the whole operator."""
+    found = plane.get("capacityledger", "shardgate").get("status", {}).get("conditions", [])
+    return {each["type"]: each["status"] for each in found}
+
+
 def test_it_makes_them_and_is_trusted_and_repairs_what_others_wipe(own: tuple[ControlPlane, Installation]) -> None:
     plane, installation = own
     until("the API server trusts it", lambda: is_asked(plane), timeout=30)
@@ -63,5 +68,8 @@ def test_it_makes_them_and_is_trusted_and_repairs_what_others_wipe(own: tuple[Co
     plane.kubectl("patch", *SECRET, "--type=merge", "-p", json.dumps({"data": {"tls.crt": base64.b64encode(b"half").decode()}}))
     until("a broken pair is replaced", lambda: b"END CERTIFICATE" in base64.b64decode(plane.get(*SECRET)["data"]["tls.crt"]))
     until("and trusted", lambda: is_asked(plane), timeout=60)
-    time.sleep(1)
+    until(
+        "its conditions say so",
+        lambda: conditions(plane) == {"InventorySynced": "True", "CertificateValid": "True", "Degraded": "False"},
+    )
     assert installation.metric("shardgate_internal_errors_total") == 0

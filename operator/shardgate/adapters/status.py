@@ -84,7 +84,7 @@ def status_of(  # what it says, and of whom
         ],
         "alternatives": [],
         "conditions": [
-            _condition(stored.get(kind), kind, value, reason, message, generation, now)
+            condition(stored.get(kind), kind, value, reason, message, generation, now)
             for kind, value, reason, message in (
                 *_conditions(declaration, verdict, policy.disclosure),
                 (CLAIMED, *claimed),
@@ -116,14 +116,15 @@ def _conditions(declaration: Declaration, verdict: Verdict, disclosure: Disclosu
     ]
 
 
-def _condition(  # the fields of a condition
+def condition(  # the fields of a condition
     stored: Mapping[str, Any] | None, kind: str, value: str, reason: str, message: str, generation: int | None, now: str
 ) -> Json:
+    """A condition, with the time at which its status last changed."""
     since = stored["lastTransitionTime"] if stored and stored.get("status") == value else now
     return {
         "type": kind,
         "status": value,
-        "observedGeneration": generation,
+        **({} if generation is None else {"observedGeneration": generation}),
         "lastTransitionTime": since,
         "reason": reason,
         "message": message,
@@ -149,7 +150,7 @@ def unjudged(body: Mapping[str, Any], found: Finding, now: str) -> Json:
         "findings": [finding_json],
         "placement": [],
         "alternatives": [],
-        "conditions": [_condition(stored.get(each[0]), *each, generation, now) for each in conditions],
+        "conditions": [condition(stored.get(each[0]), *each, generation, now) for each in conditions],
         "digest": None,
     }
 

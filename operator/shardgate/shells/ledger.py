@@ -68,6 +68,8 @@ class Ledger:
         """uid -> when this replica first saw its claim, by the monotonic clock."""
         self._gone: dict[str, float] = {}
         """uid -> when its object went: it may have come and gone between two looks."""
+        self.conditions: list[Json] = []
+        """Of the whole operator, as they stand on the object."""
         self._lock = asyncio.Lock()
 
     # ---- what is seen
@@ -78,6 +80,7 @@ class Ledger:
         if _is_older(version, self._version):
             return  # the watch brings what our own write has overtaken
         self._version = version
+        self.conditions = list((body.get("status") or {}).get("conditions") or ())
         try:
             CapacityLedger.read(body.get("spec"))
         except ValidationError as error:
@@ -86,9 +89,14 @@ class Ledger:
             return
         self._take_over({each["uid"]: each for each in (body.get("spec") or {}).get("claims") or ()})
 
+    @property
+    def exists(self) -> bool:
+        """Whether the object stands."""
+        return bool(self._version)
+
     def drop(self) -> None:
         """The ledger was deleted."""
-        self._version = ""
+        self._version, self.conditions = "", []
         self._take_over({})
 
     def _take_over(self, entries: dict[str, Json]) -> None:

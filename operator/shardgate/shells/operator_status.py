@@ -1,0 +1,59 @@
+"""How the whole operator is: conditions on the CapacityLedger's status, written by the leader where one changed."""
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shardgate.adapters.status import condition
+from shardgate.api import GROUP, VERSION
+from shardgate.shells.ledger import NAME, PLURAL, Ledger
+from shardgate.shells.writer import Writer, now
+
+Json = dict[str, Any]
+STATUS = "capacityledgers/status"
+EXPIRES_SOON_SECONDS = 2 * 86400
+LEAST_PAUSE_SECONDS = 10.0
+"""Between two writes: what flaps is told now and then."""
+
+
+class OperatorStatus:
+    """Of the replica that leads."""
+
+    def __init__(
+        self, writer: Writer, ledger: Ledger, *, unready: Callable[[], Sequence[str]], unsynced: Callable[[], Sequence[str]],
+        not_after: Callable[[], float | None],
+    ) -> None:  # fmt: skip
+        self._writer, self._ledger = writer, ledger
+        self._unready, self._unsynced, self._not_after = unready, unsynced, not_after
+        self._written = float("-inf")
+
+    def stated(self) -> list[tuple[str, str, str, str]]:
+        """(type, status, reason, message) of each condition now."""
+        unsynced, unready, not_after = self._unsynced(), self._unready(), self._not_after()
+        left = float("inf") if not_after is None else not_after - time.time()
+        until = "" if not_after is None else datetime.datetime.fromtimestamp(not_after, datetime.UTC).strftime("%Y-%m-%d")
+        if left <= 0:
+            certificate = ("False", "Expired", f"the serving certificate ended on {until}")
+        elif left < EXPIRES_SOON_SECONDS:
+            certificate = ("True", "ExpiresSoon", f"the serving certificate ends on {until}")
+        else:
+            certificate = ("True", "Valid", f"the serving certificate is valid until {until}")
+        behind, ill = "; ".join(unsynced), "; ".join(unready)
+        return [
+            ("InventorySynced", "False", "Behind", behind) if behind else ("InventorySynced", "True", "Synced", "all is followed"),
+            ("CertificateValid", *certificate),
+            ("Degraded", "True", "NotReady", ill) if ill else ("Degraded", "False", "AsExpected", "all is well"),
+        ]
+
+    async def upkeep(self) -> None:
+        """Write what changed. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        stored = {each["type"]: each for each in self._ledger.conditions}
+        wanted = self.stated()
+        changed = [each for each in wanted if (stored.get(each[0]) or {}).get("reason") != each[2]]
+        if not self._ledger.exists or not changed or time.monotonic() - self._written < LEAST_PAUSE_SECONDS:
+            return
+        self._written = time.monotonic()
+        conditions = [condition(stored.get(each[0]), *each, None, now()) for each in wanted]
+        path = f"/apis/{GROUP}/{VERSION}/{PLURAL}/{NAME}/status"
+        self._ledger.put(await self._writer.write("PATCH", path, STATUS, {"status": {"conditions": conditions}}))
