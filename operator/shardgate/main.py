@@ -42,6 +42,7 @@ from shardgate.shells.ledger import Ledger
 from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.operator_status import OperatorStatus
+from shardgate.shells.policy_status import PolicyStatus
 from shardgate.shells.reconciler import Reconciler
 from shardgate.shells.reflector import Reflector
 from shardgate.shells.rejudging import Rejudging
@@ -128,6 +129,9 @@ class Operator:
             on_shed=lambda reason: self.metrics.shed.labels(reason).inc(), client_ca=config.client_ca,
             client_names=config.client_names,
         )  # fmt: skip
+        self.policy_status = PolicyStatus(
+            writer, self.book, lambda: [*self.reconciler.judged.values(), *self.workloads.judged.values()]
+        )
         self.status = OperatorStatus(
             writer, self.ledger, unready=self.unready, unsynced=self.unsynced, not_after=lambda: self.server.not_after
         )
@@ -166,7 +170,7 @@ class Operator:
             Reflector(name="namespaces", path="/api/v1/namespaces", item=NamespaceObject, store=Namespaces(self.book), **common),
             Reflector(
                 name="verificationpolicies", path=f"/apis/{GROUP}/{VERSION}/verificationpolicies", item=PolicyObject,
-                store=Policies(self.book), **common,
+                store=Policies(self.book, self.policy_status), **common,
             ),
             Reflector(
                 name="modelprofiles", path=f"/apis/{GROUP}/{VERSION}/modelprofiles", item=ProfileObject,
@@ -249,6 +253,7 @@ class Operator:
         await self.ledger.upkeep(stands, covered)
         if self.server.is_serving:
             await self.status.upkeep()
+        await self.policy_status.upkeep()
         await self.workloads.take_away_what_is_over()
         await self.writer.send_owed()
 

@@ -85,6 +85,9 @@ def test_what_slipped_through_is_found_and_counted(clean: ControlPlane, start: S
         "spec": {"mode": "Enforce", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "unseen"}}},
     })  # fmt: skip
     until("it is counted", lambda: installation.metric('shardgate_policy_violations{kind="Deployment"}') == 1)
+    until("its policy says so", lambda: plane.get("verificationpolicy", "strict").get("status", {}).get("refused") == 1)
+    (violation,) = plane.get("verificationpolicy", "strict")["status"]["violations"]
+    assert (violation["kind"], violation["name"], violation["codes"]) == ("Deployment", "llama", ["WorldSizeMismatch"])
     plane.kubectl("delete", "workloadverdict", "deployment-llama", "-n", "unseen")
     until("it is back", lambda: codes(plane, namespace="unseen") == ["WorldSizeMismatch"])
     plane.kubectl("delete", "deployment", "llama", "-n", "unseen")

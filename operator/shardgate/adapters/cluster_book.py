@@ -586,8 +586,9 @@ class ClusterBook:
 
     def put_policy(self, policy: StatedPolicy) -> None:
         """A policy was added or changed."""
-        self.policies[policy.name] = policy
-        self.version += 1
+        if self.policies.get(policy.name) != policy:
+            self.policies[policy.name] = policy
+            self.version += 1
 
     def drop_policy(self, name: str) -> None:
         """A policy was deleted."""
@@ -650,8 +651,11 @@ class ClusterBook:
 
     def policy_for(self, namespace: str, kind: str, default: Policy) -> Policy:
         """The policy that holds for objects of a kind (``Kind.group``) in a namespace."""
-        labels = {**self.namespaces.get(namespace, {}), "kubernetes.io/metadata.name": namespace}
-        return effective_policy(self.policies.values(), labels, kind, default)
+        return effective_policy(self.policies.values(), self.labels_of(namespace), kind, default)
+
+    def labels_of(self, namespace: str) -> dict[str, str]:
+        """Of a namespace; its name is one, whether or not it was seen."""
+        return {**self.namespaces.get(namespace, {}), "kubernetes.io/metadata.name": namespace}
 
     # ---- the inventory
 

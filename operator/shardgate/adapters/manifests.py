@@ -42,7 +42,7 @@ CLUSTER_RULES: list[Json] = [
     ),
     {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["get"]},
     {"apiGroups": [GROUP], "resources": ["capacityledgers"], "verbs": ["create", "get", "list", "patch", "watch"]},
-    {"apiGroups": [GROUP], "resources": ["capacityledgers/status"], "verbs": ["patch"]},
+    {"apiGroups": [GROUP], "resources": ["capacityledgers/status", "verificationpolicies/status"], "verbs": ["patch"]},
     {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["create", "delete", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["inferencedeployments/status"], "verbs": ["patch"]},

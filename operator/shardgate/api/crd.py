@@ -42,6 +42,8 @@ def crds() -> dict[str, Json]:
             columns=[
                 {"name": "Mode", "type": "string", "jsonPath": ".spec.mode"},
                 {"name": "Capacity", "type": "string", "jsonPath": ".spec.capacity"},
+                {"name": "Matched", "type": "integer", "jsonPath": ".status.matched", "description": "Objects that it is for"},
+                {"name": "Refused", "type": "integer", "jsonPath": ".status.refused", "description": "Of those, to be refused"},
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             ],
             categories=["shardgate"],

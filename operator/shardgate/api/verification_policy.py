@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from shardgate.api.fields import ApiModel, LabelValue, Name, Quantity, Rule
-from shardgate.api.inference_deployment import TaintEffect
+from shardgate.api.inference_deployment import OutcomeName, TaintEffect
 
 
 class SelectorOperator(StrEnum):
@@ -147,10 +147,24 @@ class VerificationPolicySpec(ApiModel):
     ] = None
 
 
+class Violation(ApiModel):
+    """A standing object that the policy would refuse."""
+
+    kind: Annotated[str, Field(max_length=63, description="Its kind.")]
+    namespace: Annotated[str, Field(max_length=63, description="Its namespace.")]
+    name: Annotated[str, Field(max_length=253, description="Its name.")]
+    outcome: Annotated[OutcomeName, Field(description="The worst finding's outcome.")]
+    codes: Annotated[list[str] | None, Field(max_length=8, description="Codes of its findings, worst first.")] = None
+
+
 class VerificationPolicyStatus(ApiModel):
     """What the policy matched."""
 
     observed_generation: Annotated[int | None, Field(ge=0, description="Generation that was read.")] = None
+    problem: Annotated[str | None, Field(max_length=4096, description="Why it is not read, where it is not.")] = None
+    matched: Annotated[int | None, Field(ge=0, description="Standing objects that it is for.")] = None
+    refused: Annotated[int | None, Field(ge=0, description="Those of them that it would refuse, were they applied now.")] = None
+    violations: Annotated[list[Violation] | None, Field(max_length=50, description="The worst 50 of those.")] = None
 
 
 class VerificationPolicy(ApiModel):

@@ -18,6 +18,7 @@ from shardgate.adapters.status import (
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import Declaration
+from shardgate.domain.enforce import enforce
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.placement import Placement
 from shardgate.domain.situation import is_stale
@@ -27,6 +28,7 @@ from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge, Judgement
 from shardgate.shells.lease import Lease
 from shardgate.shells.metrics import KIND, Metrics
+from shardgate.shells.policy_status import StandingVerdict
 from shardgate.shells.promises import Promises, Reason
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.writer import Writer, now
@@ -55,6 +57,8 @@ class Reconciler:
         self._declarations: dict[str, tuple[str, Declaration]] = {}
         self._mismatched: dict[str, bool] = {}
         """uid -> whether it was seen to become worse; conditions tell it after a restart, but only to the second."""
+        self.judged: dict[str, StandingVerdict] = {}
+        """What was last found, by uid."""
         self._examples: dict[str, set[str]] = {}
         """uid -> nodes of the example that stands in its status."""
 
@@ -67,7 +71,7 @@ class Reconciler:
 
     def drop(self, uid: str) -> None:
         """A declaration was deleted."""
-        for known in (self._bodies, self._declarations, self._mismatched, self._examples):
+        for known in (self._bodies, self._declarations, self._mismatched, self._examples, self.judged):
             known.pop(uid, None)
         self._judge.workloads.name(uid, None)
         self._promises.forget(uid)
@@ -152,6 +156,7 @@ class Reconciler:
             # Nothing new is known; the inventory's own metrics and readiness say so.
             self.queue.put(uid, STALE_RETRY_SECONDS)
         else:
+            self._note(uid, judgement)
             claimed = self._promises.give(uid, body["metadata"]["generation"], judgement)
             if claimed.seconds_left is not None:
                 self.queue.put_later(uid, claimed.seconds_left)
@@ -187,6 +192,14 @@ class Reconciler:
             if before.get("outcome") != status["outcome"]:
                 reason = status["findings"][0]["code"] if status["findings"] else status["outcome"]
                 await self._writer.tell(answer, Outcome[status["outcome"].upper()], reason, status["summary"])
+
+    def _note(self, uid: str, judgement: Judgement) -> None:
+        verdict, subject = judgement.verdict, judgement.declaration.subject
+        answer = enforce(judgement.declaration, verdict, judgement.policy, None, judgement.own_pods)
+        self.judged[uid] = StandingVerdict(
+            kind=KIND, group=GROUP, namespace=subject.namespace, name=subject.name, outcome=verdict.outcome, codes=verdict.codes,
+            is_refused=not answer.allowed,
+        )  # fmt: skip
 
     def _take(self, uid: str, started_from: Json, answer: Json) -> bool:
         """Keep what our write made of the object, unless the watch brought something newer, or its end, meanwhile."""

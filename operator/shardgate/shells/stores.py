@@ -46,11 +46,29 @@ class PriorityClassObject(msgspec.Struct, gc=False):
     preemptionPolicy: str = ""  # noqa: N815
 
 
+class PolicyMetadata(msgspec.Struct, gc=False):
+    """The part of ObjectMeta that is read."""
+
+    name: str = ""
+    generation: int = 0
+
+
 class PolicyObject(msgspec.Struct):
     """A VerificationPolicy, its spec as it stands."""
 
-    metadata: NamedObject
+    metadata: PolicyMetadata
     spec: dict[str, Any]
+    status: dict[str, Any] | None = None
+
+
+class SeenPolicies(Protocol):
+    """Who is told of policies as they stand."""
+
+    def seen(self, name: str, generation: int, status: dict[str, Any] | None, problem: str = "") -> None:
+        """Added or changed; ``problem``: why it is not read."""
+
+    def gone(self, name: str) -> None:
+        """Deleted."""
 
 
 class Nodes:
@@ -367,8 +385,8 @@ class PriorityClasses:
 class Policies:
     """VerificationPolicies into the book."""
 
-    def __init__(self, book: ClusterBook) -> None:
-        self._book = book
+    def __init__(self, book: ClusterBook, seen: SeenPolicies) -> None:
+        self._book, self._seen = book, seen
 
     def key(self, item: PolicyObject) -> str:
         """By name."""
@@ -376,20 +394,24 @@ class Policies:
 
     def put(self, item: PolicyObject) -> None:
         """Added or changed."""
+        problem = ""
         try:
             self._book.put_policy(read_policy({"metadata": {"name": item.metadata.name}, "spec": item.spec}))
         except ExceptionGroup as problems:
-            for each in mistakes_in(problems):
-                log.warning("VerificationPolicy %s is not read: %s", item.metadata.name, each)
+            problem = "; ".join(str(each) for each in mistakes_in(problems))
+            log.warning("VerificationPolicy %s is not read: %s", item.metadata.name, problem)
+        self._seen.seen(item.metadata.name, item.metadata.generation, item.status, problem)
 
     def drop(self, item: PolicyObject) -> None:
         """Deleted."""
         self._book.drop_policy(item.metadata.name)
+        self._seen.gone(item.metadata.name)
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
         for name in [name for name in self._book.policies if name not in keys]:
             self._book.drop_policy(name)
+            self._seen.gone(name)
 
 
 class ProfileObject(msgspec.Struct):

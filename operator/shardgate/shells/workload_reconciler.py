@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from shardgate.adapters.standing_workloads import StandingWorkloads
+from shardgate.adapters.standing_workloads import StandingWorkloads, key_of
 from shardgate.adapters.workload_verdict_objects import PLURAL, is_mismatch, name_of, says_new, workload_verdict
 from shardgate.adapters.workloads.kinds import JudgedKind
 from shardgate.adapters.workloads.values import dicts, mapping
@@ -22,6 +22,7 @@ from shardgate.shells.config_maps import ConfigMaps
 from shardgate.shells.judge import Judge, WorkloadJudgement
 from shardgate.shells.lease import Lease
 from shardgate.shells.metrics import Metrics
+from shardgate.shells.policy_status import StandingVerdict
 from shardgate.shells.reconciler import BAD, STALE_RETRY_SECONDS
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.writer import Writer, now
@@ -46,9 +47,8 @@ class WorkloadReconciler:
         self._config_maps, self._on_gone = config_maps, on_gone
         self._verdicts: dict[Name, Json] = {}
         """The WorkloadVerdicts that stand, by namespace and name."""
-        self._outcomes: dict[str, tuple[str, Outcome]] = {}
-        """uid -> (kind, outcome), of those that were judged."""
-        self._violating: set[str] = set()
+        self.judged: dict[str, StandingVerdict] = {}
+        """What was last found, by uid."""
         self._left: dict[Name, float] = {}
         """WorkloadVerdicts that may have nothing to be about any more, and since when."""
         self._kinds: set[str] = set()
@@ -81,8 +81,7 @@ class WorkloadReconciler:
             return
         self._config_maps.unfollow(uid)
         self._on_gone(uid)
-        self._outcomes.pop(uid, None)
-        self._violating.discard(uid)
+        self.judged.pop(uid, None)
         self.queue.drop(uid)
         for each in made:
             self.queue.put(each["metadata"]["uid"])
@@ -161,21 +160,19 @@ class WorkloadReconciler:
         if judgement is not None and is_stale(judgement.inventory, judgement.policy):
             self.queue.put(uid, STALE_RETRY_SECONDS)
             return
-        before = self._outcomes.get(uid)
+        before = self.judged.get(uid)
         if judgement is None:
-            self._outcomes.pop(uid, None)
-            self._violating.discard(uid)
+            self.judged.pop(uid, None)
             if self._stored(body) is not None:
                 await self._delete(_name(body))
             return
         verdict = judgement.told
         self._kinds.add(body["kind"])
-        self._note_violation(uid, judgement)
         if verdict.findings:
-            await self._say(body, verdict, None if before is None else before[1])
+            await self._say(body, verdict, None if before is None else before.outcome)
         else:
             await self._take_away(body)
-        self._outcomes[uid] = (body["kind"], verdict.outcome)
+        self.judged[uid] = _standing(body, judgement)
 
     def _is_judged(self, body: Json) -> bool:
         """It is not exempt, not going, and nothing else is judged in its stead."""
@@ -183,12 +180,6 @@ class WorkloadReconciler:
         if metadata.get("deletionTimestamp") or self._config.is_exempt(metadata.get("namespace") or ""):
             return False
         return not self._judge.is_judged_elsewhere(body)
-
-    def _note_violation(self, uid: str, judgement: WorkloadJudgement) -> None:
-        declarations = judgement.workload.declarations
-        declaration = declarations[0] if declarations else None
-        refused = not enforce(declaration, judgement.told, judgement.policy, None, judgement.own_pods).allowed
-        (self._violating.add if refused else self._violating.discard)(uid)
 
     def _stored(self, body: Json) -> Json | None:
         """The WorkloadVerdict beside a workload, and not beside one that had its name before."""
@@ -234,13 +225,11 @@ class WorkloadReconciler:
 
     def publish(self, *, leading: bool) -> None:
         """Set the metrics of all that stand."""
-        judged = self._outcomes if leading else {}
-        self._metrics.observe_declarations(
-            self._kinds, [(kind, outcome.label, self._mismatched(uid)) for uid, (kind, outcome) in judged.items()]
-        )
+        judged = self.judged if leading else {}
+        found = [(each.kind, each.outcome.label, self._mismatched(uid)) for uid, each in judged.items()]
+        self._metrics.observe_declarations(self._kinds, found)
         for kind in self._kinds:
-            count = sum(uid in judged and judged[uid][0] == kind for uid in self._violating)
-            self._metrics.violations.labels(kind).set(count)
+            self._metrics.violations.labels(kind).set(sum(each.is_refused for each in judged.values() if each.kind == kind))
 
     def _mismatched(self, uid: str) -> tuple[str, ...]:
         """Codes of one that was better before."""
@@ -249,6 +238,17 @@ class WorkloadReconciler:
         if not status or not is_mismatch(status):
             return ()
         return tuple(dict.fromkeys(each["code"] for each in status.get("findings") or ()))
+
+
+def _standing(body: Json, judgement: WorkloadJudgement) -> StandingVerdict:
+    declarations, verdict = judgement.workload.declarations, judgement.workload.verdict
+    declaration = declarations[0] if declarations else None
+    answer = enforce(declaration, verdict, judgement.policy, None, judgement.own_pods)
+    group, kind, namespace, name = key_of(body)
+    return StandingVerdict(
+        kind=kind, group=group, namespace=namespace, name=name, outcome=verdict.outcome, codes=verdict.codes,
+        is_refused=not answer.allowed,
+    )  # fmt: skip
 
 
 def _name(body: Json) -> Name:

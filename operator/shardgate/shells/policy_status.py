@@ -1,0 +1,95 @@
+"""What each VerificationPolicy matches, and which standing objects it would refuse: on its status, where that changed."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.api import GROUP, VERSION
+from shardgate.domain.verdict import Outcome
+from shardgate.shells.writer import Writer
+
+Json = dict[str, Any]
+PLURAL, STATUS = "verificationpolicies", "verificationpolicies/status"
+MOST_VIOLATIONS = 50
+LEAST_PAUSE_SECONDS = 10.0
+"""Between two writes of all: counts move with every roll-out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingVerdict:
+    """An object that stands, and what was last found of it."""
+
+    kind: str
+    group: str
+    namespace: str
+    name: str
+    outcome: Outcome
+    codes: tuple[str, ...]
+    is_refused: bool
+    """Its policy would refuse it, were it applied now."""
+
+
+class PolicyStatus:
+    """Of the replica that leads."""
+
+    def __init__(self, writer: Writer, book: ClusterBook, standing: Callable[[], Iterable[StandingVerdict]]) -> None:
+        self._writer, self._book, self._standing = writer, book, standing
+        self._stored: dict[str, tuple[int, Json]] = {}
+        """Policy -> its generation, and the status that stands."""
+        self._problems: dict[str, str] = {}
+        self._written = float("-inf")
+
+    def seen(self, name: str, generation: int, status: Json | None, problem: str = "") -> None:
+        """A policy as it stands; ``problem``: why it is not read."""
+        self._stored[name] = (generation, status or {})
+        if problem:
+            self._problems[name] = problem
+        else:
+            self._problems.pop(name, None)
+
+    def gone(self, name: str) -> None:
+        """It was deleted."""
+        self._stored.pop(name, None)
+        self._problems.pop(name, None)
+
+    def wanted(self, name: str) -> Json:
+        """The status that the policy should have."""
+        generation, _ = self._stored[name]
+        policy, problem = self._book.policies.get(name), self._problems.get(name)
+        if problem or policy is None:
+            return {"observedGeneration": generation, "problem": problem or "not read yet"}
+        matched = [
+            each
+            for each in self._standing()
+            if policy.selects(self._book.labels_of(each.namespace), f"{each.kind}.{each.group}" if each.group else each.kind)
+        ]
+        worst = sorted((each for each in matched if each.is_refused), key=lambda each: (-each.outcome, each.namespace, each.name))
+        return {
+            "observedGeneration": generation,
+            "matched": len(matched),
+            "refused": len(worst),
+            "violations": [
+                {
+                    "kind": each.kind, "namespace": each.namespace, "name": each.name, "outcome": each.outcome.label,
+                    "codes": list(each.codes[:8]),
+                }
+                for each in worst[:MOST_VIOLATIONS]
+            ],
+        }  # fmt: skip
+
+    async def upkeep(self) -> None:
+        """Write what changed. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        if time.monotonic() - self._written < LEAST_PAUSE_SECONDS:
+            return
+        changed = {name: status for name in self._stored if (status := self.wanted(name)) != self._stored[name][1]}
+        if not changed:
+            return
+        self._written = time.monotonic()
+        for name, status in changed.items():
+            gone: Json = dict.fromkeys(self._stored[name][1].keys() - status.keys())
+            path = f"/apis/{GROUP}/{VERSION}/{PLURAL}/{name}/status"
+            await self._writer.write("PATCH", path, STATUS, {"status": {**status, **gone}})
+            if name in self._stored:
+                self._stored[name] = (self._stored[name][0], status)
