@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check generate bench accuracy oracle clean
+.PHONY: help venv demo test check generate bench accuracy oracle fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ accuracy: venv ## predictions against measured launches, into docs/accuracy.md (
 
 oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1), or on a kept CASE
 	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+fuzz: venv ## N reviews, scripts and command lines that nobody would write (100000), of a SEED (1)
+	@$(PYTHON) tests/fuzz/fuzz.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))
 
 clean: ## remove what was made here (the control plane's cache stays: ~/.cache/shardgate)
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

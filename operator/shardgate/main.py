@@ -30,7 +30,7 @@ from shardgate.api import GROUP, VERSION
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
 from shardgate.shells.certificates import SECRET, Certificates
-from shardgate.shells.cluster import Cluster, ClusterUnreachable
+from shardgate.shells.cluster import ApiError, Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
 from shardgate.shells.config_maps import ConfigMaps
 from shardgate.shells.exception_admission import ExceptionAdmission, is_exception
@@ -245,17 +245,18 @@ class Operator:
         def stands(uid: str) -> bool:
             return self.reconciler.stands(uid) or self.judge.workloads.get(uid) is not None
 
-        def covered(uid: str) -> bool:
-            return self.reconciler.has_judged(uid) or not self.ledger.missing(uid)
+        def covered(uid: str, generation: int) -> bool:
+            return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid)
 
+        parts = [lambda: self.ledger.upkeep(stands, covered), self.policy_status.upkeep, self.workloads.take_away_what_is_over]
+        parts += [self.writer.send_owed, *([self.status.upkeep] if self.server.is_serving else [])]
         if self.certificates is not None:
-            await self.certificates.upkeep()
-        await self.ledger.upkeep(stands, covered)
-        if self.server.is_serving:
-            await self.status.upkeep()
-        await self.policy_status.upkeep()
-        await self.workloads.take_away_what_is_over()
-        await self.writer.send_owed()
+            parts.insert(0, self.certificates.upkeep)
+        for part in parts:
+            try:  # what one cannot write must not keep the others from it
+                await part()
+            except (ApiError, ClusterUnreachable, TimeoutError) as error:
+                log.warning("upkeep: %s", error or type(error).__name__)
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
@@ -304,6 +305,8 @@ class Operator:
         self._tasks.append(asyncio.create_task(self._heartbeat(), name="heartbeat"))
         self._tasks.append(asyncio.create_task(self.config_maps.run(), name="configmaps"))
         await self._synced()
+        if self.certificates is not None:
+            await self._first_certificate(self.certificates)
         await self._followed()
         self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
         self._tasks.append(asyncio.create_task(self.rejudging.run(), name="rejudging"))
@@ -323,6 +326,13 @@ class Operator:
             for each in self.reflectors:
                 if not each.health.synced.is_set():
                     log.warning("waiting for %s: %s", each.name, each.health.problem or "listing")
+
+    async def _first_certificate(self, certificates: Certificates) -> None:
+        """Where there is none yet, whichever replica comes first makes it."""
+        try:
+            await certificates.begin()
+        except (ApiError, ClusterUnreachable) as error:
+            log.warning("the first certificate could not be written: %s", error)
 
     async def _followed(self) -> None:
         """Workloads that stand are known, too; a kind that cannot be listed keeps nobody from admission."""
@@ -353,6 +363,8 @@ class Operator:
         await self.lease.release()
         await self.cluster.__aexit__()
         self.health.stop()
+        if self.certificates is not None:
+            self.certificates.clear()
 
 
 def _pair(config: OperatorConfig, certificates: Certificates | None) -> tuple[Path, Path]:

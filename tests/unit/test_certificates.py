@@ -9,6 +9,7 @@ from cryptography import x509
 from shardgate.adapters.certificates import (
     AUTHORITY_DAYS,
     CA,
+    CA_KEY,
     LEAF_DAYS,
     NEXT_CA,
     NEXT_CA_KEY,
@@ -65,23 +66,40 @@ def test_a_leaf_is_renewed_at_two_thirds_of_its_life_by_the_same_authority() -> 
     assert is_trusted(later, bundle(files, START)), "whoever trusted the old one trusts the new one"
 
 
-def test_a_new_authority_is_published_before_its_first_leaf_is_served() -> None:
+def test_a_new_authority_is_trusted_before_its_first_leaf_is_served() -> None:
     now = START + AUTHORITY_DAYS * DAY * 2 / 3
     files = made()
-    files = renewed(files, HOSTS, START + 60 * DAY) or files
-    for _ in range(4):  # leaves come and go meanwhile
-        files = renewed(files, HOSTS, min(now - DAY, certificate(files, TLS).not_valid_after_utc - DAY)) or files
+    while certificate(files, TLS).not_valid_after_utc <= now:  # leaves come and go meanwhile
+        files = renewed(files, HOSTS, certificate(files, TLS).not_valid_after_utc - DAY) or files
     published = renewed(files, HOSTS, now)
     assert published is not None
-    assert (published[TLS], NEXT_CA in published) == (files[TLS], True)
+    assert (published[CA], NEXT_CA in published) == (files[CA], True)
     assert len(x509.load_pem_x509_certificates(bundle(published, now))) == 2
-    assert renewed(published, HOSTS, now + OVERLAP / 2) is None
-    switched = renewed(published, HOSTS, now + OVERLAP)
+    assert renewed(published, HOSTS, now + 10 * OVERLAP) is None, "nobody was seen to trust it"
+    assert renewed(published, HOSTS, now + OVERLAP, OVERLAP / 2) is None
+    switched = renewed(published, HOSTS, now + OVERLAP, OVERLAP)
     assert switched is not None
     assert (switched[CA], switched[PREVIOUS_CA], NEXT_CA_KEY in switched) == (published[NEXT_CA], files[CA], False)
     assert is_trusted(switched, bundle(published, now)), "API servers that heard of it in time trust the new leaf"
     assert is_trusted(published, bundle(switched, now)), "replicas that still serve the old leaf are trusted"
-    assert renewed(switched, HOSTS, now + 2 * OVERLAP) is None
+    assert renewed(switched, HOSTS, now + 2 * OVERLAP, OVERLAP) is None
+
+
+@pytest.mark.parametrize("broken", [{TLS: b"half"}, {TLS_KEY: b"x"}, {TLS: made()[TLS]}], ids=["half", "no key", "another's"])
+def test_a_leaf_that_is_no_good_is_made_by_the_same_authority(broken: dict[str, bytes]) -> None:
+    files = made()
+    mended = renewed({**files, **broken}, HOSTS, START)
+    assert mended is not None
+    assert mended[CA] == files[CA]
+    assert is_trusted(mended, bundle(files, START))
+
+
+def test_an_authority_that_is_lost_stays_in_the_bundle() -> None:
+    files = made()
+    mended = renewed({**files, CA_KEY: b"x"}, HOSTS, START)
+    assert mended is not None
+    assert is_trusted(files, bundle(mended, START)), "replicas that serve the old leaf are trusted"
+    assert is_trusted(mended, bundle(mended, START))
 
 
 @pytest.mark.parametrize("jump", [LEAF_DAYS + 1, 10 * AUTHORITY_DAYS], ids=["past the leaf", "past everything"])

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from shardgate.adapters.exceptions import read_exception
 from shardgate.shells.exception_admission import ExceptionAdmission, is_exception
 
 Json = dict[str, Any]
+GRANTED = {"shardgate.io/granted-by": "olga"}
 
 SPEC = {
     "target": {"kind": "Deployment", "name": "x"},
@@ -23,7 +25,7 @@ def request(spec: Json | None = None, **metadata: Any) -> Json:
     return {
         "uid": "r", "operation": "CREATE", "userInfo": {"username": "olga", "groups": ["g"], "extra": {"k": ["v"]}},
         "resource": {"group": "shardgate.io", "version": "v1alpha1", "resource": "verificationexceptions"},
-        "object": {"metadata": {"name": "e", "namespace": "serving", **metadata}, "spec": SPEC if spec is None else spec},
+        "object": {"metadata": {"name": "e", "namespace": "serving", "annotations": GRANTED, **metadata}, "spec": SPEC if spec is None else spec},
     }  # fmt: skip
 
 
@@ -54,7 +56,13 @@ def test_nobody_else_may(status: Json) -> None:
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"codes": []}, "codes"), ({"expires": "tomorrow"}, "expires"), ({"reason": ""}, "reason"), ({"target": {}}, "target.kind")],
+    [
+        ({"codes": []}, "codes"),
+        ({"expires": "tomorrow"}, "expires"),
+        ({"expires": "2026-13-01T00:00:00+99:99"}, "expires"),
+        ({"reason": ""}, "reason"),
+        ({"target": {}}, "target.kind"),
+    ],
 )
 def test_one_that_is_not_valid_names_its_field(change: Json, field: str) -> None:
     answer, sent = validated(request({**SPEC, **change}), allowed=True)
@@ -64,7 +72,7 @@ def test_one_that_is_not_valid_names_its_field(change: Json, field: str) -> None
 
 @pytest.mark.parametrize("annotations", [None, {}, {"shardgate.io/granted-by": "forged", "a": "b"}])
 def test_who_grants_it_is_written_on_it(annotations: Json | None) -> None:
-    asked = request(annotations=annotations) if annotations is not None else request()
+    asked = request(annotations=annotations)
     subject = ExceptionAdmission(None)  # type: ignore[arg-type]
     patch = json.loads(base64.b64decode(subject.mutate(asked)["patch"]))
     assert patch[-1] == {"op": "add", "path": "/metadata/annotations/shardgate.io~1granted-by", "value": "olga"}
@@ -74,3 +82,13 @@ def test_who_grants_it_is_written_on_it(annotations: Json | None) -> None:
 def test_other_objects_are_none() -> None:
     assert is_exception(request())
     assert not is_exception({"resource": {"group": "shardgate.io", "resource": "inferencedeployments"}})
+
+
+def test_one_that_names_somebody_else_is_not_granted() -> None:
+    answer, sent = validated(request(annotations={"shardgate.io/granted-by": "jane"}), allowed=True)
+    assert (answer["allowed"], answer["status"]["code"], sent) == (False, 403, [])
+
+
+def test_one_that_is_going_is_nobody_s_word() -> None:
+    body = request(deletionTimestamp="2026-01-01T00:00:00Z")["object"]
+    assert not read_exception(body).holds("serving", "Deployment", "x", 1.0)

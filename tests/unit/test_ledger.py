@@ -2,13 +2,14 @@
 
 import asyncio
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from builders import a_book, a_node
 from shardgate.adapters.claimed import Claim, ClaimedPod
+from shardgate.adapters.nodes import node_from
 from shardgate.domain.declaration import Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells import ledger as module
@@ -160,10 +161,10 @@ def test_claims_end(monkeypatch: pytest.MonkeyPatch) -> None:
         api = OneLedger()
         replica = Replica(api)
         standing: set[str] = set()
-        covered: set[str] = set()
+        covered: set[tuple[str, int]] = set()
 
         async def left() -> list[str]:
-            await replica.ledger.upkeep(standing.__contains__, covered.__contains__)
+            await replica.ledger.upkeep(standing.__contains__, lambda uid, generation: (uid, generation) in covered)
             assert api.body is not None
             return [each["name"] for each in api.body["spec"]["claims"]]
 
@@ -182,10 +183,45 @@ def test_claims_end(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += 2
         assert await left() == []
         assert await replica.ask("held")
-        covered.add("uid-held")
+        covered.add(("uid-held", 0))
+        assert await left() == ["held"], "an earlier generation covers nothing"
+        covered.add(("uid-held", 1))
         before = api.writes
+        assert await left() == ["held"], "others have not heard of it yet"
+        clock[0] += 4
         assert await left() == []
         assert await left() == []
         assert api.writes == before + 1, "at rest nothing is written"
+
+    asyncio.run(test())
+
+
+def test_a_scale_up_at_the_same_generation_takes_more() -> None:
+    async def test() -> None:
+        api = OneLedger()
+        replica = Replica(api)
+        replica.book.put_node(node_from(a_node("node-b").body), 0.0)
+        assert await replica.ask("a")
+        two = replica.decide("a").wanted
+        assert two is not None
+        more = ClaimedPod(node="node-b", requests={"nvidia.com/gpu": 8})
+        bigger = replace(two, claim=replace(two.claim, pods=(*two.claim.pods, more)))
+        await replica.ledger.settle(lambda: Decision(bigger))
+        assert api.body is not None
+        assert [len(each["pods"]) for each in api.body["spec"]["claims"]] == [2]
+        assert sum(group.like.free("nvidia.com/gpu") * group.count for group in replica.book.inventory(0.0).groups) == 0
+
+    asyncio.run(test())
+
+
+def test_a_history_that_was_set_back_is_taken_as_it_is() -> None:
+    async def test() -> None:
+        api = OneLedger()
+        api.version = 1000
+        replica = Replica(api)
+        assert await replica.ask("a")
+        api.body, api.version = {"metadata": {"name": "shardgate", "resourceVersion": "5"}, "spec": {"claims": []}}, 5
+        replica.ledger.put(copy.deepcopy(api.body))  # the watch begins anew
+        assert await replica.ask("b"), "what stands is what counts"
 
     asyncio.run(test())

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from builders import a_body, a_book, a_node, a_pod, standing
-from shardgate.adapters.pods import pod_from, read_pod
+from builders import a_body, a_book, a_node, a_pod, a_vllm_deployment, standing
+from shardgate.adapters.claimed import Claim, ClaimedPod, ledger_key
+from shardgate.adapters.pods import DECLARATION_LABEL, pod_from, read_pod
 from shardgate.shells import promises as module
 from shardgate.shells.judge import Judge
 from shardgate.shells.promises import Claimed, Promises, Reason
@@ -117,3 +118,40 @@ def test_what_others_took_is_lost_by_the_latest(monkeypatch: pytest.MonkeyPatch)
     assert (scene.promises.has("old"), scene.promises.has("new")) == (True, False)
     assert scene.give("old").reason is Reason.PROMISED
     assert scene.give("new").reason is Reason.NOT_PROMISED
+
+
+def test_a_promise_is_nothing_that_could_be_evicted() -> None:
+    scene = Scene(a_node())
+    scene.give("llama")
+    scene.book.put_priority_class("high", 1000, is_default=True)
+    assert scene.outcome("other") == ("Waiting", ("GpusBusy",))
+
+
+def test_what_was_promised_at_admission_counts_until_a_promise_of_as_much_stands_for_it() -> None:
+    scene = Scene(a_node(), a_node("node-b"))
+    owner = scene.judge.declare(a_body("llama")).subject.owner
+    pods = tuple(ClaimedPod(node=node, requests={"nvidia.com/gpu": 8}) for node in ("node-a", "node-b"))
+    scene.give("llama", generation=1)
+    scene.book.claims.put(Claim(uid=ledger_key("llama"), generation=2, owners=(owner,), pods=pods))
+    scene.give("llama", generation=1)
+    assert scene.free() <= 0, "its update was let in, and needs sixteen"
+    assert scene.give("llama", generation=2, replicas=2).reason is Reason.PROMISED
+    assert scene.book.claims.get(ledger_key("llama")) is None
+
+
+def test_a_promise_waits_for_the_workload_that_is_labelled_with_it() -> None:
+    scene = Scene(a_node())
+    scene.give("llama")
+    body = a_vllm_deployment("labelled")
+    body["spec"]["template"]["metadata"]["labels"][DECLARATION_LABEL] = "llama"
+    found, other = scene.judge.judge_workload(body), scene.judge.judge_workload(a_vllm_deployment("other"))
+    assert found is not None
+    assert other is not None
+    assert (found.workload.verdict.codes, other.workload.verdict.codes) == ((), ("GpusBusy",))
+
+
+def test_what_ran_out_under_another_leader_is_not_promised_again() -> None:
+    scene = Scene(a_node())
+    judgement = scene.judge.judge(a_body("llama"))
+    assert scene.promises.give("u", 1, judgement, ran_out=True).reason is Reason.EXPIRED
+    assert scene.promises.give("u", 2, judgement).reason is Reason.PROMISED

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -50,30 +51,54 @@ class _Pair:
         )  # fmt: skip
 
 
-def renewed(files: Files | None, hosts: Sequence[str], now: datetime.datetime) -> dict[str, bytes] | None:
+def renewed(
+    files: Files | None, hosts: Sequence[str], now: datetime.datetime, published: datetime.timedelta = datetime.timedelta(0)
+) -> dict[str, bytes] | None:
     """What the Secret should hold now; ``None`` where that is what it holds.
 
-    ``files``: ``None`` where there is no Secret. What cannot be read, is not for these hosts or has ended is made anew.
+    ``files``: ``None`` where there is no Secret. A leaf that cannot be read, is not for these hosts or has ended is made
+    anew by the same authority; an authority that is no good, with the old one still in the bundle. ``published``: for how
+    long the API server has been seen to trust the next authority.
     """
+    stored = dict(files or {})
     try:
-        authority, leaf = _pair(files or {}, CA, CA_KEY), _pair(files or {}, TLS, TLS_KEY)
-        _check(authority, leaf, hosts, now)
+        authority = _pair(stored, CA, CA_KEY)
+        _check_time(authority.certificate, now)
     except (UnusableError, ValueError, TypeError):
-        return _new(hosts, now)
-    kept = {name: value for name, value in (files or {}).items() if name in (CA, CA_KEY, TLS, TLS_KEY, PREVIOUS_CA)}
-    following = _following(files or {}, now)
+        kept = {PREVIOUS_CA: stored[CA]} if CA in stored else {}
+        return {**kept, **_new(hosts, now)}
+    following = _following(stored, now)
+    if following is not None and published >= OVERLAP:
+        leaf = _leaf(following, hosts, now)
+        return {
+            CA: following.pem, CA_KEY: following.key_pem, TLS: leaf.pem, TLS_KEY: leaf.key_pem, PREVIOUS_CA: authority.pem,
+        }  # fmt: skip
+    fresh = dict(stored)
     if following is None and _is_due(authority.certificate, now):
         following = _authority(now)
-        return {**kept, NEXT_CA: following.pem, NEXT_CA_KEY: following.key_pem}
-    if following is not None and now - following.certificate.not_valid_before_utc - _BACKDATED >= OVERLAP:
-        fresh = _leaf(following, hosts, now)
-        return {
-            CA: following.pem, CA_KEY: following.key_pem, TLS: fresh.pem, TLS_KEY: fresh.key_pem, PREVIOUS_CA: authority.pem,
-        }  # fmt: skip
-    if _is_due(leaf.certificate, now):
-        fresh = _leaf(authority, hosts, now)
-        return {**dict(files or {}), TLS: fresh.pem, TLS_KEY: fresh.key_pem}
-    return None
+        fresh |= {NEXT_CA: following.pem, NEXT_CA_KEY: following.key_pem}
+    if _needs_leaf(stored, authority, hosts, now):
+        leaf = _leaf(authority, hosts, now)
+        fresh |= {TLS: leaf.pem, TLS_KEY: leaf.key_pem}
+    return None if fresh == stored else fresh
+
+
+def is_servable(files: Files) -> bool:
+    """Whether there is a leaf with its key."""
+    try:
+        _pair(files, TLS, TLS_KEY)
+    except (UnusableError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _needs_leaf(files: Files, authority: _Pair, hosts: Sequence[str], now: datetime.datetime) -> bool:
+    try:
+        leaf = _pair(files, TLS, TLS_KEY)
+        _check(authority, leaf, hosts, now)
+    except (UnusableError, ValueError, TypeError, InvalidSignature):
+        return True
+    return _is_due(leaf.certificate, now)
 
 
 def bundle(files: Files, now: datetime.datetime) -> bytes:
@@ -130,9 +155,12 @@ def _check(authority: _Pair, leaf: _Pair, hosts: Sequence[str], now: datetime.da
     names = leaf.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if set(_names(hosts)) - set(names):
         raise UnusableError(TLS)
-    for each in (authority.certificate, leaf.certificate):
-        if not each.not_valid_before_utc <= now < each.not_valid_after_utc:
-            raise UnusableError(str(each.subject))
+    _check_time(leaf.certificate, now)
+
+
+def _check_time(certificate: x509.Certificate, now: datetime.datetime) -> None:
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        raise UnusableError(str(certificate.subject))
 
 
 def _is_due(certificate: x509.Certificate, now: datetime.datetime) -> bool:

@@ -75,7 +75,9 @@ class ClaimedPods:
         if self._claims.get(claim.uid) == claim:
             return
         self.drop(claim.uid)
-        self.drop(ledger_key(claim.uid))  # its promise stands for what it was promised at admission
+        at_admission = self._claims.get(ledger_key(claim.uid))
+        if at_admission is not None and claim.generation >= at_admission.generation and len(claim.pods) >= len(at_admission.pods):
+            self.drop(at_admission.uid)  # its promise stands for what it was promised at admission
         self._claims[claim.uid] = claim
         for owner in claim.owners:
             self._of_owner.setdefault(owner, set()).add(claim.uid)

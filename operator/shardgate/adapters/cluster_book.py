@@ -521,7 +521,8 @@ class ClusterBook:
         else:
             bound.pop(pod.uid, None)
         used = self._used.setdefault(name, {})
-        at_priority = self._used_by_priority.setdefault(name, {}).setdefault(pod.priority, {})
+        # What is promised is not there: there is nothing to evict.
+        at_priority = {} if pod.is_promised else self._used_by_priority.setdefault(name, {}).setdefault(pod.priority, {})
         for resource, amount in pod.requests:
             used[resource] = used.get(resource, 0) + sign * amount
             at_priority[resource] = at_priority.get(resource, 0) + sign * amount

@@ -28,6 +28,12 @@ class PodTemplate:
     wish: PlacementWish
 
 
+class _Metadata(msgspec.Struct, gc=False):
+    """The part of a template's ObjectMeta that is read."""
+
+    labels: dict[str, str] | None = None
+
+
 def read_pod_template(
     template: Mapping[str, Any], namespace: str, where: str, owners: frozenset[Owner] = frozenset()
 ) -> PodTemplate:
@@ -36,7 +42,10 @@ def read_pod_template(
     Raises an ``ExceptionGroup`` of ``DeclarationError``, each naming its field.
     """
     body = template.get("spec") or {}
-    labels = dict((template.get("metadata") or {}).get("labels") or {})
+    try:
+        labels = msgspec.convert(template.get("metadata") or {}, _Metadata).labels or {}
+    except msgspec.ValidationError as error:
+        raise group([DeclarationError(f"{where}.metadata", str(error))]) from None
     try:
         spec = msgspec.convert(body, PodSpec, strict=False)
         requests = effective_requests(spec)

@@ -8,9 +8,11 @@ from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import declaration_of_group
 from shardgate.adapters.models.catalogue import Profile, Question, find_model
 from shardgate.adapters.pod_templates import PodTemplate, read_pod_template
+from shardgate.adapters.pods import DECLARATION_LABEL, OWN_KIND
 from shardgate.adapters.workloads.extraction import PodGroup, ServingGroup, Workload
+from shardgate.adapters.workloads.values import mapping
 from shardgate.domain.declaration import Declaration, GpuWish, LeaderWish, ModelUnknown, PlacementWish
-from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN
+from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Owner
 from shardgate.domain.model import ModelArchitecture
 
 _WIDTHS = ("tensor", "pipeline", "data")
@@ -45,8 +47,8 @@ def declare(workload: Workload, profiles: Sequence[Profile] = (), *, rolls_out: 
 
 def _declared(workload: Workload, group: ServingGroup, profiles: Sequence[Profile]) -> GroupDeclaration:
     with_gpus = [each for each in group.pods if each.gpus]
-    if not with_gpus or any(each.count is None for each in with_gpus):
-        problem = "how many GPUs its pods ask for is not stated here"
+    if not with_gpus or any(each.count is None or each.count < 1 for each in with_gpus):
+        problem = "how many GPUs its pods ask for, or how many pods there are, is not stated here"
         return GroupDeclaration(role=group.role, where=group.where, declaration=None, problem=problem)
     try:
         declaration, model = _declaration(workload, group, with_gpus, profiles)
@@ -92,6 +94,7 @@ def _declaration(
         replicas_maximum=group.replicas_maximum,
         is_queued=workload.is_queued,
         grant=workload.grant,
+        makes=_declared_by(pods, subject.namespace),
         model=ModelUnknown(problem=f"not judged: {unknown}", remedy="") if unknown else declared.model,
         engine=replace(declared.engine, settings=replace(declared.engine.settings, executor="", nodes=None)),
     )
@@ -122,6 +125,12 @@ def _unknown_strategy(group: ServingGroup) -> str:
         )
     )
     return f"the {' and '.join(missing)} width of {group.engine or 'the engine'} is not known" + (f" ({why})" if why else "")
+
+
+def _declared_by(pods: list[PodGroup], namespace: str) -> tuple[Owner, ...]:
+    """InferenceDeployments that the pods are labelled with: what is promised to those is promised to these pods."""
+    labels = (mapping(mapping(each.template.get("metadata")).get("labels")).get(DECLARATION_LABEL) for each in pods)
+    return tuple(dict.fromkeys(Owner(namespace, OWN_KIND, str(name)) for name in labels if name))
 
 
 def _model_name(group: ServingGroup, profiles: Sequence[Profile]) -> str:

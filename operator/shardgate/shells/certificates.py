@@ -5,13 +5,14 @@ import base64
 import datetime
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shardgate.adapters.certificates import TLS, TLS_KEY, bundle, decoded, renewed
+from shardgate.adapters.certificates import TLS, TLS_KEY, bundle, decoded, is_servable, renewed
 from shardgate.shells.cluster import JSON_PATCH, ApiError
 from shardgate.shells.writer import Writer
 
@@ -41,6 +42,10 @@ class Certificates:
         """A pair is there to be served."""
         self._files: dict[str, bytes] | None = None
         self._version = ""
+        self._last: dict[str, bytes] | None = None
+        """The last that could be served: a Secret that is deleted is written again."""
+        self._published: tuple[bytes, float] = (b"", 0.0)
+        """Authorities that the API server was seen to trust, and since when, by the monotonic clock."""
         self._is_known = False
         self._checked = float("-inf")
 
@@ -57,13 +62,18 @@ class Certificates:
             return
         self._is_known = True
         self._files, self._version = decoded(body.get("data") or {}), body["metadata"]["resourceVersion"]
-        certificate, key = self._files.get(TLS), self._files.get(TLS_KEY)
-        if certificate is None or key is None:
+        if not is_servable(self._files):
+            log.warning("the Secret %s holds no pair that could be served: what was served before stays", SECRET)
             return
+        self._last, certificate, key = self._files, self._files[TLS], self._files[TLS_KEY]
         if not self.certificate.exists() or self.certificate.read_bytes() != certificate:
             _replace(self.key, key)
             _replace(self.certificate, certificate)  # last: the server looks at both, and takes no half pair
         self.served.set()
+
+    def clear(self) -> None:
+        """The process ends: the key is left nowhere."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def drop(self) -> None:
         """There is no Secret; what is served stays."""
@@ -75,14 +85,32 @@ class Certificates:
         """Renew what is due, and see that the API server trusts it. Raises ``ApiError`` and ``ClusterUnreachable``."""
         if not self._is_known:
             return
-        files = renewed(self._files, self._hosts, self._clock())
+        await self._renew()
+        if self._files is None or time.monotonic() - self._checked < CHECK_SECONDS:
+            return
+        self._checked = time.monotonic()
+        trusted = bundle(self._files, self._clock())
+        wanted = base64.b64encode(trusted).decode()
+        for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
+            await self._trust(kind, wanted)
+        if self._published[0] != trusted:
+            self._published = (trusted, time.monotonic())
+
+    async def begin(self) -> None:
+        """Any replica may make the first: who leads may be an older one, that is given its certificates."""
+        if self._is_known and self._files is None:
+            await self._renew()
+
+    async def _renew(self) -> None:
+        now = self._clock()
+        authorities, since = self._published
+        is_published = self._files is not None and authorities == bundle(self._files, now)
+        published = datetime.timedelta(seconds=time.monotonic() - since if is_published else 0)
+        files = renewed(self._files or self._last, self._hosts, now, published)
+        if files is None and self._files is None:
+            files = self._last
         if files is not None:
             await self._write(files)
-        if self._files is not None and time.monotonic() - self._checked >= CHECK_SECONDS:
-            self._checked = time.monotonic()
-            wanted = base64.b64encode(bundle(self._files, self._clock())).decode()
-            for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
-                await self._trust(kind, wanted)
 
     async def _write(self, files: dict[str, bytes]) -> None:
         data = {name: base64.b64encode(value).decode() for name, value in files.items()}

@@ -48,7 +48,7 @@ class Connections:
         """The request was answered; a client that has not sent all of it is not waited for."""
         watched = self._open.get(request.protocol)
         if watched is not None:
-            watched.waits(IDLE_SECONDS if request.content.at_eof() else UNREAD_SECONDS)
+            watched.waits(IDLE_SECONDS if request.content.is_eof() else UNREAD_SECONDS)
 
     def take(self, inner: asyncio.BaseProtocol, watched: "_Watched") -> bool:
         """Whether there is room for one more."""
@@ -78,6 +78,8 @@ class _Watched(asyncio.Protocol):
         """Of the request that is coming; 0 while none is."""
         self._is_busy = False
         self._is_refused = False
+        self._had_one = False
+        """A request was answered here before: its silence is no fault."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -121,6 +123,7 @@ class _Watched(asyncio.Protocol):
 
     def waits(self, seconds: float) -> None:
         """For the next request."""
+        self._had_one = self._had_one or self._is_busy
         self._is_busy, self._first_byte = False, 0.0
         self._end_in(seconds)
 
@@ -130,6 +133,10 @@ class _Watched(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end)
 
     def _end(self) -> None:
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        if self._had_one and not self._first_byte:
+            self._transport.close()
+        else:
             self._connections.overdue()
             self._transport.abort()

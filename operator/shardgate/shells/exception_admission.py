@@ -43,6 +43,10 @@ class ExceptionAdmission:
             metadata = body.get("metadata") or {}
             name = f"VerificationException {metadata.get('namespace')}/{metadata.get('name')}"
             return _refused(UNPROCESSABLE, mistakes(name, mistakes_in(problems)))
+        if found.granted_by != str(user.get("username") or ""):
+            asks = user.get("username")
+            problem = f"{CREATOR} says {found.granted_by!r}, and {asks} asks: is the webhook grants.shardgate.io installed?"
+            return _refused(FORBIDDEN, problem)
         if not await self._may_override(user):
             problem = (
                 f"{user.get('username')} may not grant exceptions: that needs the verb {VERB} on {RESOURCE}.{GROUP} "

@@ -156,7 +156,9 @@ class Judge:
         if not makes:
             return groups
         return [
-            replace(each, declaration=replace(each.declaration, makes=makes)) if each.declaration is not None else each
+            replace(each, declaration=replace(each.declaration, makes=each.declaration.makes + makes))
+            if each.declaration is not None
+            else each
             for each in groups
         ]
 

@@ -8,7 +8,7 @@ stand for them, when an object never appears, and when their time is up.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,9 +27,11 @@ log = logging.getLogger(__name__)
 
 KIND, PLURAL, NAME = "CapacityLedger", "capacityledgers", "shardgate"
 PATH = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+RETRY_SECONDS = 0.01
 SETTLE_SECONDS = 1.5
 """Less than the deadline of an answer: a race that is not settled by then is refused, and may be tried again."""
 NEVER_CAME_SECONDS = 30.0
+COVERED_SECONDS = 3.0
 MOST_GONE = 1000
 HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
 
@@ -66,6 +68,8 @@ class Ledger:
         self._entries: dict[str, Json] = {}
         self._first_seen: dict[str, float] = {}
         """uid -> when this replica first saw its claim, by the monotonic clock."""
+        self._covered: dict[str, float] = {}
+        """uid -> since when its claim is not needed."""
         self._gone: dict[str, float] = {}
         """uid -> when its object went: it may have come and gone between two looks."""
         self.conditions: list[Json] = []
@@ -76,10 +80,8 @@ class Ledger:
 
     def put(self, body: Json) -> None:
         """The ledger, as it stands. One that cannot be read promises nothing, and is written anew with the next claim."""
-        version = str(body["metadata"]["resourceVersion"])
-        if _is_older(version, self._version):
-            return  # the watch brings what our own write has overtaken
-        self._version = version
+        # It may be older than our own last write: the next write meets that, and reads what stands.
+        self._version = str(body["metadata"]["resourceVersion"])
         self.conditions = list((body.get("status") or {}).get("conditions") or ())
         try:
             CapacityLedger.read(body.get("spec"))
@@ -103,9 +105,11 @@ class Ledger:
         for uid in self._entries.keys() - entries.keys():
             self._claims.drop(ledger_key(uid))
             self._first_seen.pop(uid, None)
+            self._covered.pop(uid, None)
         for uid, entry in entries.items():
             self._first_seen.setdefault(uid, time.monotonic())
-            if self._claims.get(uid) is None:  # a promise of its own stands for it already
+            promised = self._claims.get(uid)  # a promise of its own, of the same, stands for it already
+            if promised is None or promised.generation < entry["generation"] or len(promised.pods) < len(entry["pods"]):
                 self._claims.put(_claim(entry))
         self._entries = entries
 
@@ -131,7 +135,9 @@ class Ledger:
     def _has(self, wanted: Wanted) -> bool:
         """The same was promised before: a review that comes twice takes nothing more."""
         entry = self._entries.get(wanted.claim.uid)
-        return entry is not None and entry["generation"] == wanted.claim.generation
+        if entry is None or entry["generation"] < wanted.claim.generation:
+            return False
+        return _amounts(_claim(entry).pods) == _amounts(wanted.claim.pods)
 
     async def _write(self, entries: Mapping[str, Json]) -> bool:
         """Whether it was written; else what stands was read."""
@@ -152,6 +158,7 @@ class Ledger:
         return True
 
     async def _refresh(self) -> None:
+        await asyncio.sleep(RETRY_SECONDS)
         try:
             self.put(await self._writer.read(f"{PATH}/{NAME}"))
         except ApiError as error:
@@ -161,12 +168,15 @@ class Ledger:
 
     # ---- the leader
 
-    async def upkeep(self, standing: Callable[[str], bool], covered: Callable[[str], bool]) -> None:
-        """Take away claims that are over. ``standing``: the object of a uid stands; ``covered``: it needs no claim here.
+    async def upkeep(self, standing: Callable[[str], bool], covered: Callable[[str, int], bool]) -> None:
+        """Take away claims that are over.
+
+        ``standing``: the object of a uid stands; ``covered``: at this generation it needs no claim here. What is covered
+        stays a while: other replicas hear of the promise that stands for it in their own time.
 
         Raises ``ClusterUnreachable`` and ``ApiError``.
         """
-        async with self._lock:
+        async with asyncio.timeout(SETTLE_SECONDS), self._lock:  # admission waits for this lock
             over = {uid: why for uid in self._entries if (why := self._why_over(uid, standing, covered))}
             if not over and self._version:
                 return
@@ -176,9 +186,11 @@ class Ledger:
                     self._metrics.claims_expired.inc()
             await self._write({uid: entry for uid, entry in self._entries.items() if uid not in over})
 
-    def _why_over(self, uid: str, standing: Callable[[str], bool], covered: Callable[[str], bool]) -> str:
+    def _why_over(self, uid: str, standing: Callable[[str], bool], covered: Callable[[str, int], bool]) -> str:
         held = time.monotonic() - self._first_seen[uid]
-        if covered(uid):
+        if not covered(uid, self._entries[uid]["generation"]):
+            self._covered.pop(uid, None)
+        elif time.monotonic() - self._covered.setdefault(uid, time.monotonic()) > COVERED_SECONDS:
             return "its promise or its pods stand for it"
         if uid in self._gone:
             return "its object is gone"
@@ -198,8 +210,9 @@ class Ledger:
         return bool(self._claims.missing(_claim(self._entries[uid])))
 
 
-def _is_older(version: str, than: str) -> bool:
-    return version.isdigit() and than.isdigit() and int(version) < int(than)
+def _amounts(pods: Sequence[ClaimedPod]) -> list[list[tuple[str, int]]]:
+    """What is asked for, wherever it is planned."""
+    return sorted(sorted(each.requests.items()) for each in pods)
 
 
 NEVER_CAME, RAN_OUT = "its object never came", "its time is up"

@@ -77,7 +77,7 @@ class Metrics:
 
     def _initialise(self) -> None:
         """Series that alerts rest on exist from the start."""
-        for reason in ("connections", "slow", "busy", "deadline"):
+        for reason in ("connections", "slow", "bodies", "busy", "deadline"):
             self.shed.labels(reason)
         for code in CLASS_OF_CODE:
             self.findings.labels(code)

@@ -54,8 +54,13 @@ class Promises:
         self._expired: dict[str, int] = {}
         """uid -> the generation whose promise ran out."""
 
-    def give(self, uid: str, generation: int, judgement: Judgement) -> Claimed:
-        """Promise what the verdict found room for, keep a promise, or end it."""
+    def give(self, uid: str, generation: int, judgement: Judgement, *, ran_out: bool = False) -> Claimed:
+        """Promise what the verdict found room for, keep a promise, or end it.
+
+        ``ran_out``: its status says that a promise at this generation ran out: whoever led before gave it.
+        """
+        if ran_out:
+            self._expired.setdefault(uid, generation)
         declaration, verdict = judgement.declaration, judgement.verdict
         if not declaration.replicas:
             return self._end(uid, Reason.NOTHING_NEEDED, "it asks for no replica")

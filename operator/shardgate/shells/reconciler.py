@@ -105,12 +105,10 @@ class Reconciler:
                     continue
                 self._promises.give(uid, generation, judgement)
 
-    def has_judged(self, uid: str) -> bool:
-        """Whether the declaration stands and was judged as it stands: its own promise is what counts."""
-        body = self._bodies.get(uid)
-        if body is None:
-            return False
-        return bool((body.get("status") or {}).get("observedGeneration") == body["metadata"].get("generation"))
+    def has_judged(self, uid: str, generation: int) -> bool:
+        """Whether the declaration stands and was judged at this generation, or a later one: its own promise is what counts."""
+        status = (self._bodies.get(uid) or {}).get("status") or {}
+        return int(status.get("observedGeneration") or 0) >= max(generation, 1)
 
     def stands(self, uid: str) -> bool:
         """Whether there is a declaration of this uid."""
@@ -157,7 +155,9 @@ class Reconciler:
             self.queue.put(uid, STALE_RETRY_SECONDS)
         else:
             self._note(uid, judgement)
-            claimed = self._promises.give(uid, body["metadata"]["generation"], judgement)
+            stood, generation = body.get("status") or {}, body["metadata"]["generation"]
+            ran_out = claimed_by(stood) == ("False", Reason.EXPIRED) and stood.get("observedGeneration") == generation
+            claimed = self._promises.give(uid, generation, judgement, ran_out=ran_out)
             if claimed.seconds_left is not None:
                 self.queue.put_later(uid, claimed.seconds_left)
             said = (claimed.status, claimed.reason, claimed.message)

@@ -75,7 +75,7 @@ class Admission:
                 name = decision.subject.label if decision.subject else "this"
                 problem = f"{name}: whether GPUs are left could not be settled in time among the replicas; try again"
                 raise kopf.AdmissionError(problem, code=UNAVAILABLE) from None
-        return self._said(decision, operation)
+        return self._said(decision, operation, is_dry=is_dry)
 
     @contextmanager
     def _observed(self) -> Iterator[None]:
@@ -103,7 +103,7 @@ class Admission:
         answer = enforce(declaration, judgement.told, policy, stored, judgement.own_pods, words)
         return Decision(
             subject=declaration.subject, verdict=judgement.verdict, reference=judgement.reference, answer=answer,
-            wanted=_wanted(body, [(declaration, judgement.verdict)], policy) if answer.allowed else None,
+            wanted=self._wanted(body, [(declaration, judgement.verdict)], policy, stored) if answer.allowed else None,
         )  # fmt: skip
 
     def _stored(self, old: Mapping[str, Any] | None) -> Stored | None:
@@ -156,7 +156,7 @@ class Admission:
         parts = [(each.group.declaration, each.verdict) for each in workload.groups if each.group.declaration and each.verdict]
         return Decision(
             subject=workload.subject, verdict=workload.verdict, reference=judgement.reference, answer=answer,
-            wanted=_wanted(body, parts, judgement.policy) if answer.allowed else None,
+            wanted=self._wanted(body, parts, judgement.policy, stored) if answer.allowed else None,
         )  # fmt: skip
 
     async def answer(self, request: Mapping[str, Any], webhook: str = "validate") -> dict[str, Any]:
@@ -235,7 +235,28 @@ class Admission:
             return False
         return True
 
-    def _said(self, decision: Decision, operation: str) -> list[str]:
+    def _wanted(
+        self, body: Mapping[str, Any], parts: Sequence[tuple[Declaration, Verdict]], policy: Policy, stored: Stored | None
+    ) -> Wanted | None:
+        """The claim that letting it in takes, where waiting is refused: else nobody relies on there being room.
+
+        Nothing is claimed for what asks for no more than stood there, nor where its pods are all there.
+        """
+        metadata = mapping(body.get("metadata"))
+        uid = str(metadata.get("uid") or "")
+        placements = [(declaration, verdict.placement) for declaration, verdict in parts if verdict.placement is not None]
+        if not policy.refuse_waiting or not uid or not placements or not all(placement.feasible for _, placement in placements):
+            return None
+        if stored is not None and sum(verdict.required.gpus for _, verdict in parts) <= stored.verdict.required.gpus:
+            return None
+        pods = tuple(pod for declaration, placement in placements for pod in planned(declaration, placement))
+        declaration = placements[0][0]
+        claim = Claim(uid=uid, generation=int(metadata.get("generation") or 0), owners=declaration.owners, pods=pods)
+        if not self._judge.book.claims.missing(claim):
+            return None
+        return Wanted(claim=claim, subject=declaration.subject, seconds=policy.claim_seconds)
+
+    def _said(self, decision: Decision, operation: str, *, is_dry: bool) -> list[str]:
         """The answer, counted and logged, in words: the warnings, or the refusal raised."""
         subject, verdict, answer = decision.subject, decision.verdict, decision.answer
         if subject is None or verdict is None or answer is None:
@@ -251,32 +272,22 @@ class Admission:
         )
         note("verdict", verdict.outcome.label)
         note("reference", reference)
-        for found, by in answer.overridden:
-            self._metrics.overrides.labels(subject.kind, found.code).inc()
-            note("override", f"{by.name} by {by.granted_by}: {','.join(each.code for each, _ in answer.overridden)}")
+        words = {by.name: by for _, by in answer.overridden}
+        used = {name: tuple(found.code for found, by in answer.overridden if by.name == name) for name in words}
+        if used:
+            note("override", "; ".join(f"{name} by {words[name].granted_by}: {','.join(codes)}" for name, codes in used.items()))
+        if not is_dry:
+            for found, _ in answer.overridden:
+                self._metrics.overrides.labels(subject.kind, found.code).inc()
         if not answer.allowed:
             raise kopf.AdmissionError(rejection(subject, verdict, answer, reference), code=UNPROCESSABLE)
-        if answer.overridden and self._on_override is not None:
-            self._on_override(answer.overridden[0][1], subject, tuple(found.code for found, _ in answer.overridden))
+        if self._on_override is not None and not is_dry:
+            for name, codes in used.items():
+                self._on_override(words[name], subject, codes)
         return [
             *(overridden(found, word) for found, word in answer.overridden),
             *(warning(found, subject) for found in answer.warned),
         ][:MAX_WARNINGS]
-
-
-def _wanted(body: Mapping[str, Any], parts: Sequence[tuple[Declaration, Verdict]], policy: Policy) -> Wanted | None:
-    """The claim that letting it in takes, where waiting is refused: else nobody relies on there being room."""
-    metadata = mapping(body.get("metadata"))
-    uid = str(metadata.get("uid") or "")
-    placements = [(declaration, verdict.placement) for declaration, verdict in parts if verdict.placement is not None]
-    if not policy.refuse_waiting or not uid or not placements or not all(placement.feasible for _, placement in placements):
-        return None
-    pods = tuple(pod for declaration, placement in placements for pod in planned(declaration, placement))
-    if not pods:
-        return None
-    declaration = placements[0][0]
-    claim = Claim(uid=uid, generation=int(metadata.get("generation") or 0), owners=declaration.owners, pods=pods)
-    return Wanted(claim=claim, subject=declaration.subject, seconds=policy.claim_seconds)
 
 
 def _template(body: Mapping[str, Any]) -> Any:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 << 20
 DEADLINE_SHARE = 0.8
 DEFAULT_TIMEOUT_SECONDS = 3.0
+MOST_COMING_BYTES = 64 << 20
 MOST_AT_ONCE = 256
 """Reviews that are begun; a review takes milliseconds, so more than this are not answered in time."""
 READ_SECONDS = 10.0
@@ -61,6 +62,8 @@ class WebhookServer:
         self._on_internal_error, self._on_shed = on_internal_error, on_shed
         self._client_ca, self._client_names = client_ca, client_names
         self._connections: connections.Connections | None = None
+        self._coming = 0
+        """Bytes of bodies that are still coming."""
         self.in_flight = 0
         """Reviews that are being answered."""
         self.is_serving = False
@@ -149,28 +152,28 @@ class WebhookServer:
     async def _bounded(self, request: aiohttp.web.Request, answer: kopf.WebhookFn) -> aiohttp.web.Response:
         """No more at once than can be answered in time; what the API server has given up on is not begun."""
         began = self._connections.began(request) if self._connections is not None else time.monotonic()
-        self.in_flight += 1
         try:
-            if self.in_flight > MOST_AT_ONCE:
+            self._know_client(request)
+            webhook = request.match_info["id"]
+            if webhook not in self._ids:
+                raise aiohttp.web.HTTPNotFound(text=f"no webhook {webhook!r} here")
+            content = await self._content(request)
+            if self.in_flight >= MOST_AT_ONCE:
                 self._on_shed("busy")
                 raise aiohttp.web.HTTPServiceUnavailable(text="too many reviews at once", headers={"Retry-After": "1"})
-            return await self._handle(request, answer, began)
+            self.in_flight += 1
+            try:
+                return await self._handle(request, webhook, content, answer, began)
+            finally:
+                self.in_flight -= 1
         finally:
-            self.in_flight -= 1
             if self._connections is not None:
                 self._connections.ended(request)
 
-    async def _handle(self, request: aiohttp.web.Request, answer: kopf.WebhookFn, began: float) -> aiohttp.web.Response:
-        self._know_client(request)
-        webhook = request.match_info["id"]
-        if webhook not in self._ids:
-            raise aiohttp.web.HTTPNotFound(text=f"no webhook {webhook!r} here")
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                content = await request.read()
-        except TimeoutError:
-            raise aiohttp.web.HTTPRequestTimeout from None
-        review = _review(content)
+    async def _handle(
+        self, request: aiohttp.web.Request, webhook: str, content: bytes, answer: kopf.WebhookFn, began: float
+    ) -> aiohttp.web.Response:
+        review = review_of(content)
         said = collect()
         try:
             async with asyncio.timeout(began + _deadline(request) - time.monotonic()):
@@ -196,6 +199,23 @@ class WebhookServer:
         if self.is_draining:
             reply.force_close()
         return reply
+
+    async def _content(self, request: aiohttp.web.Request) -> bytes:
+        """The body; bodies that are still coming may hold so much memory together and no more."""
+        size = min(request.content_length or MAX_BODY_BYTES, MAX_BODY_BYTES)
+        if self._coming + size > MOST_COMING_BYTES:
+            self._on_shed("bodies")
+            raise aiohttp.web.HTTPServiceUnavailable(text="too many reviews are coming at once", headers={"Retry-After": "1"})
+        self._coming += size
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                return await request.read()
+        except TimeoutError:
+            raise aiohttp.web.HTTPRequestTimeout from None
+        except ConnectionError:
+            raise aiohttp.web.HTTPBadRequest(text="the review did not come whole") from None
+        finally:
+            self._coming -= size
 
     def _know_client(self, request: aiohttp.web.Request) -> None:
         """A client's certificate was checked in the handshake; here that it is one of those who may ask."""
@@ -237,10 +257,33 @@ class _Resource(msgspec.Struct, gc=False):
     resource: str
 
 
+class _Metadata(msgspec.Struct, gc=False):
+    """ObjectMeta, as far as it is read: no API server sends it otherwise."""
+
+    name: str | None = None
+    generateName: str | None = None  # noqa: N815  # as the API spells it
+    namespace: str | None = None
+    uid: str | None = None
+    generation: int | None = None
+    deletionTimestamp: str | None = None  # noqa: N815
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    ownerReferences: list[dict[str, Any]] | None = None  # noqa: N815
+
+
 class _Body(msgspec.Struct, gc=False):
     """An object, as far as it has to be one."""
 
-    metadata: dict[str, Any]
+    metadata: _Metadata
+
+
+class _User(msgspec.Struct, gc=False):
+    """Who asks."""
+
+    username: str | None = None
+    uid: str | None = None
+    groups: list[str] | None = None
+    extra: dict[str, list[str]] | None = None
 
 
 class _Request(msgspec.Struct, gc=False):
@@ -249,7 +292,11 @@ class _Request(msgspec.Struct, gc=False):
     uid: Annotated[str, msgspec.Meta(min_length=1)]
     operation: Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
     resource: _Resource
-    userInfo: dict[str, Any]  # noqa: N815  # as the API spells it
+    userInfo: _User  # noqa: N815  # as the API spells it
+    name: str | None = None
+    namespace: str | None = None
+    subResource: str | None = None  # noqa: N815
+    dryRun: bool | None = None  # noqa: N815
     object: _Body | None = None
     oldObject: _Body | None = None  # noqa: N815
 
@@ -262,7 +309,7 @@ class _Review(msgspec.Struct, gc=False):
     request: _Request
 
 
-def _review(content: bytes) -> Any:
+def review_of(content: bytes) -> Any:
     """An AdmissionReview that has what the handlers rely on. Raises HTTP 400 with what is wrong."""
     try:
         review = msgspec.json.decode(content)

@@ -1,5 +1,6 @@
 """What the operator writes to the API server, counted; and the events by which it tells of a verdict."""
 
+import asyncio
 import datetime
 import hashlib
 import logging
@@ -35,6 +36,7 @@ class Writer:
         self._cluster, self._metrics, self._identity = cluster, metrics, identity
         self._owed: deque[tuple[str, Json]] = deque(maxlen=MOST_OWED)
         """Events that are still to be sent: (namespace, event)."""
+        self._sending = asyncio.Lock()
 
     async def write(self, verb: str, path: str, resource: str, body: Json | None, **more: Any) -> Json:
         """One request. Raises ``ApiError`` and ``ClusterUnreachable``."""
@@ -83,6 +85,10 @@ class Writer:
 
     async def send_owed(self) -> None:
         """Send what is still to be told; what cannot be sent now is kept for the next time."""
+        async with self._sending:
+            await self._send_owed()
+
+    async def _send_owed(self) -> None:
         while self._owed:
             namespace, event = self._owed[0]
             try:
