@@ -224,4 +224,4 @@ def test_kubectl_shows_the_columns(clean: ControlPlane) -> None:
     clean.apply(a_body(), POLICY)
     shown = clean.kubectl("get", "infd", "-n", "serving").stdout.split()
     assert shown[:7] == ["NAME", "OUTCOME", "SCORE", "STRATEGY", "NEEDED", "FREE", "AGE"]
-    assert clean.kubectl("get", "verpol").stdout.split()[:4] == ["NAME", "MODE", "CAPACITY", "AGE"]
+    assert clean.kubectl("get", "verpol").stdout.split()[:6] == ["NAME", "MODE", "CAPACITY", "MATCHED", "REFUSED", "AGE"]
