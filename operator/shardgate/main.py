@@ -116,7 +116,9 @@ class Operator:
         self.ledger = Ledger(writer, self.book.claims, self.metrics)
         self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.ledger.gone)
         self.config_maps = ConfigMaps(self.cluster, self.book.references)
-        self.workloads = WorkloadReconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps)
+        self.workloads = WorkloadReconciler(
+            writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps, self.ledger.gone
+        )
         self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep)
         self.admission = Admission(self.judge, config, self.metrics, self.ledger, writer.read, self.note_override)
         self.exceptions = ExceptionAdmission(self.review_access)
@@ -246,7 +248,8 @@ class Operator:
             return self.reconciler.stands(uid) or self.judge.workloads.get(uid) is not None
 
         def covered(uid: str, generation: int) -> bool:
-            return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid)
+            made = self.judge.workloads.owners_made_for(uid)
+            return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid, made)
 
         parts = [lambda: self.ledger.upkeep(stands, covered), self.policy_status.upkeep, self.workloads.take_away_what_is_over]
         parts += [self.writer.send_owed, *([self.status.upkeep] if self.server.is_serving else [])]

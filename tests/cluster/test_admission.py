@@ -10,7 +10,8 @@ import pytest
 from live import create, create_node, find, patch_status, status, until, wait_for_outcome
 from reviews import Hook, review
 
-from builders import T4, a_body, a_node
+from builders import T4, a_body, a_node, a_vllm_deployment
+from command_line import run
 from controlplane.installation import NAMESPACE, Installation
 from controlplane.plane import ControlPlane
 
@@ -272,3 +273,29 @@ def test_an_update_of_a_node_reaches_admission(clean: ControlPlane, start: Start
     assert clean.apply(a_body(), options=("--dry-run=server",)).stderr == ""
     patch_status(clean, "node-a", {"allocatable": {"nvidia.com/gpu": "7"}})
     until("a warning", lambda: "NodesUnavailable" in clean.apply(a_body(), options=("--dry-run=server",)).stderr, timeout=2)
+
+
+def test_verify_by_the_server_says_what_apply_would(clean: ControlPlane, start: Start) -> None:
+    plane = clean
+    create_node(plane, a_node().body)
+    start()
+    cluster = {"KUBECONFIG": str(plane.kubeconfig)}
+
+    def asked(*bodies: Any) -> tuple[int, Any]:
+        ended = run(
+            "verify", "--server", "-f", "-", "-o", "json", stdin="\n---\n".join(json.dumps(each) for each in bodies), **cluster
+        )
+        return ended.returncode, json.loads(ended.stdout)
+
+    code, found = asked(a_body())
+    assert (code, found["outcome"], found["refused"], found["findings"]) == (0, "Sound", False, [])
+    code, found = asked(a_body(strategy={"tensor": 3}))
+    assert (code, found["refused"]) == (1, True)
+    assert found["message"].startswith("InferenceDeployment serving/llama cannot run here")
+    code, found = asked(a_vllm_deployment(gpus=4), {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}})
+    assert (code, found["outcome"], len(found["warnings"])) == (0, None, 1)
+    assert "WorldSizeMismatch" in found["warnings"][0]
+    assert find(plane, "llama", "serving") == {}, "nothing was written"
+    shown = run("verify", "--server", "-f", "-", stdin=json.dumps(a_body(strategy={"tensor": 3})), **cluster)
+    assert "refused" in shown.stdout
+    assert run("verify", "--server", "--gpus", "8xH100-80GB-HBM3", "-f", "-", stdin="", **cluster).returncode == 64

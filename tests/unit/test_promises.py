@@ -60,7 +60,7 @@ def test_a_promise_shrinks_as_its_pods_come_and_nothing_counts_twice() -> None:
     assert scene.give("llama", replicas=2).message.startswith("8 GPUs promised")
     scene.comes("p2", "node-b")
     assert scene.free() == 8
-    assert scene.give("llama", replicas=2) == Claimed(reason=Reason.HELD, message="its pods hold all 16 GPUs")
+    assert scene.give("llama", replicas=2) == Claimed(reason=Reason.HELD, message="its pods have come for all 16 GPUs")
     assert len(scene.book.claims) == 0
 
 
@@ -155,3 +155,14 @@ def test_what_ran_out_under_another_leader_is_not_promised_again() -> None:
     judgement = scene.judge.judge(a_body("llama"))
     assert scene.promises.give("u", 1, judgement, ran_out=True).reason is Reason.EXPIRED
     assert scene.promises.give("u", 2, judgement).reason is Reason.PROMISED
+
+
+def test_a_pod_that_waits_is_counted_once() -> None:
+    scene = Scene(a_node(), a_node("node-b"))
+    scene.give("llama")
+    assert scene.outcome("other") == ("Sound", ())
+    scene.comes("p", "", 8)
+    assert scene.outcome("other") == ("Sound", ()), "it waits for one node, and there are two"
+    assert scene.outcome("other", replicas=2)[0] == "Waiting"
+    assert scene.give("llama").reason is Reason.HELD
+    assert scene.outcome("other") == ("Sound", ())

@@ -102,11 +102,13 @@ class ClaimedPods:
             self._settle(self._claims[uid])
 
     def missing(self, claim: Claim) -> tuple[ClaimedPod, ...]:
-        """Its pods that have not come. One that came on another node than was planned stands for any."""
+        """Its pods that have not come. One that came elsewhere than was planned, or waits for a node, stands for any.
+
+        A pod that waits is counted as one that waits: others of its priority find it before them.
+        """
         came = {record.uid: record.node for owner in claim.owners for record in self._book.own_pods(owner)}
-        bound = [node for uid, node in came.items() if node and not uid.startswith(PREFIX)]
         left = list(claim.pods)
-        for node in bound:
+        for node in (node for uid, node in came.items() if not uid.startswith(PREFIX)):
             if left:
                 left.remove(next((each for each in left if each.node == node), left[-1]))
         return tuple(left)

@@ -20,6 +20,7 @@ from shardgate.adapters.report import reference_of, report
 from shardgate.adapters.standing_workloads import key_of, referred_to
 from shardgate.adapters.workload_declarations import declare
 from shardgate.adapters.workload_verdicts import judged, workload_report
+from shardgate.adapters.workloads.kinds import is_judged_kind
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.registry import read_workload
 from shardgate.api import GROUP
@@ -32,8 +33,9 @@ from shardgate.shells.cluster import ApiError, ClusterUnreachable
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
 from shardgate.shells.extraction import extracted
 from shardgate.shells.model_folder import UnreadableFolder, profile_of_folder
+from shardgate.shells.server_verdicts import server_verdicts
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
-from shardgate.shells.terminal import print_nodes, print_report
+from shardgate.shells.terminal import print_nodes, print_report, print_server_verdict
 
 REFUSED, UNDECIDED = 1, 2
 USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
@@ -79,8 +81,13 @@ def cli(context: click.Context) -> None:
 @click.option(
     "-o", "output", type=click.Choice(["table", "json", "jsonl"]), default="table", show_default=True, help="Form of the report."
 )
+@click.option(
+    "--server", "by_server", is_flag=True, help="By a server-side dry run, for people who may not list nodes: what apply would say."
+)
 @click.pass_context
-def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, ...], gpus: str | None, output: str) -> None:
+def verify(  # its options
+    context: click.Context, files: tuple[str, ...], clusters: tuple[str, ...], gpus: str | None, output: str, *, by_server: bool
+) -> None:
     """Judge declarations against a cluster.
 
     Several are judged in file order, each admitted one taking its GPUs. Exit code: 1 if any would be refused, else 2 if
@@ -89,6 +96,11 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
     if clusters and gpus:
         problem = "--cluster and --gpus exclude each other"
         raise click.UsageError(problem)
+    if by_server:
+        if clusters or gpus:
+            problem = "--server asks the live cluster: --cluster and --gpus have no place beside it"
+            raise click.UsageError(problem)
+        context.exit(_verify_by_server(files, output))
     declared = list(read_documents(files))
     bodies = [each.body for each in declared if isinstance(each, Document)]
     snapshot = _snapshot(clusters, gpus, bodies)
@@ -110,6 +122,32 @@ def verify(context: click.Context, files: tuple[str, ...], clusters: tuple[str, 
         click.echo("no declaration found", err=True)
     _print(results, output)
     context.exit(_exit_code(results, unreadable))
+
+
+def _verify_by_server(files: tuple[str, ...], output: str) -> int:
+    documents = list(read_documents(files))
+    unreadable = [each for each in documents if isinstance(each, Unreadable)]
+    readable = [each for each in documents if isinstance(each, Document)]
+    found = server_verdicts([each for each in readable if is_inference_deployment(each.body) or is_judged_kind(each.body)])
+    for each in unreadable:
+        click.echo(f"error: {each}", err=True)
+    if not found and not unreadable:
+        click.echo("no declaration found", err=True)
+    reports = [each.json() for each in found]
+    if output == "json":
+        click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
+    elif output == "jsonl":
+        for report_of_one in reports:
+            click.echo(json.dumps(report_of_one))
+    else:
+        console = Console()
+        for each_verdict in found:
+            print_server_verdict(console, each_verdict)
+    if unreadable:
+        return BAD_DATA
+    if any(each.refused for each in found):
+        return REFUSED
+    return UNDECIDED if any(each.is_undecided for each in found) else 0
 
 
 @cli.command()

@@ -111,6 +111,18 @@ class Cluster:
         content_type: str = "application/json",
     ) -> Any:  # JSON
         """One request, decoded. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        return (await self.answered(method, path, parameters=parameters, body=body, content_type=content_type))[0]
+
+    async def answered(  # keyword-only: the parts of a request
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        body: Any = None,  # JSON
+        content_type: str = "application/json",
+    ) -> tuple[Any, list[str]]:  # JSON
+        """The same, with the warnings that came with it, as the headers say them."""
         if self._session is None:
             problem = "the session is not open"
             raise RuntimeError(problem)
@@ -127,7 +139,7 @@ class Cluster:
                 content = await response.read()
                 if response.status >= 400:  # noqa: PLR2004  # HTTP
                     raise _error(response.status, content)
-                return json.loads(content)
+                return json.loads(content), response.headers.getall("Warning", [])
         except _UNREACHABLE as error:
             problem = f"{self.server}: {error or type(error).__name__}"
             raise ClusterUnreachable(problem) from error

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -205,9 +205,10 @@ class Ledger:
             lately = time.monotonic() - NEVER_CAME_SECONDS
             self._gone = {each: at for each, at in self._gone.items() if at > lately or each in self._entries}
 
-    def missing(self, uid: str) -> bool:
-        """Whether some of its pods have not come."""
-        return bool(self._claims.missing(_claim(self._entries[uid])))
+    def missing(self, uid: str, made: Sequence[Owner] = ()) -> bool:
+        """Whether some of its pods have not come. ``made``: what its controller made for it, whose pods are its own."""
+        claim = _claim(self._entries[uid])
+        return bool(self._claims.missing(replace(claim, owners=(*claim.owners, *made))))
 
 
 def _amounts(pods: Sequence[ClaimedPod]) -> list[list[tuple[str, int]]]:

@@ -72,7 +72,7 @@ class Promises:
         missing = self._book.claims.missing(claim)
         gpus = sum(pod.requests.get(declaration.gpus.resource, 0) for pod in missing)
         if not missing:
-            return self._end(uid, Reason.HELD, f"its pods hold all {count(verdict.required.gpus, 'GPU')}")
+            return self._end(uid, Reason.HELD, f"its pods have come for all {count(verdict.required.gpus, 'GPU')}")
         limit = judgement.policy.claim_seconds
         if self._expired.get(uid) == generation:
             return self._end(uid, Reason.EXPIRED, _ran_out(gpus, limit))

@@ -8,11 +8,29 @@ from rich.markup import escape
 from rich.table import Table
 
 from shardgate.domain.units import KIBI, count, gb, gib
+from shardgate.shells.server_verdicts import ServerVerdict
 
 MOST_COLUMNS = 1000
 """Of a table whose cells are never cut."""
 
 _STYLES = {"Sound": "green", "Wasteful": "yellow", "Risky": "yellow", "Waiting": "cyan", "Undecided": "magenta", "Unsound": "red"}
+
+
+def print_server_verdict(console: Console, verdict: ServerVerdict) -> None:
+    """What the API server answered to a dry run."""
+    subject = verdict.subject
+    name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
+    console.print(f"[bold]{escape(name)}[/]", highlight=False)
+    if verdict.message:
+        word = "[red bold]refused[/]" if verdict.refused else "[magenta bold]not judged[/]"
+        console.print(f"  {word}  {escape(verdict.message)}", highlight=False)
+    else:
+        style = _STYLES.get(verdict.outcome or "", "green")
+        codes = escape(", ".join(verdict.findings))
+        console.print(f"  [{style} bold]{verdict.outcome or 'let in'}[/]  {codes}".rstrip(), highlight=False)
+    for each in verdict.warnings:
+        console.print(f"  warning: {escape(each)}", highlight=False)
+    console.print()
 
 
 def print_report(console: Console, report: Mapping[str, Any]) -> None:

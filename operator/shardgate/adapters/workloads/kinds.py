@@ -101,6 +101,12 @@ def judged_kind(group: str, plural: str) -> JudgedKind | None:
     return next((each for each in JUDGED_KINDS if (each.group, each.plural) == (group, plural)), None)
 
 
+def is_judged_kind(body: Mapping[str, Any]) -> bool:
+    """Whether an object is of one of these kinds, in whatever version."""
+    kind = (str(body.get("apiVersion") or "").rpartition("/")[0], body.get("kind"))
+    return any((each.group, each.kind) == kind for each in JUDGED_KINDS)
+
+
 def controller_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The owner reference to the controller that made the object."""
     references = mapping(body.get("metadata")).get("ownerReferences")
