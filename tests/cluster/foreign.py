@@ -86,10 +86,15 @@ DRY = ("--dry-run=server",)
 
 
 def requests(installation: Installation) -> float:
-    """Answers so far, of ``shardgate_admission_duration_seconds``."""
+    """Reviews that were answered so far, of ``shardgate_admission_duration_seconds``."""
+    return _sum(installation, "shardgate_admission_duration_seconds_count")
+
+
+def judged(installation: Installation) -> float:
+    """Those of them that were of something with GPUs: the others are let in without a verdict."""
+    return _sum(installation, "shardgate_admission_requests_total")
+
+
+def _sum(installation: Installation, metric: str) -> float:
     _, text = installation.fetch("/metrics")
-    return sum(
-        float(line.rpartition(" ")[2])
-        for line in text.splitlines()
-        if line.startswith("shardgate_admission_duration_seconds_count")
-    )
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(metric))
