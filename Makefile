@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check generate bench accuracy oracle fuzz clean
+.PHONY: help venv demo test check generate bench accuracy oracle faults fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ accuracy: venv ## predictions against measured launches, into docs/accuracy.md (
 
 oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1), or on a kept CASE
 	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+faults: venv ## races, restarts, rotations and broken control planes at length (FULL=1: at full length)
+	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
+	@FAULTS=$(if $(FULL),full,long) $(PYTHON) -m pytest tests/cluster/test_races.py tests/cluster/test_rolling_restarts.py \
+	  tests/cluster/test_faults.py tests/cluster/test_certificates.py $(ARGS)
 
 fuzz: venv ## N reviews, scripts and command lines that nobody would write (100000), of a SEED (1)
 	@$(PYTHON) tests/fuzz/fuzz.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))

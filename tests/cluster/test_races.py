@@ -1,21 +1,18 @@
 """Admissions that race for the same GPUs, through three replicas (F20 to F23)."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 from calls import send
-from live import create_node, until
+from fleet import fleet_on
+from live import until
 
-from builders import a_body, a_node
+from builders import a_body
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
-from controlplane.processes import Guarded, free_ports
 
 Json = dict[str, Any]
 
@@ -31,29 +28,7 @@ REFUSING_WAITING = {
 @pytest.fixture(scope="module")
 def fleet(request: pytest.FixtureRequest) -> Iterator[tuple[ControlPlane, list[Installation]]]:
     """Three replicas behind a balancer, on a control plane of their own with eight GPUs."""
-    with ExitStack() as stack:
-        plane = stack.enter_context(control_plane(failed=lambda: request.session.testsfailed > 0))
-        replicas = [Installation(plane) for _ in range(REPLICAS)]
-        replicas[0].install()
-        plane.kubectl("create", "namespace", "serving")
-        create_node(plane, a_node().body)
-        for each in replicas:
-            each.connect()
-            stack.callback(each.stop)
-            each.start()
-        (port,) = free_ports(1)
-        behind = [f"{each.webhook_port}/{each.metrics_port}" for each in replicas]
-        command = [sys.executable, str(Path(__file__).with_name("balancer.py")), str(port), *behind]
-        stack.callback(Guarded("balancer", command, plane.folder / "balancer.log", {}).kill)
-        replicas[0].webhook_port, own = port, replicas[0].webhook_port
-        plane.apply(*replicas[0].webhooks())
-        replicas[0].webhook_port = own
-
-        def refused() -> bool:
-            wrong = a_body("probe", strategy={"tensor": 3})
-            return "HeadsUneven" in plane.apply(wrong, options=("--dry-run=server",), check=False).stderr
-
-        until("the API server calls them", refused)
+    with control_plane(failed=lambda: request.session.testsfailed > 0) as plane, fleet_on(plane, REPLICAS) as replicas:
         yield plane, replicas
 
 

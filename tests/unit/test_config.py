@@ -36,6 +36,11 @@ def test_a_bad_file_is_named_with_its_field(tmp_path: Path, text: str, says: str
         read_config({**TLS, "SHARDGATE_CONFIG": str(file)})
 
 
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        read_config({**TLS, "SHARDGATE_CONFIG": "nowhere.yaml"})
+
+
 def test_a_certificate_without_its_key_is_no_pair() -> None:
     with pytest.raises(ConfigError, match="tlsCert and tlsKey go together"):
         read_config({"SHARDGATE_TLS_CERT": "cert.pem"})
