@@ -133,13 +133,7 @@ def _verify_by_server(files: tuple[str, ...], output: str) -> int:
         click.echo(f"error: {each}", err=True)
     if not found and not unreadable:
         click.echo("no declaration found", err=True)
-    reports = [each.json() for each in found]
-    if output == "json":
-        click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
-    elif output == "jsonl":
-        for report_of_one in reports:
-            click.echo(json.dumps(report_of_one))
-    else:
+    if not _print_json([each.json() for each in found], output):
         console = Console()
         for each_verdict in found:
             print_server_verdict(console, each_verdict)
@@ -285,14 +279,19 @@ def _take(snapshot: Snapshot, admitted: list[tuple[Declaration, Verdict]]) -> No
         snapshot.book.claims.put(Claim(uid=uid, generation=0, owners=(declaration.subject.owner,), pods=pods))
 
 
-def _print(results: list[_Result], output: str) -> None:
-    reports = [each.report for each in results]
+def _print_json(reports: Sequence[Mapping[str, Any]], output: str) -> bool:
+    """In one of the forms of JSON; whether it was one."""
     if output == "json":
         click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
     elif output == "jsonl":
         for each in reports:
             click.echo(json.dumps(each))
-    else:
+    return output in ("json", "jsonl")
+
+
+def _print(results: list[_Result], output: str) -> None:
+    reports = [each.report for each in results]
+    if not _print_json(reports, output):
         console = Console()
         for each in reports:
             print_report(console, each)

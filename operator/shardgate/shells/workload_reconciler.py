@@ -130,10 +130,10 @@ class WorkloadReconciler:
         The garbage collector takes most of them; it gets a while to.
         """
         for name in [name for name, since in self._left.items() if time.monotonic() - since > OVER_SECONDS]:
-            del self._left[name]
             verdict = self._verdicts.get(name)
             if verdict is not None and self._about(verdict) is None:
                 await self._delete(name)
+            self._left.pop(name, None)  # what could not be deleted is tried again
 
     def order(self, uid: str) -> tuple[str, str]:
         """One is as good as another."""
