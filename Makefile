@@ -53,10 +53,11 @@ accuracy: venv ## predictions against measured launches, into docs/accuracy.md (
 oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1), or on a kept CASE
 	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
-faults: venv ## races, restarts, rotations and broken control planes at length (FULL=1: at full length)
+faults: venv ## races, restarts, broken control planes at length, into docs/reliability.md (FULL=1: at full length)
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
-	@FAULTS=$(if $(FULL),full,long) $(PYTHON) -m pytest tests/cluster/test_races.py tests/cluster/test_rolling_restarts.py \
-	  tests/cluster/test_faults.py tests/cluster/test_certificates.py $(ARGS)
+	@FAULTS=$(if $(FULL),full,long) $(PYTHON) -m pytest tests/cluster -m fault --junitxml=.cache/faults.xml $(ARGS); ended=$$?; \
+	  $(PYTHON) tests/cluster/reliability_page.py .cache/faults.xml --write docs/reliability.md \
+	  --length $(if $(FULL),full,long) && exit $$ended
 
 fuzz: venv ## N reviews, scripts and command lines that nobody would write (100000), of a SEED (1)
 	@$(PYTHON) tests/fuzz/fuzz.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from faults import Measured, properties
 from live import remove_everything, serving, until
 
 from builders import a_body
@@ -20,6 +21,18 @@ NAMESPACES = ("serving", "unseen")
 """``unseen`` never reaches the webhooks: what stands there slipped through admission."""
 
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A fault test's report says which fault it was."""
+    for item in items:
+        item.user_properties.extend(properties(item))
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Measured:
+    """Keeps a figure for the page."""
+    return lambda text: record_property("measured", text)
 
 
 @pytest.fixture(scope="session")

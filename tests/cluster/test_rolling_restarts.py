@@ -1,6 +1,5 @@
 """Replicas that are stopped and started one after the other, under load, with failurePolicy Fail: no call fails (F14)."""
 
-import os
 import signal
 import threading
 import time
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from calls import send
+from faults import Measured, at_length, fault
 from fleet import fleet_on
 from live import find, patch_status, until, wait_for_outcome
 
@@ -16,8 +16,9 @@ from builders import a_body
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
 
-RESTARTS = {"": 3, "long": 30, "full": 100}[os.environ.get("FAULTS", "")]
-ROTATIONS = {"": 2, "long": 10, "full": 30}[os.environ.get("FAULTS", "")]
+RESTARTS = at_length(3, long=100)
+ROTATIONS = at_length(2, long=30)
+LOAD = "dry-run creates, 4 at a time, failurePolicy Fail, 3 replicas"
 PATH = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments?dryRun=All"
 
 
@@ -51,7 +52,8 @@ def load(plane: ControlPlane) -> Iterator[list[tuple[int, object]]]:
         thread.join()
 
 
-def test_no_call_fails_while_replicas_are_restarted(fleet: tuple[ControlPlane, list[Installation]]) -> None:
+@fault(14, what=f"{RESTARTS} rolling restarts (SIGTERM), one replica after the other", load=LOAD, criterion="0 failed calls")
+def test_no_call_fails_while_replicas_are_restarted(fleet: tuple[ControlPlane, list[Installation]], measured: Measured) -> None:
     plane, replicas = fleet
     with load(plane) as answers:
         for number in range(RESTARTS):
@@ -60,10 +62,12 @@ def test_no_call_fails_while_replicas_are_restarted(fleet: tuple[ControlPlane, l
             replica.start()
     assert [each for each in answers if each[0] != 201] == []
     assert len(answers) > 20 * RESTARTS
+    measured(f"0 of {len(answers)} calls failed")
 
 
-def test_no_call_fails_while_certificates_are_rotated(fleet: tuple[ControlPlane, list[Installation]]) -> None:
-    """F34: new pairs on every replica, picked up while connections are open."""
+@fault(34, what=f"{ROTATIONS} times a new pair on every replica, picked up while connections are open", load=LOAD,
+       criterion="0 failed calls")  # fmt: skip
+def test_no_call_fails_while_certificates_are_rotated(fleet: tuple[ControlPlane, list[Installation]], measured: Measured) -> None:
     plane, replicas = fleet
     until("all are ready", lambda: all(each.is_ready() for each in replicas), timeout=30)
 
@@ -79,10 +83,16 @@ def test_no_call_fails_while_certificates_are_rotated(fleet: tuple[ControlPlane,
                 "all serve the new pair", lambda before=before: all(a > b for a, b in zip(ends(), before, strict=True)), timeout=30
             )  # type: ignore[misc]
     assert [each for each in answers if each[0] != 201] == []
+    measured(f"0 of {len(answers)} calls failed")
 
 
-def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(fleet: tuple[ControlPlane, list[Installation]]) -> None:
-    """F39: the lease passes on while it sleeps; awake again, it finds that out before it writes."""
+@fault(
+    39, what="the leader is stopped by SIGSTOP until another one leads, then goes on",
+    criterion="another leads within 20 s; whoever was stopped writes nothing, and knows",
+)  # fmt: skip
+def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(
+    fleet: tuple[ControlPlane, list[Installation]], measured: Measured
+) -> None:
     plane, replicas = fleet
     plane.apply(a_body())
     wait_for_outcome(plane, "llama", "serving", "Sound")
@@ -96,7 +106,7 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(fleet: tuple[C
     assert leader.operator is not None
     leader.operator.signal(signal.SIGSTOP)
     try:
-        until("another one leads", lambda: len(leaders(others)) == 1, timeout=30)
+        took = until("another one leads", lambda: len(leaders(others)) == 1, timeout=30)
         patch_status(plane, "node-a", {"allocatable": {"nvidia.com/gpu": "7"}})
         wait_for_outcome(plane, "llama", "serving", "Waiting")
         stood = find(plane, "llama", "serving")["metadata"]["resourceVersion"]
@@ -107,3 +117,4 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(fleet: tuple[C
     time.sleep(5)
     assert find(plane, "llama", "serving")["metadata"]["resourceVersion"] == stood
     assert len(leaders(replicas)) == 1
+    measured(f"another led after {took:.1f} s; 0 writes by the stopped one")

@@ -1,0 +1,63 @@
+"""``docs/reliability.md`` from a run's JUnit report: one row for each fault test.
+
+``python reliability_page.py REPORT.xml --write docs/reliability.md``
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+HEAD = """# Reliability
+
+Made by `make faults`: each fault is done to real operators on a real control plane (etcd, kube-apiserver, kube-scheduler,
+kube-controller-manager), with one replica or with three behind a balancer that follows `/readyz`. F1 to F52 are faults that
+admission controllers of the field met; F53 on is what a cluster goes through in its life, none of which may cost a refusal.
+"""
+ENDED = {"failure": "**failed**", "error": "**failed**", "skipped": "not run here"}
+
+
+def rows(report: Path) -> list[tuple[int, str]]:
+    """(number of its first fault, line) of each fault test."""
+    found = []
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        said = [(each.get("name"), each.get("value") or "") for each in case.iter("property")]
+        columns = dict(said)
+        if "faults" not in columns:
+            continue
+        ended = next((word for tag, word in ENDED.items() if case.find(tag) is not None), "")
+        measured = "; ".join(value for name, value in said if name == "measured")
+        result = ": ".join(each for each in (ended, measured) if each) or "held"
+        test = f"`{str(case.get('classname')).rpartition('.')[2]}::{case.get('name')}`"
+        line = [columns["faults"].replace(" ", ", "), columns["what"], columns["load"] or "-", columns["criterion"], result, test]
+        found.append((int(columns["faults"].split()[0][1:]), "| " + " | ".join(each.replace("|", "\\|") for each in line) + " |"))
+    return sorted(found)
+
+
+def page(report: Path, length: str) -> str:
+    """The whole page."""
+    where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}"
+    ran = f"Last run: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {length} forms, {where}."
+    head = "| fault | what happens | load | criterion | measured | test |\n|---|---|---|---|---|---|"
+    return "\n".join([HEAD, ran, "", head, *(line for _, line in rows(report))]) + "\n"
+
+
+def main() -> int:
+    """Write the page; 1 when the run had no fault test."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path)
+    parser.add_argument("--write", type=Path, required=True)
+    parser.add_argument("--length", default="long")
+    arguments = parser.parse_args()
+    if not rows(arguments.report):
+        print("the report has no fault test", file=sys.stderr)
+        return 1
+    arguments.write.write_text(page(arguments.report, arguments.length), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
