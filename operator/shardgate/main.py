@@ -75,7 +75,7 @@ from shardgate.shells.stores import (
     Workloads,
 )
 from shardgate.shells.webhook import Admission
-from shardgate.shells.webhook_server import InternalError, WebhookServer
+from shardgate.shells.webhook_server import WebhookServer
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.workload_reconciler import WorkloadReconciler
 from shardgate.shells.writer import Writer
@@ -127,7 +127,7 @@ class Operator:
         self.server = WebhookServer(
             ids=frozenset({"validate", "mutate"}), address=config.bind_address, port=config.webhook_port,
             certificate=certificate, key=key, drain_seconds=config.drain_seconds,
-            others=self.answer, on_internal_error=self.metrics.internal_errors.inc,
+            answer=self.answer, on_internal_error=self.metrics.internal_errors.inc,
             on_shed=lambda reason: self.metrics.shed.labels(reason).inc(), client_ca=config.client_ca,
             client_names=config.client_names,
         )  # fmt: skip
@@ -217,15 +217,10 @@ class Operator:
         self._telling: set[asyncio.Task[None]] = set()
 
     async def answer(self, request: Mapping[str, Any], webhook: str) -> dict[str, Any]:
-        """Reviews of all that is not an InferenceDeployment. Raises ``InternalError``."""
+        """The response to a review; what it raises becomes HTTP 500."""
         if not is_exception(request):
             return await self.admission.answer(request, webhook)
-        try:
-            said = await self.exceptions.validate(request) if webhook == "validate" else self.exceptions.mutate(request)
-        except Exception as error:
-            log.exception("%s of an exception failed", webhook)
-            raise InternalError from error
-        return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": request["uid"], **said}}
+        return await self.exceptions.validate(request) if webhook == "validate" else self.exceptions.mutate(request)
 
     async def review_access(self, review: dict[str, Any]) -> dict[str, Any]:
         """A SubjectAccessReview. Raises ``ClusterUnreachable`` and ``ApiError``."""
@@ -403,8 +398,6 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.persistence.progress_storage = NullProgress()
     settings.admission.server = operator.server
     settings.admission.managed = None
-    # kopf calls a refusal an error of ours; our own line says what was answered.
-    logging.getLogger("kopf.objects").setLevel(logging.CRITICAL)
     await operator.start()
 
 
@@ -412,17 +405,3 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
 async def stop(**_: Any) -> None:
     """Stop our own tasks before kopf cancels whatever is left."""
     await operator.stop()
-
-
-@kopf.on.validate(GROUP, VERSION, PLURAL, id="validate")
-async def validate(*, body: kopf.Body, warnings: list[str], **more: Any) -> None:
-    """Let in, warn or refuse."""
-    if more["operation"] in ("CREATE", "UPDATE"):
-        warnings.extend(await operator.admission.validate(body, more["old"], more["operation"], is_dry=bool(more["dryrun"])))
-
-
-@kopf.on.mutate(GROUP, VERSION, PLURAL, id="mutate")
-async def mutate(*, body: kopf.Body, patch: kopf.Patch, **more: Any) -> None:
-    """Our annotations."""
-    if more["operation"] in ("CREATE", "UPDATE"):
-        operator.admission.mutate(body, more["old"], patch)

@@ -660,11 +660,15 @@ class ClusterBook:
 
     # ---- the inventory
 
-    def inventory(self, now: float, age_seconds: float = 0.0, broken_seconds: float = 0.0) -> Inventory:
-        """Everything, frozen at this moment."""
+    def settle(self, now: float) -> None:
+        """Bring it to this moment: what time alone changes is in ``version`` from here on."""
         self.claims.settle(tuple(self._held_dirty))
         if now >= self._expires:
             self._forget(now)
+
+    def inventory(self, now: float, age_seconds: float = 0.0, broken_seconds: float = 0.0) -> Inventory:
+        """Everything, frozen at this moment."""
+        self.settle(now)
         if self._dirty:
             self._rebuild(now)
             self._forget(now)  # what came and went since the last time

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
@@ -43,6 +44,22 @@ PRODUCT_LABEL = "nvidia.com/gpu.product"
 def is_inference_deployment(body: Mapping[str, Any]) -> bool:
     """Whether the object is of our kind, in the version that we read."""
     return body.get("kind") == KIND and body.get("apiVersion") == API_VERSION
+
+
+def content_of(body: Mapping[str, Any]) -> bytes | None:
+    """All that ``read_stated`` reads of the object, as bytes to compare; ``None`` where more is read than the object says.
+
+    That is so with a ``workloadRef``, and for values that JSON cannot carry.
+    """
+    spec, metadata, status = body.get("spec"), body.get("metadata"), body.get("status")
+    if not isinstance(spec, Mapping) or spec.get("workloadRef") is not None or not isinstance(metadata, Mapping):
+        return None
+    kept = [status.get("required"), status.get("observedGeneration")] if isinstance(status, Mapping) else None
+    said = [metadata.get("namespace"), metadata.get("name"), metadata.get("generation"), spec, kept]
+    try:
+        return msgspec.json.encode(said)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 def read_stated(body: Mapping[str, Any], profiles: Sequence[Profile] = ()) -> tuple[Declaration, InferenceDeploymentSpec]:

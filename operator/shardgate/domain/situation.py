@@ -214,7 +214,12 @@ def _own(held: tuple[HeldPod, ...]) -> dict[str, dict[str, int]]:
 
 def is_stale(inventory: Inventory, policy: Policy) -> bool:
     """Whether the picture is too old to judge by."""
-    return inventory.age_seconds > policy.stale_after_seconds or inventory.broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS
+    return is_too_old(inventory.age_seconds, inventory.broken_seconds, policy)
+
+
+def is_too_old(age_seconds: float, broken_seconds: float, policy: Policy) -> bool:
+    """The same of an inventory of which only its age, and the time since a watch broke, are known yet."""
+    return age_seconds > policy.stale_after_seconds or broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS
 
 
 def _found(candidates: tuple[NodeGroup, ...], declaration: Declaration, weighed: Weighed) -> dict[int, GpuFit]:

@@ -1,4 +1,4 @@
-"""What the API server's audit log shall say of a review; kept beside the answer, which kopf builds without them."""
+"""What the API server's audit log shall say of a review; kept beside the answer, until that is put into words."""
 
 from contextvars import ContextVar
 

@@ -1,7 +1,5 @@
 """Admission of ``VerificationException`` objects: only who may override may grant one, and it names who did."""
 
-import base64
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,6 +8,7 @@ from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.exceptions import CREATOR, PLURAL, read_exception
 from shardgate.adapters.messages import mistakes
 from shardgate.api import GROUP
+from shardgate.shells.annotation_patches import annotation_patch
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +71,7 @@ class ExceptionAdmission:
         if body is None or request["operation"] not in ("CREATE", "UPDATE"):
             return {"allowed": True}
         user = str(request["userInfo"].get("username") or "")
-        annotations = (body.get("metadata") or {}).get("annotations")
-        path = f"/metadata/annotations/{CREATOR.replace('~', '~0').replace('/', '~1')}"
-        patch: list[Json] = [] if annotations else [{"op": "add", "path": "/metadata/annotations", "value": {}}]
-        patch.append({"op": "add", "path": path, "value": user})
-        encoded = base64.b64encode(json.dumps(patch).encode()).decode()
-        return {"allowed": True, "patchType": "JSONPatch", "patch": encoded}
+        return {"allowed": True, **annotation_patch(body, {CREATOR: user})}
 
 
 def _refused(code: int, message: str) -> Json:

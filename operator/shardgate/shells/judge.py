@@ -7,6 +7,7 @@ from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.disclosure import told
+from shardgate.adapters.inference_deployments import content_of
 from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.adapters.report import reference_of
 from shardgate.adapters.standing_workloads import StandingWorkloads, is_finished
@@ -17,9 +18,11 @@ from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.inventory import HeldPod, Inventory, Owner
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
+from shardgate.domain.situation import is_stale, is_too_old
 from shardgate.domain.verdict import Verdict
 from shardgate.domain.verify import verify
 
+MOST_RECENT = 512
 OWN_KIND_NAME = f"InferenceDeployment.{GROUP}"
 
 
@@ -74,6 +77,52 @@ class _Read:
     groups: list[GroupDeclaration]
 
 
+class Recent:
+    """What was read and judged a moment ago. One ``kubectl apply`` asks two webhooks, an update about what stood there, too.
+
+    A judgement is kept for as long as nothing changed that another one could rest on; its age is that of the first.
+    """
+
+    def __init__(self) -> None:
+        self._declarations: dict[bytes, Declaration] = {}
+        self._judgements: dict[int, Judgement] = {}
+        """By the identity of the declaration, which the judgement keeps alive."""
+        self._profiles = -1
+        self._version: tuple[int, ...] = ()
+
+    def declaration(
+        self, body: Mapping[str, Any], profiles_version: int, declare: Callable[[Mapping[str, Any]], Declaration]
+    ) -> Declaration:
+        """What the object declares, read anew if need be. Raises what ``declare`` does."""
+        content = content_of(body)
+        if content is None:
+            return declare(body)
+        if profiles_version != self._profiles:
+            self._declarations.clear()
+            self._profiles = profiles_version
+        found = self._declarations.get(content)
+        if found is None:
+            if len(self._declarations) >= MOST_RECENT:
+                self._declarations.clear()
+            found = self._declarations[content] = declare(body)
+        return found
+
+    def judgement(self, declaration: Declaration, policy: Policy, version: tuple[int, ...]) -> Judgement | None:
+        """What was found for it at this version of everything."""
+        if version != self._version:
+            self._judgements.clear()
+            self._version = version
+        found = self._judgements.get(id(declaration))
+        return found if found is not None and found.policy == policy else None
+
+    def keep(self, judgement: Judgement, version: tuple[int, ...]) -> None:
+        """For whoever asks next."""
+        if version != self._version or len(self._judgements) >= MOST_RECENT:
+            self._judgements.clear()
+            self._version = version
+        self._judgements[id(judgement.declaration)] = judgement
+
+
 class Judge:
     """Reads declarations, and judges them by the book. ``freshness`` gives the age of the book and of a broken watch."""
 
@@ -83,6 +132,7 @@ class Judge:
         self.book, self._freshness = book, freshness
         self.workloads = workloads or StandingWorkloads()
         self._read: dict[str, _Read] = {}
+        self._recent = Recent()
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -181,15 +231,22 @@ class Judge:
 
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""
-        declared = declaration or self.declare(body)
+        declared = declaration or self._recent.declaration(body, self.book.profiles_version, self.declare)
         self.book.follows_all_pods |= declared.placement.rules.demands
         policy = self.book.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
+        self.book.settle(time.monotonic())
+        known = self._recent.judgement(declared, policy, self.version)
+        if known is not None and not is_too_old(*self._freshness(), policy):
+            return known
         inventory = self.inventory()
         verdict = verify(declared, inventory, policy)
-        return Judgement(
+        found = Judgement(
             declaration=declared,
             policy=policy,
             inventory=inventory,
             verdict=verdict,
             reference=reference_of(body.get("spec") or {}, verdict, policy),
         )
+        if not is_stale(inventory, policy):
+            self._recent.keep(found, self.version)
+        return found

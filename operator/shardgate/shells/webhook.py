@@ -2,12 +2,9 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-
-import kopf
 
 from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.errors import DeclarationError, mistakes_in
@@ -17,16 +14,17 @@ from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS, controller_of, judged_kind
 from shardgate.adapters.workloads.values import mapping
+from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce
 from shardgate.domain.policy import Policy
 from shardgate.domain.verdict import Verdict
+from shardgate.shells.annotation_patches import annotation_patch
 from shardgate.shells.audit_annotations import note
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
 from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
 from shardgate.shells.metrics import KIND, OTHER_KIND, Metrics
-from shardgate.shells.webhook_server import InternalError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +34,14 @@ OnOverride = Callable[[Override, Subject, tuple[str, ...]], None]
 """Told of each use of an exception: which, for what, for which codes."""
 _KINDS = frozenset({KIND, *(each.kind for each in JUDGED_KINDS)})
 UNPROCESSABLE, UNAVAILABLE = 422, 503
+
+
+class Refusal(Exception):
+    """What is not let in: the message to its author, and the HTTP status that the API server gives it."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,7 @@ class Decision:
 
 
 class Admission:
-    """What the handlers ``validate`` and ``mutate`` do. Both only read; a dry run is like any other."""
+    """What the webhooks ``validate`` and ``mutate`` do. Both only read; a dry run is like any other."""
 
     def __init__(
         self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None, read: Read | None = None,
@@ -62,8 +68,8 @@ class Admission:
     async def validate(
         self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, *, is_dry: bool = False
     ) -> list[str]:
-        """The warnings; raises ``kopf.AdmissionError`` to refuse. Any other exception becomes HTTP 500."""
-        with self._observed():
+        """The warnings; raises ``Refusal``. Any other exception becomes HTTP 500."""
+        with self._metrics.duration.time():
             return await self._answered(lambda: self._decide(body, old, operation), operation, is_dry=is_dry)
 
     async def _answered(self, decide: Callable[[], Decision], operation: str, *, is_dry: bool) -> list[str]:
@@ -75,20 +81,8 @@ class Admission:
             except UnsettledError:
                 name = decision.subject.label if decision.subject else "this"
                 problem = f"{name}: whether GPUs are left could not be settled in time among the replicas; try again"
-                raise kopf.AdmissionError(problem, code=UNAVAILABLE) from None
+                raise Refusal(problem, code=UNAVAILABLE) from None
         return self._said(decision, operation, is_dry=is_dry)
-
-    @contextmanager
-    def _observed(self) -> Iterator[None]:
-        """A validation is timed, and its failure logged; a refusal is none."""
-        with self._metrics.duration.time():
-            try:
-                yield
-            except kopf.AdmissionError:
-                raise
-            except Exception:
-                log.exception("validate failed")
-                raise
 
     def _decide(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> Decision:
         if not self._is_judged(body) or (old is not None and old.get("spec") == body.get("spec")):
@@ -128,13 +122,13 @@ class Admission:
         self._metrics.requests.labels(KIND, operation, "", "invalid").inc()
         metadata = body.get("metadata") or {}
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
-        raise kopf.AdmissionError(mistakes(name, problems), code=UNPROCESSABLE)
+        raise Refusal(mistakes(name, problems), code=UNPROCESSABLE)
 
     async def validate_workload(
         self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, requester: str = "", *, is_dry: bool = False
     ) -> list[str]:
         """The same for objects of other kinds. What a controller makes for an object that is judged is judged with that."""
-        with self._observed():
+        with self._metrics.duration.time():
             namespace = str(mapping(body.get("metadata")).get("namespace") or "")
             made = is_controller(requester, namespace) and self._judge.is_made_for_another(body)
             if made:
@@ -161,23 +155,24 @@ class Admission:
         )  # fmt: skip
 
     async def answer(self, request: Mapping[str, Any], webhook: str = "validate") -> dict[str, Any]:
-        """A review of an object of another kind, answered: nothing is written to them. Raises ``InternalError``."""
-        response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
-        try:
-            warnings = await self._warnings(request) if webhook == "validate" else []
-            if warnings:
-                response["warnings"] = warnings
-        except kopf.AdmissionError as refusal:
-            response |= {"allowed": False, "status": {"code": refusal.code or UNPROCESSABLE, "message": str(refusal)}}
-        except Exception as error:
-            raise InternalError from error
-        return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
-
-    async def _warnings(self, request: Mapping[str, Any]) -> list[str]:
-        operation, body, old = request["operation"], request.get("object"), request.get("oldObject")
-        is_dry = bool(request.get("dryRun"))
+        """The response to a review. What it raises becomes HTTP 500."""
+        body, old, operation = request.get("object"), request.get("oldObject"), request["operation"]
         if operation not in ("CREATE", "UPDATE") or body is None:
-            return []
+            return {"allowed": True}
+        is_own = (request["resource"]["group"], request["resource"]["resource"]) == (GROUP, "inferencedeployments")
+        if webhook == "mutate":
+            return {"allowed": True, **(self.mutate(body, old) if is_own and not request.get("subResource") else {})}
+        try:
+            if is_own:
+                warnings = await self.validate(body, old, operation, is_dry=bool(request.get("dryRun")))
+            else:
+                warnings = await self._warnings(request, body, old)
+        except Refusal as refusal:
+            return {"allowed": False, "status": {"code": refusal.code, "message": str(refusal)}}
+        return {"allowed": True, "warnings": warnings} if warnings else {"allowed": True}
+
+    async def _warnings(self, request: Mapping[str, Any], body: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[str]:
+        operation, is_dry = request["operation"], bool(request.get("dryRun"))
         if judged_kind(request["resource"]["group"], request["resource"]["resource"]) is None:
             self._metrics.requests.labels(OTHER_KIND, operation, "", "unsupported").inc()
             return []
@@ -211,21 +206,15 @@ class Admission:
         first = then.declarations[0] if then.declarations else None
         return Stored(declaration=first, verdict=then.verdict, is_changed=then.declarations != now.declarations or first is None)
 
-    def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, patch: kopf.Patch) -> None:
-        """Set our annotations by the verdict; whatever stood under their names before is not the user's to set."""
+    def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Our annotations by the verdict; whatever stood under their names before is not the user's to set."""
         if not self._is_judged(body):
-            return
+            return {}
         try:
-            wanted = annotations(self._judge.judge(_declared(body, old)).verdict)
+            wanted: Mapping[str, str | None] = annotations(self._judge.judge(_declared(body, old)).verdict)
         except ExceptionGroup:
             wanted = dict.fromkeys(OUR_ANNOTATIONS)  # validate says what is wrong
-        except Exception:
-            log.exception("mutate failed")
-            raise
-        present = (body.get("metadata") or {}).get("annotations") or {}
-        for name, value in wanted.items():
-            if present.get(name) != value:
-                patch.metadata.annotations[name] = value
+        return annotation_patch(body, wanted)
 
     def _is_judged(self, body: Mapping[str, Any]) -> bool:
         metadata = body.get("metadata") or {}
@@ -282,7 +271,7 @@ class Admission:
             for found, _ in answer.overridden:
                 self._metrics.overrides.labels(subject.kind, found.code).inc()
         if not answer.allowed:
-            raise kopf.AdmissionError(rejection(subject, verdict, answer, reference), code=UNPROCESSABLE)
+            raise Refusal(rejection(subject, verdict, answer, reference), code=UNPROCESSABLE)
         if self._on_override is not None and not is_dry:
             for name, codes in used.items():
                 self._on_override(words[name], subject, codes)

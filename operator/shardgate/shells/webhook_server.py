@@ -1,8 +1,9 @@
-"""The HTTPS server in front of kopf's admission handlers, without kopf's traps.
+"""The HTTPS server that kopf runs for admission, in the place of its own and without that one's traps.
 
 An unknown path is 404 (kopf: allowed), an internal error HTTP 500 so that failurePolicy decides (kopf: denied), a body
 is capped, an answer has a deadline below the API server's, certificates are reloaded on the open socket, and after
-SIGTERM requests are answered until endpoints have forgotten us.
+SIGTERM requests are answered until endpoints have forgotten us. Reviews do not go through kopf's handlers: those alone
+take longer than all the rest (docs/adr/0008-reviews-past-kopfs-handlers.md).
 """
 
 import asyncio
@@ -17,9 +18,8 @@ import aiohttp.web
 import kopf
 import msgspec
 from cryptography import x509
-from kopf._core.engines.admission import AmbiguousResourceError, UnknownResourceError, WebhookError
 
-from shardgate.api import GROUP
+from shardgate.api import GROUP, VERSION
 from shardgate.shells import connections
 from shardgate.shells.audit_annotations import collect
 
@@ -34,29 +34,22 @@ MOST_AT_ONCE = 256
 READ_SECONDS = 10.0
 """A body that takes longer to come is not worth waiting for."""
 CERTIFICATE_POLL_SECONDS = 5.0
-HTTP_INTERNAL = 500
 
-
-OWN = (GROUP, "inferencedeployments")
-"""What kopf's handlers answer."""
 Json = dict[str, Any]
-
-
-class InternalError(Exception):
-    """An answer could not be reached: HTTP 500, so that failurePolicy decides."""
+Answer = Callable[[Mapping[str, Any], str], Awaitable[Json]]
+"""A review's request and the webhook's id -> the response. What it raises becomes HTTP 500, so that failurePolicy decides."""
 
 
 class WebhookServer:
-    """Serves the handlers with these ids, and nothing else."""
+    """Serves the webhooks with these ids, and nothing else."""
 
     def __init__(  # keyword-only: settings
         self, *, ids: frozenset[str], address: str, port: int, certificate: Path, key: Path, drain_seconds: float,
-        others: Callable[[Mapping[str, Any], str], Awaitable[Json]],
+        answer: Answer,
         on_internal_error: Callable[[], None] = lambda: None, on_shed: Callable[[str], None] = lambda _: None,
         client_ca: Path | None = None, client_names: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
-        self._others = others
-        """Answers reviews of kinds that are not ours: kopf knows those alone that were served when it started."""
+        self._answer = answer
         self._ids, self._address, self._port = ids, address, port
         self._certificate, self._key, self._drain_seconds = certificate, key, drain_seconds
         self._on_internal_error, self._on_shed = on_internal_error, on_shed
@@ -71,7 +64,7 @@ class WebhookServer:
         self.not_after: float | None = None
         """Unix time at which the certificate expires."""
 
-    async def __call__(self, answer: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
+    async def __call__(self, _through_handlers: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
         """What kopf runs as ``settings.admission.server``."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -82,7 +75,7 @@ class WebhookServer:
 
         async def handle(request: aiohttp.web.Request) -> aiohttp.web.Response:
             try:
-                return await self._bounded(request, answer)
+                return await self._bounded(request)
             except aiohttp.web.HTTPException as refused:
                 if self.is_draining:
                     refused.force_close()
@@ -149,7 +142,7 @@ class WebhookServer:
         certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
         self.not_after = certificate.not_valid_after_utc.timestamp()
 
-    async def _bounded(self, request: aiohttp.web.Request, answer: kopf.WebhookFn) -> aiohttp.web.Response:
+    async def _bounded(self, request: aiohttp.web.Request) -> aiohttp.web.Response:
         """No more at once than can be answered in time; what the API server has given up on is not begun."""
         began = self._connections.began(request) if self._connections is not None else time.monotonic()
         try:
@@ -163,42 +156,39 @@ class WebhookServer:
                 raise aiohttp.web.HTTPServiceUnavailable(text="too many reviews at once", headers={"Retry-After": "1"})
             self.in_flight += 1
             try:
-                return await self._handle(request, webhook, content, answer, began)
+                return await self._handle(request, webhook, content, began)
             finally:
                 self.in_flight -= 1
         finally:
             if self._connections is not None:
                 self._connections.ended(request)
 
-    async def _handle(
-        self, request: aiohttp.web.Request, webhook: str, content: bytes, answer: kopf.WebhookFn, began: float
-    ) -> aiohttp.web.Response:
-        review = review_of(content)
+    async def _handle(self, request: aiohttp.web.Request, webhook: str, content: bytes, began: float) -> aiohttp.web.Response:
+        asked = review_of(content)["request"]
         said = collect()
+        left = began + _deadline(request) - time.monotonic()
+        if left <= 0:  # the API server has given up on it
+            raise self._too_late()
         try:
-            async with asyncio.timeout(began + _deadline(request) - time.monotonic()):
-                await asyncio.sleep(0)  # what is late already is not begun
-                response = await self._respond(review, webhook, dict(request.headers), answer)
-        except InternalError:
+            async with asyncio.timeout(left):
+                response = await self._answer(asked, webhook)
+        except TimeoutError:
+            raise self._too_late() from None
+        except Exception:
+            log.exception("%s failed (review %s)", webhook, asked["uid"])
             self._on_internal_error()
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log") from None
-        except TimeoutError:
-            self._on_shed("deadline")
-            raise aiohttp.web.HTTPGatewayTimeout(text="no answer within the deadline") from None
-        except UnknownResourceError as error:
-            raise aiohttp.web.HTTPNotFound(text=str(error)) from None
-        except (AmbiguousResourceError, WebhookError) as error:
-            raise aiohttp.web.HTTPBadRequest(text=str(error)) from None
-        if (response["response"].get("status") or {}).get("code") == HTTP_INTERNAL:
-            # Our handlers never refuse with 500: this is an exception that kopf took for a refusal.
-            self._on_internal_error()
-            raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log")
         if said:
-            response["response"].setdefault("auditAnnotations", {}).update(said)
-        reply = aiohttp.web.json_response(response)
+            response.setdefault("auditAnnotations", {}).update(said)
+        whole = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": asked["uid"], **response}}
+        reply = aiohttp.web.Response(body=msgspec.json.encode(whole), content_type="application/json")
         if self.is_draining:
             reply.force_close()
         return reply
+
+    def _too_late(self) -> aiohttp.web.HTTPGatewayTimeout:
+        self._on_shed("deadline")
+        return aiohttp.web.HTTPGatewayTimeout(text="no answer within the deadline")
 
     async def _content(self, request: aiohttp.web.Request) -> bytes:
         """The body; bodies that are still coming may hold so much memory together and no more."""
@@ -226,17 +216,6 @@ class WebhookServer:
         names = {value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"}
         if names.isdisjoint(self._client_names):
             raise aiohttp.web.HTTPForbidden(text="no review is answered for this client")
-
-    async def _respond(self, review: Any, webhook: str, headers: dict[str, str], answer: kopf.WebhookFn) -> Any:
-        resource = review["request"]["resource"]
-        if (resource["group"], resource["resource"]) != OWN:
-            return await self._others(review["request"], webhook)
-        return await answer(review, webhook=kopf_id(webhook), headers=headers)
-
-
-def kopf_id(webhook: str) -> Any:  # kopf's own NewType is private
-    """A handler's id, as kopf types it."""
-    return webhook
 
 
 def _deadline(request: aiohttp.web.Request) -> float:
@@ -310,7 +289,7 @@ class _Review(msgspec.Struct, gc=False):
 
 
 def review_of(content: bytes) -> Any:
-    """An AdmissionReview that has what the handlers rely on. Raises HTTP 400 with what is wrong."""
+    """An AdmissionReview that has what is relied on. Raises HTTP 400 with what is wrong, 404 for an unknown version of ours."""
     try:
         review = msgspec.json.decode(content)
         request = msgspec.convert(review, _Review).request
@@ -320,4 +299,6 @@ def review_of(content: bytes) -> Any:
     missing = [name for name in needed if getattr(request, name) is None]
     if missing:
         raise aiohttp.web.HTTPBadRequest(text=f"not a review: request.{missing[0]} is missing")
+    if request.resource.group == GROUP and request.resource.version != VERSION:
+        raise aiohttp.web.HTTPNotFound(text=f"{GROUP}/{request.resource.version} is not known here")
     return review
