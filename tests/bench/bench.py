@@ -6,10 +6,8 @@ Prints a Markdown table; ``--write FILE`` keeps it. Nothing here is asserted: th
 import argparse
 import asyncio
 import datetime
-import json
 import os
 import platform
-import ssl
 import statistics
 import sys
 import time
@@ -17,15 +15,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from admission import added_rows, cpu_seconds, direct_rows
 from decision import decision_rows
 from extraction import extraction_rows
+from load import open_loop, update_reviews
 from placement import placement_rows
 
 from builders import GPU, a_body, a_node, a_pod
@@ -125,41 +124,6 @@ async def change(cluster: Cluster, nodes: int, stop: asyncio.Event) -> int:
     return 2 * made
 
 
-def review(body: dict[str, Any]) -> bytes:
-    """An AdmissionReview of a CREATE."""
-    return json.dumps(
-        {
-            "apiVersion": "admission.k8s.io/v1",
-            "kind": "AdmissionReview",
-            "request": {
-                "uid": "bench",
-                "resource": {"group": "shardgate.io", "version": "v1alpha1", "resource": "inferencedeployments"},
-                "namespace": "serving",
-                "operation": "CREATE",
-                "userInfo": {"username": "bench"},
-                "object": body,
-            },
-        }
-    ).encode()
-
-
-async def webhook_latencies(installation: Installation, count: int) -> list[float]:
-    """Milliseconds of ``validate``, one request after another on one connection."""
-    context = ssl.create_default_context(cafile=str(installation.plane.authority.path))
-    url, data = f"https://127.0.0.1:{installation.webhook_port}/validate?timeout=3s", review(a_body())
-    taken = []
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
-        for _ in range(count):
-            started = time.perf_counter()
-            async with session.post(url, data=data, headers={"Content-Type": "application/json"}) as response:
-                await response.read()
-                if response.status != 200:
-                    raise RuntimeError(await response.text())
-            taken.append((time.perf_counter() - started) * 1000)
-            await asyncio.sleep(0.005)
-    return taken
-
-
 async def api_latencies(cluster: Cluster, count: int) -> list[float]:
     """Milliseconds of a server-side dry run of a CREATE through the API server: both webhooks, schema and CEL."""
     path, taken = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments", []
@@ -169,6 +133,12 @@ async def api_latencies(cluster: Cluster, count: int) -> list[float]:
         taken.append((time.perf_counter() - started) * 1000)
         await asyncio.sleep(0.005)
     return taken
+
+
+async def webhook_latencies(installation: Installation) -> list[float]:
+    """Milliseconds of ``validate``, 100 updates a second on one connection."""
+    authority, known = str(installation.plane.authority.path), update_reviews(200)
+    return await open_loop(installation.webhook_port, authority, known, connections=1, seconds=10, rate=100)
 
 
 def percentiles(values: list[float]) -> tuple[float, float, float]:
@@ -183,12 +153,6 @@ def memory_mib(pid: int) -> float:
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return 0.0
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str, str]]:
@@ -211,6 +175,10 @@ async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str,
             rows.append(("RSS when ready", f"{memory_mib(pid):.0f} MiB"))
             await asyncio.to_thread(installation.register_webhooks)
             await asyncio.sleep(2)
+            say("reviews sent to the webhook")
+            rows += await direct_rows(installation)
+            say("creates through the API server, with and without webhooks")
+            rows += await added_rows(plane, installation, cluster)
             rows += await _latency_rows("at rest", installation, cluster)
             say(f"{CHANGES_PER_SECOND} pod changes a second")
             stop = asyncio.Event()
@@ -234,7 +202,7 @@ async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str,
 async def _latency_rows(when: str, installation: Installation, cluster: Cluster) -> list[tuple[str, str]]:
     rows = []
     for name, values in (
-        ("webhook validate", await webhook_latencies(installation, REVIEWS)),
+        ("webhook validate, 100 updates/s", await webhook_latencies(installation)),
         ("kubectl's create, dry run, through the API server", await api_latencies(cluster, REVIEWS // 2)),
     ):
         p50, p99, most = percentiles(values)

@@ -54,7 +54,8 @@ def content_of(body: Mapping[str, Any]) -> bytes | None:
     spec, metadata, status = body.get("spec"), body.get("metadata"), body.get("status")
     if not isinstance(spec, Mapping) or spec.get("workloadRef") is not None or not isinstance(metadata, Mapping):
         return None
-    kept = [status.get("required"), status.get("observedGeneration")] if isinstance(status, Mapping) else None
+    required = status.get("required") if isinstance(status, Mapping) else None
+    kept = None if required is None else [required, (status or {}).get("observedGeneration")]
     said = [metadata.get("namespace"), metadata.get("name"), metadata.get("generation"), spec, kept]
     try:
         return msgspec.json.encode(said)

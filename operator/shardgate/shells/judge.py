@@ -1,6 +1,7 @@
 """One declaration, judged by the cluster as this process sees it now. Webhook and reconciler share it."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,7 +85,7 @@ class Recent:
     """
 
     def __init__(self) -> None:
-        self._declarations: dict[bytes, Declaration] = {}
+        self._declarations: OrderedDict[bytes, Declaration] = OrderedDict()
         self._judgements: dict[int, Judgement] = {}
         """By the identity of the declaration, which the judgement keeps alive."""
         self._profiles = -1
@@ -101,10 +102,13 @@ class Recent:
             self._declarations.clear()
             self._profiles = profiles_version
         found = self._declarations.get(content)
-        if found is None:
-            if len(self._declarations) >= MOST_RECENT:
-                self._declarations.clear()
-            found = self._declarations[content] = declare(body)
+        if found is not None:
+            self._declarations.move_to_end(content)
+            return found
+        found = self._declarations[content] = declare(body)
+        if len(self._declarations) > MOST_RECENT:
+            _, oldest = self._declarations.popitem(last=False)
+            self._judgements.pop(id(oldest), None)
         return found
 
     def judgement(self, declaration: Declaration, policy: Policy, version: tuple[int, ...]) -> Judgement | None:
@@ -117,7 +121,7 @@ class Recent:
 
     def keep(self, judgement: Judgement, version: tuple[int, ...]) -> None:
         """For whoever asks next."""
-        if version != self._version or len(self._judgements) >= MOST_RECENT:
+        if version != self._version or len(self._judgements) >= 2 * MOST_RECENT:
             self._judgements.clear()
             self._version = version
         self._judgements[id(judgement.declaration)] = judgement
