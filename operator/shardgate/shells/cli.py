@@ -29,13 +29,14 @@ from shardgate.domain.enforce import enforce
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Mode
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify as verify_declaration
-from shardgate.shells.cluster import ApiError, ClusterUnreachable
+from shardgate.shells.cluster import ApiError, ClusterUnreachable, own_namespace
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
 from shardgate.shells.extraction import extracted
+from shardgate.shells.kept_decisions import Found, kept_decisions
 from shardgate.shells.model_folder import UnreadableFolder, profile_of_folder
 from shardgate.shells.server_verdicts import server_verdicts
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
-from shardgate.shells.terminal import print_nodes, print_report, print_server_verdict
+from shardgate.shells.terminal import print_decision, print_nodes, print_report, print_server_verdict
 
 REFUSED, UNDECIDED = 1, 2
 USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
@@ -142,6 +143,48 @@ def _verify_by_server(files: tuple[str, ...], output: str) -> int:
     if any(each.refused for each in found):
         return REFUSED
     return UNDECIDED if any(each.is_undecided for each in found) else 0
+
+
+@cli.command()
+@click.option("--ref", "reference", metavar="REF", help="A decision of admission, by the reference that its message ends in.")
+@click.option("-n", "--namespace", metavar="NAMESPACE", help="Default: that of the kubeconfig's current context.")
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the answer.")
+@click.option("--facts", "with_facts", is_flag=True, help="Print what was judged by, too: in JSON, for a report of a bug.")
+@click.pass_context
+def why(context: click.Context, reference: str | None, namespace: str | None, output: str, *, with_facts: bool) -> None:
+    """Say why an object was refused.
+
+    Each replica of the operator keeps its last 200 decisions with the facts that it used; whoever may create
+    decisionreviews in a namespace may ask. It is judged again by the facts of then, with node names for those who may list
+    nodes. Exit code: 66 where no replica keeps the decision, 69 cluster unreachable.
+    """
+    if reference is None:
+        problem = "give --ref REF"
+        raise click.UsageError(problem)
+    context.exit(_why_reference(reference.lower(), namespace or own_namespace(), output, with_facts=with_facts))
+
+
+def _why_reference(reference: str, namespace: str, output: str, *, with_facts: bool) -> int:
+    found = kept_decisions(reference, namespace)
+    if not found.decisions:
+        click.echo(f"error: {_not_kept(reference, namespace, found)}", err=True)
+        return NO_INPUT
+    decisions = [each if with_facts else {**each, "facts": None} for each in found.decisions]
+    if not _print_json(decisions, "json" if with_facts else output):
+        console = Console()
+        for each in decisions:
+            print_decision(console, each)
+    return 0
+
+
+def _not_kept(reference: str, namespace: str, found: Found) -> str:
+    if not found.replicas:
+        return f"namespace {namespace} is exempt from admission: nothing is decided there"
+    asked = ", ".join(f"{name} ({kept} kept)" for name, kept in sorted(found.replicas.items()))
+    return (
+        f"no decision {reference} of namespace {namespace} is kept by those replicas that answered: {asked}; "
+        "each keeps its last 200, and none outlives its process"
+    )
 
 
 @cli.command()

@@ -37,6 +37,16 @@ class ApiError(Exception):
         return f"{self.status} {self.reason}: {self.message}"
 
 
+def own_namespace() -> str:
+    """That of the kubeconfig's current context; ``default`` where it says none. Raises ``ClusterUnreachable``."""
+    try:
+        _, current = kubernetes_config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))  # type: ignore[no-untyped-call]  # the package has no types
+    except (kubernetes_config.ConfigException, OSError, TypeError, ValueError, AttributeError) as error:
+        problem = f"no cluster is configured: {error}"
+        raise ClusterUnreachable(problem) from error
+    return str((current.get("context") or {}).get("namespace") or "default")
+
+
 class Cluster:
     """A session with one API server. Use as an async context manager."""
 

@@ -37,6 +37,8 @@ CERTIFICATE_POLL_SECONDS = 5.0
 HTTP_INTERNAL = 500
 
 
+ELSEWHERE = "closeConnection"
+"""Beside an answer: the next question had better come by another connection, which may lead to another replica."""
 OWN = (GROUP, "inferencedeployments")
 """What kopf's handlers answer."""
 Json = dict[str, Any]
@@ -195,8 +197,9 @@ class WebhookServer:
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log")
         if said:
             response["response"].setdefault("auditAnnotations", {}).update(said)
+        is_elsewhere = response["response"].pop(ELSEWHERE, False)
         reply = aiohttp.web.json_response(response)
-        if self.is_draining:
+        if self.is_draining or is_elsewhere:
             reply.force_close()
         return reply
 
