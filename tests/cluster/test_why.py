@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from fleet import fleet_on
-from live import create_node
+from live import create, create_node, until
 
-from builders import T4, a_body, a_node
+from builders import T4, a_body, a_node, a_pod, a_vllm_deployment
 from command_line import Ended, run
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
@@ -108,3 +108,117 @@ def test_whichever_replica_decided_is_found(request: pytest.FixtureRequest) -> N
             assert ended.returncode == 0, ended.stderr
             assert json.loads(ended.stdout)["dryRun"] is True
         assert len(re.findall("kept", why(plane, "--ref", "ffff", "-n", "serving").stderr)) == 3 + 1, "all three were asked"
+
+
+# ---- live objects
+
+
+def answered(plane: ControlPlane, subject: str, kubeconfig: Path | None = None) -> Json:
+    ended = why(plane, subject, "-n", "serving", "-o", "json", kubeconfig=kubeconfig)
+    assert ended.returncode == 0, ended.stderr
+    return dict(json.loads(ended.stdout))
+
+
+def evidence(found: Json, part: str) -> list[str]:
+    return [each["text"] for each in found["evidence"] if each["part"] == part]
+
+
+def patch_pod(plane: ControlPlane, name: str, status: Json) -> None:
+    plane.kubectl(
+        "patch", "pod", name, "-n", "serving", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+    )
+
+
+def llama_pod(name: str = "llama-0", gpus: int = 8) -> Json:
+    body = a_pod(name, gpus=gpus, declaration="llama")
+    body["metadata"].pop("uid")
+    body.pop("status")
+    return body
+
+
+def test_a_declaration_by_its_pods(clean: ControlPlane) -> None:
+    """Waiting by the scheduler's own words, then crashed, then running; no operator is needed."""
+    create_node(clean, a_node().body)
+    clean.apply(a_pod("other", node="node-a", gpus=2) | {"status": {}})
+    clean.apply(a_body())
+    assert answered(clean, "infd/llama")["cause"] == "Verdict"
+    clean.apply(llama_pod())
+    until("the scheduler says why", lambda: answered(clean, "infd/llama")["cause"] == "Unschedulable", timeout=30)
+    found = answered(clean, "infd/llama")
+    assert (
+        "1 of 1 pod waits for a node; the scheduler says: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu" in found["answer"]
+    )
+    assert found["report"]["outcome"] == "Waiting"
+    assert evidence(found, "pods") == ["1 of 1 wanted, 0 bound, 0 ready"]
+    assert evidence(found, "verdict")[0] == "Waiting (judged now)"
+
+    clean.kubectl("delete", "pod", "other", "-n", "serving", "--grace-period=0", "--force")
+    until("it is bound", lambda: "nodeName" in clean.get("pod", "llama-0", "-n", "serving")["spec"])
+    ended = {
+        "terminated": {
+            "exitCode": 137,
+            "reason": "OOMKilled",
+            "finishedAt": "2026-01-01T00:00:00Z",
+            "startedAt": "2026-01-01T00:00:00Z",
+        }
+    }
+    crashed = {
+        "name": "main", "ready": False, "restartCount": 3, "image": "none", "imageID": "", "lastState": ended,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container"}},
+    }  # fmt: skip
+    patch_pod(clean, "llama-0", {"phase": "Running", "containerStatuses": [crashed]})
+    found = answered(clean, "inferencedeployment.shardgate.io/llama")
+    assert (found["cause"], "ended with exit code 137 (OOMKilled: out of the host's memory" in found["answer"]) == ("Crashed", True)
+    assert "after 3 restarts" in found["answer"]
+    assert any("CrashLoopBackOff" in each for each in evidence(found, "containers"))
+
+    runs = {
+        "name": "main",
+        "ready": True,
+        "restartCount": 3,
+        "image": "none",
+        "imageID": "",
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+    }
+    conditions = [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]
+    patch_pod(clean, "llama-0", {"phase": "Running", "conditions": conditions, "containerStatuses": [runs]})
+    assert answered(clean, "infd/llama")["answer"] == "it runs: 1 of 1 pod ready"
+    shown = why(clean, "infd/llama", "-n", "serving").stdout
+    for text in ("InferenceDeployment serving/llama", "Runs", "it runs: 1 of 1 pod ready", "Sound (judged now), nothing found"):
+        assert text in shown
+
+
+def test_a_deployment_over_its_quota_as_its_tenant_sees_it(clean: ControlPlane, start: Start) -> None:
+    create_node(clean, a_node("node-secret").body)
+    start()
+    quota = {
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus", "namespace": "serving"},
+        "spec": {"hard": {"requests.nvidia.com/gpu": "4"}},
+    }  # fmt: skip
+    create(clean, [quota])
+    clean.apply(a_vllm_deployment())
+    kubeconfig = a_tenant(clean, "serving")
+    try:
+        until("its pod was refused", lambda: answered(clean, "deploy/llama", kubeconfig)["cause"] == "QuotaExceeded", timeout=30)
+        found = answered(clean, "deploy/llama", kubeconfig)
+        assert found["answer"].startswith("its pods may not be created: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8")
+        assert evidence(found, "quota")[0] == "gpus: 0 of 4 requests.nvidia.com/gpu used"
+        assert [each["part"] for each in found["unread"] if "not judged now" in each["why"]] == ["verdict"]
+        assert found["report"] is None
+        assert "node-secret" not in json.dumps(found)
+        now = answered(clean, "deployment.apps/llama")
+        assert (now["cause"], now["report"]["outcome"]) == ("QuotaExceeded", "Waiting")
+        assert [each["code"] for each in now["report"]["findings"]] == ["QuotaTooSmall"]
+    finally:
+        no_tenant(clean, "serving")
+
+
+def test_what_is_not_there_or_no_kind_of_ours(clean: ControlPlane) -> None:
+    for subject, code, words in (
+        ("infd/none", 66, "no InferenceDeployment serving/none"),
+        ("lws/none", 66, "no LeaderWorkerSet serving/none"),
+        ("configmap/x", 66, "configmap is no kind that is judged"),
+        ("llama", 64, "write KIND/NAME"),
+    ):
+        ended = why(clean, subject, "-n", "serving")
+        assert (ended.returncode, words in ended.stderr) == (code, True), ended.stderr

@@ -36,7 +36,8 @@ from shardgate.shells.kept_decisions import Found, kept_decisions
 from shardgate.shells.model_folder import UnreadableFolder, profile_of_folder
 from shardgate.shells.server_verdicts import server_verdicts
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
-from shardgate.shells.terminal import print_decision, print_nodes, print_report, print_server_verdict
+from shardgate.shells.terminal import print_decision, print_explanation, print_nodes, print_report, print_server_verdict
+from shardgate.shells.why import NoSuchObject, why_live
 
 REFUSED, UNDECIDED = 1, 2
 USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
@@ -146,22 +147,35 @@ def _verify_by_server(files: tuple[str, ...], output: str) -> int:
 
 
 @cli.command()
+@click.argument("subject", metavar="[KIND/NAME]", required=False)
 @click.option("--ref", "reference", metavar="REF", help="A decision of admission, by the reference that its message ends in.")
 @click.option("-n", "--namespace", metavar="NAMESPACE", help="Default: that of the kubeconfig's current context.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the answer.")
 @click.option("--facts", "with_facts", is_flag=True, help="Print what was judged by, too: in JSON, for a report of a bug.")
 @click.pass_context
-def why(context: click.Context, reference: str | None, namespace: str | None, output: str, *, with_facts: bool) -> None:
-    """Say why an object was refused.
+def why(  # its options
+    context: click.Context, subject: str | None, reference: str | None, namespace: str | None, output: str, *, with_facts: bool
+) -> None:
+    """Say why a live object does not run, or why one was refused.
 
-    Each replica of the operator keeps its last 200 decisions with the facts that it used; whoever may create
-    decisionreviews in a namespace may ask. It is judged again by the facts of then, with node names for those who may list
-    nodes. Exit code: 66 where no replica keeps the decision, 69 cluster unreachable.
+    KIND/NAME: one answer by the verdict, quotas, queues, the scheduler's and autoscaler's words and the containers' last
+    exits, as far as you may read them. --ref: a decision of admission; each replica of the operator keeps its last 200 with
+    the facts that it used, for whoever may create decisionreviews in the namespace, and it is judged again by those. Exit
+    code: 0 answered, 64 usage, 66 no such object or decision, 69 cluster unreachable.
     """
-    if reference is None:
-        problem = "give --ref REF"
+    if (subject is None) == (reference is None):
+        problem = "give KIND/NAME, or --ref REF"
         raise click.UsageError(problem)
-    context.exit(_why_reference(reference.lower(), namespace or own_namespace(), output, with_facts=with_facts))
+    kind, _, name = (subject or "").partition("/")
+    if subject is not None and not (kind and name):
+        problem = f"{subject}: write KIND/NAME, as infd/llama"
+        raise click.UsageError(problem)
+    where = namespace or own_namespace()
+    if reference is not None:
+        context.exit(_why_reference(reference.lower(), where, output, with_facts=with_facts))
+    answer = why_live(kind, name, where).json()
+    if not _print_json([answer], output):
+        print_explanation(Console(), answer)
 
 
 def _why_reference(reference: str, namespace: str, output: str, *, with_facts: bool) -> int:
@@ -363,7 +377,7 @@ def main() -> None:
     except UnreadableFolder as error:
         click.echo(f"error: {error}", err=True)
         code = BAD_DATA
-    except NoSuchFile as error:
+    except (NoSuchFile, NoSuchObject) as error:
         click.echo(f"error: {error}", err=True)
         code = NO_INPUT
     except (ClusterUnreachable, ApiError) as error:

@@ -33,6 +33,21 @@ def print_server_verdict(console: Console, verdict: ServerVerdict) -> None:
     console.print()
 
 
+def print_explanation(console: Console, answer: Mapping[str, Any]) -> None:
+    """Why a live object runs or does not, and what says so."""
+    subject = answer["subject"]
+    name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
+    style = "green" if answer["cause"] == "Runs" else "red"
+    console.print(f"[bold]{escape(name)}[/]  [{style} bold]{answer['cause']}[/]", highlight=False)
+    console.print(f"  {escape(answer['answer'])}", highlight=False, soft_wrap=True)
+    console.print()
+    for each in answer["evidence"]:
+        console.print(f"  {each['part']:<11}{escape(each['text'])}", highlight=False, soft_wrap=True)
+    for each in answer["unread"]:
+        console.print(f"  [dim]{each['part']:<11}{escape(each['why'])}[/]", highlight=False, soft_wrap=True)
+    console.print()
+
+
 _ANSWERS = {"allowed": "green", "warned": "yellow", "refused": "red"}
 
 

@@ -311,7 +311,7 @@ class Admission:
                 self._on_override(words[name], subject, codes)
         warnings = [
             *(overridden(found, by) for found, by in answer.overridden),
-            *(warning(found, subject) for found in answer.warned),
+            *(warning(found, subject, reference) for found in answer.warned),
         ][:MAX_WARNINGS]
         self._keep_it(decision, asked, word, tuple(warnings))
         return warnings
