@@ -95,6 +95,11 @@ def test_a_tenant_sees_its_own_decisions_and_no_node(clean: ControlPlane, start:
         assert "cannot create resource" in other.stderr
         nothing = why(clean, "--ref", "ffff", "-n", "serving", kubeconfig=kubeconfig)
         assert nothing.returncode == 66
+        clean.apply(a_body(replicas=0))
+        until("it is judged", lambda: evidence(answered(clean, "infd/llama", kubeconfig), "verdict") != [])
+        stands = answered(clean, "infd/llama", kubeconfig)
+        assert (stands["cause"], stands["report"]) == ("ScaledToZero", None)
+        assert evidence(stands, "verdict")[0] == "Sound (as of generation 1), nothing found"
     finally:
         no_tenant(clean, "serving")
         clean.kubectl("delete", "namespace", "rivals", "--wait=false")

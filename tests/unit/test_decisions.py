@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 import json
 import zlib
 from dataclasses import replace
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from builders import a_book, a_declaration, a_node, a_pod, a_vllm_deployment
+from case_files import Case, cases
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.decisions import Facts, KeptDecision, record, replayed
 from shardgate.adapters.disclosure import told
 from shardgate.adapters.pods import pod_from, read_pod
+from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.adapters.workload_declarations import declare
 from shardgate.adapters.workload_verdicts import judged_groups
 from shardgate.adapters.workloads.library import Library
@@ -22,6 +25,8 @@ from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Disclosure, Policy
 from shardgate.domain.verify import verify
 from shardgate.shells.decision_reviews import DecisionReviews
 from shardgate.shells.decisions import CHANGE_BYTES, Decisions
+from shardgate.shells.documents import Document
+from shardgate.shells.snapshot import Snapshot
 from shardgate.shells.webhook_server import ELSEWHERE
 
 Json = dict[str, Any]
@@ -65,6 +70,32 @@ def test_who_may_not_list_nodes_sees_what_the_policy_discloses(disclosure: Discl
     assert "H100-80GB" not in told_to_all or disclosure is not Disclosure.NONE
     assert "node-secret" in json.dumps(record(kept, "pod-1", may_see_nodes=True))
     assert json.loads(told_to_all)["facts"] is None
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_no_case_names_a_node_to_who_may_not_list_them(case: Case) -> None:
+    names: dict[str, str] = {}
+    bodies = [copy.deepcopy(body) for body in case.cluster]
+    for body in bodies:
+        if body["kind"] == "Node":
+            name = names.setdefault(body["metadata"]["name"], f"secret-{len(names)}")
+            labels = {**body["metadata"].get("labels", {}), "kubernetes.io/hostname": name}
+            body["metadata"] = {**body["metadata"], "name": name, "labels": labels}
+        elif body["kind"] == "Pod" and body["spec"].get("nodeName"):
+            body["spec"]["nodeName"] = names.get(body["spec"]["nodeName"], "")
+    snapshot = Snapshot()
+    snapshot.add(Document(case.name, body) for body in bodies)
+    declaration = read_declaration(case.workload, snapshot.book.known_profiles)
+    policy = snapshot.book.policy_for(declaration.subject.namespace, "InferenceDeployment.shardgate.io", OWN_KIND)
+    inventory = snapshot.inventory()
+    verdict = told(verify(declaration, inventory, policy), inventory, policy.disclosure)
+    kept = replace(
+        decided(a_book()), subject=declaration.subject, outcome=verdict.outcome, findings=verdict.findings,
+        facts=Facts.of(declaration, policy, inventory),
+    )  # fmt: skip
+    document = record(kept, "pod-1", may_see_nodes=False)
+    assert document["replay"]["agrees"] is True
+    assert "secret" not in json.dumps(document)
 
 
 def test_a_workload_of_another_kind() -> None:

@@ -188,3 +188,4 @@ def test_what_is_long_is_cut() -> None:
     assert len(cut_short("x " * 1000)) == MOST_TEXT
     assert last_words("one\n\n two \n") == "two"
     assert last_words("") == ""
+    assert last_words("\x1b]0;title\x07 done\u202e") == "]0;title done"

@@ -57,8 +57,10 @@ class Facts:
 
     def apart(self) -> "Facts":
         """The same for another thread: what groups of nodes work out when they are asked is not shared with it."""
-        groups = tuple(NodeGroup(group.nodes) for group in self.inventory.groups)
-        return replace(self, inventory=replace(self.inventory, groups=groups))
+        here, to_come = (
+            tuple(NodeGroup(group.nodes) for group in groups) for groups in (self.inventory.groups, self.inventory.provisionable)
+        )
+        return replace(self, inventory=replace(self.inventory, groups=here, provisionable=to_come))
 
 
 def _as_read(declaration: Declaration) -> Declaration:

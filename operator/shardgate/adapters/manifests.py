@@ -108,14 +108,25 @@ def rbac(namespace: str, *, keeps_certificates: bool = False) -> list[Json]:
 
 
 def user_roles() -> list[Json]:
-    """What people may do: whoever may edit a namespace's objects may ask about decisions there."""
-    rule = {"apiGroups": [GROUP], "resources": ["decisionreviews"], "verbs": ["create"]}
-    labels = {"rbac.authorization.k8s.io/aggregate-to-edit": "true"}
+    """What people may do, as parts of the roles ``view`` and ``edit`` that namespaces' users are given.
+
+    Exceptions are none of them: who may grant one is decided apart. To create DecisionReviews is to ask about decisions.
+    """
+    kinds = ["inferencedeployments", "workloadverdicts"]
+    rules = {
+        "view": [{"apiGroups": [GROUP], "resources": kinds, "verbs": ["get", "list", "watch"]}],
+        "edit": [
+            {"apiGroups": [GROUP], "resources": ["decisionreviews"], "verbs": ["create"]},
+            {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["create", "delete", "patch", "update"]},
+        ],
+    }
     return [
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-            "metadata": {"name": f"{NAME}-decisions", "labels": labels}, "rules": [rule],
+            "metadata": {"name": f"{NAME}-{role}", "labels": {f"rbac.authorization.k8s.io/aggregate-to-{role}": "true"}},
+            "rules": allowed,
         }
+        for role, allowed in rules.items()
     ]  # fmt: skip
 
 

@@ -118,8 +118,8 @@ def last_words(text: str) -> str:
 
 
 def cut_short(text: str) -> str:
-    """In one line, and no longer than is read."""
-    line = " ".join(text.split())
+    """In one line, no longer than is read, and without what would steer a terminal."""
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     return line if len(line) <= MOST_TEXT else f"{line[: MOST_TEXT - 1]}…"
 
 

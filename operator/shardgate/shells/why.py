@@ -208,8 +208,10 @@ async def _verdict(look: _LookUp, body: Json, owners: tuple[Owner, ...]) -> tupl
         return _judged_now(look, snapshot, body, owners)
     if is_inference_deployment(body):
         status = mapping(body.get("status"))
-        judged = f"as of generation {status.get('observedGeneration')}" if status else ""
-        return (status or None), judged, None
+        if not status:
+            look.unread.append(("verdict", "it has no status: it was not judged yet"))
+            return None, "", None
+        return status, f"as of generation {status.get('observedGeneration')}", None
     path = f"/apis/{GROUP}/{VERSION}/namespaces/{look.namespace}/{VERDICTS}/{name_of(body)}"
     try:
         status = mapping((await look.cluster.request("GET", path)).get("status"))
