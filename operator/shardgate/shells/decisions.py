@@ -27,7 +27,7 @@ class _Kept:
 
 
 class Decisions:
-    """Keeping one takes microseconds: nothing is copied, and nothing is written down before somebody asks.
+    """Nothing is copied, and nothing is written down before somebody asks; what takes time is to let go of an old picture.
 
     ``changes`` counts nodes that were frozen anew, as the book does: what stood in their place lives on in pictures.
     """
