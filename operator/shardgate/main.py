@@ -33,6 +33,8 @@ from shardgate.shells.certificates import SECRET, Certificates
 from shardgate.shells.cluster import ApiError, Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
 from shardgate.shells.config_maps import ConfigMaps
+from shardgate.shells.decision_reviews import DecisionReviews, is_decision_review
+from shardgate.shells.decisions import Decisions
 from shardgate.shells.exception_admission import ExceptionAdmission, is_exception
 from shardgate.shells.judge import Judge
 from shardgate.shells.lease import Lease
@@ -120,7 +122,11 @@ class Operator:
             writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps, self.ledger.gone
         )
         self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep)
-        self.admission = Admission(self.judge, config, self.metrics, self.ledger, writer.read, self.note_override)
+        self.decisions = Decisions(lambda: self.book.frozen_anew)
+        self.admission = Admission(
+            self.judge, config, self.metrics, self.ledger, writer.read, self.note_override, self.decisions.keep
+        )
+        self.questions = DecisionReviews(self.decisions, self.review_access, self.identity)
         self.exceptions = ExceptionAdmission(self.review_access)
         self.certificates = None if config.tls_cert else Certificates(writer, config.namespace, config.hosts)
         certificate, key = _pair(config, self.certificates)
@@ -218,9 +224,11 @@ class Operator:
 
     async def answer(self, request: Mapping[str, Any], webhook: str) -> dict[str, Any]:
         """The response to a review; what it raises becomes HTTP 500."""
-        if not is_exception(request):
-            return await self.admission.answer(request, webhook)
-        return await self.exceptions.validate(request) if webhook == "validate" else self.exceptions.mutate(request)
+        if is_decision_review(request):
+            return await self.questions.mutate(request)
+        if is_exception(request):
+            return await self.exceptions.validate(request) if webhook == "validate" else self.exceptions.mutate(request)
+        return await self.admission.answer(request, webhook)
 
     async def review_access(self, review: dict[str, Any]) -> dict[str, Any]:
         """A SubjectAccessReview. Raises ``ClusterUnreachable`` and ``ApiError``."""
@@ -347,6 +355,7 @@ class Operator:
         while True:
             self.health.ended = [task.get_name() for task in self._tasks if task.done()]
             self.health.beat()
+            self.decisions.settle()
             for each in (*self.reflectors, *self.followers):
                 for reason, count in list(each.health.restarts.items()):
                     self.metrics.watch_restarts.labels(each.name, reason).inc(count)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from timing import milliseconds
 
 from builders import GPU, a_declaration, a_node, a_pod
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.decisions import Facts, KeptDecision
+from shardgate.adapters.frozen_values import packed
 from shardgate.adapters.nodes import NodeObject
 from shardgate.adapters.pod_templates import read_pod_template
 from shardgate.adapters.pods import PodObject, read_pod
@@ -22,7 +25,9 @@ from shardgate.domain.declaration import LeaderWish
 from shardgate.domain.placement import place
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.situation import look_at
+from shardgate.domain.used_facts import used_facts
 from shardgate.domain.verify import verify
+from shardgate.shells.decisions import Decisions
 
 NODES, PODS, RUNS, EVENTS = 5_000, 150_000, 400, 20_000
 
@@ -49,6 +54,7 @@ def placement_rows() -> list[tuple[str, str]]:
     rows += [(f"verify() of {replicas} pods of 8 GPUs: p50 / p99", _verify(book, replicas)) for replicas in (1, 4, 16)]
     rows.append(("placing alone, 16 pods of 8 GPUs: p50 / p99", _place(book)))
     rows.append(("after each of 100 pod events, inventory and verify() of 16 pods: p50 / p99", _verify_under_change(book)))
+    rows += _kept_decisions(book)
     mixed = _adversarial()
     rows.append(("the same where every node differs in labels, amounts and use: p50 / p99", _verify(mixed, 16)))
     rows.append(("there, 16 replicas of a leader and 7 workers that differ: p50 / p99", _verify_leaders(mixed)))
@@ -113,6 +119,44 @@ def _verify(book: ClusterBook, replicas: int) -> str:
 def _place(book: ClusterBook) -> str:
     situation = look_at(a_declaration(replicas=16), book.inventory(0.0), OWN_KIND)
     return milliseconds(lambda: place(situation.selected, situation.node_filter, situation.pod, {}, situation.left_out, {}), RUNS)
+
+
+def _kept_decisions(book: ClusterBook) -> list[tuple[str, str]]:
+    """One decision after each of 20 pod changes; what stood before is alive in the facts of those that are kept."""
+    kept, declaration = Decisions(lambda: book.frozen_anew), a_declaration()
+    plain = msgspec.json.Decoder(PodObject, strict=False)
+    verdict = verify(declaration, book.inventory(0.0), OWN_KIND)
+    gc.collect()
+    before, taken = _resident_mib(), []
+    for number in range(600):
+        for change in range(20):
+            record = read_pod(
+                plain.decode(_pod(PODS + 1000 + (number * 20 + change) % 3000, (number * 20 + change) * 7 % NODES, gpus=0))
+            )
+            assert record is not None
+            book.put_pod(record)
+        inventory = book.inventory(0.0)
+        started = time.perf_counter()
+        kept.keep(
+            KeptDecision(
+                reference="3f9c", at=0.0, subject=declaration.subject, operation="CREATE", is_dry=False, user="", answer="allowed",
+                said=(), outcome=verdict.outcome, findings=verdict.findings, disclosure=OWN_KIND.disclosure,
+                facts=Facts.of(declaration, OWN_KIND, inventory),
+            )
+        )  # fmt: skip
+        taken.append((time.perf_counter() - started) * 1000)
+    gc.collect()
+    more, (p50, p99) = _resident_mib() - before, (sorted(taken)[300], sorted(taken)[594])
+    facts = Facts.of(declaration, OWN_KIND, book.inventory(0.0))
+    started = time.perf_counter()
+    document = packed((facts.declared, facts.policy, used_facts(facts.inventory, facts.declarations)))
+    text = json.dumps(document, separators=(",", ":")).encode()
+    seconds = time.perf_counter() - started
+    return [
+        (f"{len(kept)} decisions after 20 pod changes each: memory, and how many have their facts", f"{more:.0f} MiB, {kept.with_facts}"),
+        ("keeping one: p50 / p99", f"{p50:.2f} / {p99:.2f} ms"),
+        ("writing down the facts of one, when somebody asks", f"{seconds:.2f} s, {len(zlib.compress(text)) / 1024:.0f} KiB compressed"),
+    ]  # fmt: skip
 
 
 def _verify_under_change(book: ClusterBook) -> str:

@@ -51,7 +51,7 @@ def remove_everything(plane: ControlPlane) -> None:
     plane.kubectl("delete", "inferencedeployments", "--all", "-A", "--wait=false", check=False)
     workloads = "deployments,statefulsets,replicasets,jobs"
     plane.kubectl("delete", f"{workloads},resourcequotas,workloadverdicts", "--all", "-A", "--wait=false", check=False)
-    plane.kubectl("delete", "verificationpolicies,modelprofiles", "--all", check=False)
+    plane.kubectl("delete", "verificationpolicies,modelprofiles,capacityledgers", "--all", check=False)
     plane.kubectl("delete", "pods", "--all", "-A", "--grace-period=0", "--force", check=False)
     plane.kubectl("delete", "nodes", "--all", check=False)
 

@@ -12,8 +12,9 @@ from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import Stored, enforce
 from shardgate.domain.inventory import Inventory, grouped
 from shardgate.domain.placement import Placement
-from shardgate.domain.policy import OWN_KIND, Capacity
+from shardgate.domain.policy import OWN_KIND, Capacity, Policy
 from shardgate.domain.strategy import ParallelStrategy, layers_of_stages
+from shardgate.domain.used_facts import used_facts
 from shardgate.domain.verdict import Outcome
 from shardgate.domain.verify import verify
 
@@ -194,3 +195,12 @@ def test_an_inventory_kept_by_events_equals_one_read_anew(events: list[tuple[int
     for group in kept.groups:
         assert group.least_free("cpu") == min(node.free("cpu") for node in group.nodes)
         assert group.least_allocatable("cpu") == min(node.idle("cpu") for node in group.nodes)
+
+
+@settings(deadline=None)
+@given(clusters(), declarations(), st.sampled_from([OWN_KIND, replace(OWN_KIND, capacity=Capacity.OPEN)]))
+def test_a_verdict_rests_on_the_facts_that_are_kept_of_it_and_on_no_other(
+    objects: Objects, declaration: Declaration, policy: Policy
+) -> None:
+    inventory = an_inventory(*objects, a_pod("other", gpus=1, namespace="other"))
+    assert verify(declaration, used_facts(inventory, [declaration]), policy) == verify(declaration, inventory, policy)

@@ -88,6 +88,7 @@ def test_standard_input(cluster: str) -> None:
     "arguments",
     [
         [], ["verify"], ["verify", "--nonsense"], ["nonsense"], ["verify", "-f", "x", "-o", "xml"],
+        ["why"], ["why", "infd"], ["why", "infd/"], ["why", "infd/llama", "--ref", "3f9c"], ["why", "--ref", "3f9c", "-o", "xml"],
         ["verify", "-f", "x", "--gpus", "8H100"], ["verify", "-f", "x", "--gpus", "8xH100", "--cluster", "y"],
     ],
 )  # fmt: skip
@@ -104,7 +105,13 @@ def test_a_missing_file_is_66(cluster: str) -> None:
 
 def test_an_unreachable_cluster_is_69(tmp_path: Path) -> None:
     files = write(tmp_path / "w.yaml", a_body())
-    assert run("verify", "-f", files).returncode == 69
+    for arguments in (
+        ["verify", "-f", files],
+        ["why", "infd/llama"],
+        ["why", "--ref", "3f9c"],
+        ["why", "--ref", "3f9c", "-n", "x"],
+    ):
+        assert run(*arguments).returncode == 69
     kubeconfig = tmp_path / "config"
     kubeconfig.write_text(
         json.dumps({

@@ -80,7 +80,7 @@ def test_a_rejection_shows_every_problem_with_both_numbers() -> None:
 
 def test_a_warning_is_one_line_of_at_most_120_characters_and_says_where_to_look() -> None:
     declaration, verdict = a_declaration(), judged(a_node().allocatable(7))
-    text = warning(verdict.findings[0], declaration.subject)
+    text = warning(verdict.findings[0], declaration.subject, "3f9c")
     assert len(text) <= 120
     assert "\n" not in text
     assert text.startswith("NodesUnavailable: TP2 x PP4 x DP1 needs 8 GPUs")

@@ -14,7 +14,7 @@ import yaml
 
 from controlplane.plane import ControlPlane
 from controlplane.processes import Guarded, free_ports
-from shardgate.adapters.manifests import rbac, webhook_configurations
+from shardgate.adapters.manifests import rbac, user_roles, webhook_configurations
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "shardgate-system"
@@ -38,7 +38,7 @@ class Installation:
         """Namespace, CRDs, RBAC: everything but the webhooks."""
         crds = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy/crds").glob("*.yaml"))]
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        return [namespace, *crds, *rbac(NAMESPACE, keeps_certificates=self.keeps_certificates)]
+        return [namespace, *crds, *rbac(NAMESPACE, keeps_certificates=self.keeps_certificates), *user_roles()]
 
     def webhooks(self) -> list[dict[str, Any]]:
         """The webhook configurations, reaching the operator by URL."""

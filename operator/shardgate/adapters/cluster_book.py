@@ -114,6 +114,8 @@ class ClusterBook:
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
     """Counts changes that a verdict could depend on."""
+    frozen_anew: int = 0
+    """Counts nodes that were frozen again: inventories that were handed out keep those that stood in their place."""
     _quotas_of: dict[str, tuple[Quota, ...]] = field(default_factory=dict)
     _limit_ranges_of: dict[str, tuple[LimitRange, ...]] = field(default_factory=dict)
     _may_come: dict[tuple[str, str], tuple[Node, ...]] = field(default_factory=dict)
@@ -728,6 +730,7 @@ class ClusterBook:
         """Sort the touched nodes into groups again, and freeze the groups that they left or joined."""
         left: dict[GroupKey, list[Node]] = defaultdict(list)
         joined: dict[GroupKey, list[Node]] = defaultdict(list)
+        self.frozen_anew += len(self._dirty)
         for name in self._dirty:
             self._note_deadlines(name)
             before = self._key_of.pop(name, None)
@@ -815,6 +818,7 @@ class ClusterBook:
                 self._without_gpus[name] = replace(self._without_gpus[name], **self._running_on(name))
             if self._stated.get(name) is None:
                 self._note_repelling(name, self._without_gpus.get(name))
+        self.frozen_anew += len(self._without_gpus_dirty)
         self._without_gpus_dirty.clear()
         self._without_gpus_frozen = tuple(self._without_gpus.values())
 

@@ -18,6 +18,8 @@ NAME = "shardgate"
 WEBHOOK_TIMEOUT_SECONDS = 3
 SCALE_TIMEOUT_SECONDS = 1
 """An autoscaler scales what has no GPUs too: it must not wait for us."""
+DECISION_TIMEOUT_SECONDS = 10
+"""A person waits for the answer; the facts of a large cluster take a second to be written down."""
 
 CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["limitranges", "namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
@@ -105,6 +107,29 @@ def rbac(namespace: str, *, keeps_certificates: bool = False) -> list[Json]:
     ]  # fmt: skip
 
 
+def user_roles() -> list[Json]:
+    """What people may do, as parts of the roles ``view`` and ``edit`` that namespaces' users are given.
+
+    Exceptions are none of them: who may grant one is decided apart. To create DecisionReviews is to ask about decisions.
+    """
+    kinds = ["inferencedeployments", "workloadverdicts"]
+    rules = {
+        "view": [{"apiGroups": [GROUP], "resources": kinds, "verbs": ["get", "list", "watch"]}],
+        "edit": [
+            {"apiGroups": [GROUP], "resources": ["decisionreviews"], "verbs": ["create"]},
+            {"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["create", "delete", "patch", "update"]},
+        ],
+    }
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": f"{NAME}-{role}", "labels": {f"rbac.authorization.k8s.io/aggregate-to-{role}": "true"}},
+            "rules": allowed,
+        }
+        for role, allowed in rules.items()
+    ]  # fmt: skip
+
+
 def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[str], failure_policy: str = "Ignore") -> list[Json]:
     """The two webhook configurations. ``client_config`` has ``service`` or ``url`` (paths are added), and ``caBundle``.
 
@@ -136,6 +161,10 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
     # One that is going, too: somebody may hold it with a finalizer and change it. Finalizers alone match nothing here.
     granted = {**webhook("grants", "mutate", exceptions, any_change), "failurePolicy": "Fail", "reinvocationPolicy": "Never"}
     mutating.append(granted)
+    # Nobody but us can answer it, and nothing of it may be stored.
+    questions = [{"apiGroups": [GROUP], "apiVersions": [VERSION], "resources": ["decisionreviews"]}]
+    asked = webhook("decisions", "mutate", questions, {}, DECISION_TIMEOUT_SECONDS)
+    mutating.append({**asked, "failurePolicy": "Fail", "sideEffects": "None", "reinvocationPolicy": "Never"})
     for each in (validating[-1], granted):
         each["matchConditions"] = [one for one in each["matchConditions"] if one["name"] != "not-going"]
     return [

@@ -39,10 +39,11 @@ def overridden(found: Finding, word: Override) -> str:
     return f"{found.code} is overridden by {word.name} ({word.granted_by}) until {until}"[:MAX_WARNING_CHARACTERS]
 
 
-def warning(found: Finding, subject: Subject) -> str:
+def warning(found: Finding, subject: Subject, reference: str) -> str:
     """One finding in one line of at most 120 characters, ending in the command that tells more."""
     is_own = subject.kind == OWN_KIND
-    more = f" | kubectl describe infd -n {subject.namespace} {subject.name}" if is_own else " | shardgate verify -f FILE"
+    command = f"kubectl describe infd -n {subject.namespace} {subject.name}"
+    more = f" | {command if is_own else f'shardgate why -n {subject.namespace} --ref {reference}'}"
     text = f"{found.code}: {found.message}"
     room = MAX_WARNING_CHARACTERS - len(more)
     if room < len(found.code):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from shardgate.api import GROUP, VERSION
 from shardgate.api.capacity_ledger import CapacityLedger
+from shardgate.api.decision_review import DecisionReview
 from shardgate.api.fields import ApiModel
 from shardgate.api.inference_deployment import InferenceDeployment
 from shardgate.api.model_profile import ModelProfile
@@ -64,6 +65,14 @@ def crds() -> dict[str, Json]:
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             ],
             categories=["shardgate"],
+        ),
+        "decisionreviews": _crd(
+            DecisionReview, plural="decisionreviews", short="decrev", scope="Namespaced",
+            columns=[
+                {"name": "Ref", "type": "string", "jsonPath": ".spec.ref"},
+                {"name": "Found", "type": "integer", "jsonPath": ".status.found"},
+            ],
+            categories=[], has_status_subresource=False,  # admission sets it, and a status of its own would be taken away before
         ),
         "verificationexceptions": _crd(
             VerificationException, plural="verificationexceptions", short="verexc", scope="Namespaced",

@@ -37,6 +37,22 @@ class ApiError(Exception):
         return f"{self.status} {self.reason}: {self.message}"
 
 
+def _is_in_a_pod() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+
+
+def own_namespace() -> str:
+    """That of the kubeconfig's current context; ``default`` where it says none, or in a pod. Raises ``ClusterUnreachable``."""
+    if _is_in_a_pod():
+        return "default"
+    try:
+        _, current = kubernetes_config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))  # type: ignore[no-untyped-call]  # the package has no types
+    except (kubernetes_config.ConfigException, OSError, TypeError, ValueError, AttributeError) as error:
+        problem = f"no cluster is configured: {error}"
+        raise ClusterUnreachable(problem) from error
+    return str((current.get("context") or {}).get("namespace") or "default")
+
+
 class Cluster:
     """A session with one API server. Use as an async context manager."""
 
@@ -49,7 +65,7 @@ class Cluster:
         """In a pod its ServiceAccount, else the kubeconfig. Raises ``ClusterUnreachable`` when there is neither."""
         configuration = kubernetes_client.Configuration()
         try:
-            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            if _is_in_a_pod():
                 kubernetes_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the package has no types
             else:
                 kubernetes_config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)  # type: ignore[no-untyped-call]  # same

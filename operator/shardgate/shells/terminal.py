@@ -33,6 +33,53 @@ def print_server_verdict(console: Console, verdict: ServerVerdict) -> None:
     console.print()
 
 
+def print_explanation(console: Console, answer: Mapping[str, Any]) -> None:
+    """Why a live object runs or does not, and what says so."""
+    subject = answer["subject"]
+    name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
+    style = "green" if answer["cause"] == "Runs" else "red"
+    console.print(f"[bold]{escape(name)}[/]  [{style} bold]{answer['cause']}[/]", highlight=False)
+    console.print(f"  {escape(answer['answer'])}", highlight=False, soft_wrap=True)
+    console.print()
+    for each in answer["evidence"]:
+        console.print(f"  {each['part']:<11}{escape(each['text'])}", highlight=False, soft_wrap=True)
+    for each in answer["unread"]:
+        console.print(f"  [dim]{each['part']:<11}{escape(each['why'])}[/]", highlight=False, soft_wrap=True)
+    console.print()
+
+
+_ANSWERS = {"allowed": "green", "warned": "yellow", "refused": "red"}
+
+
+def print_decision(console: Console, decision: Mapping[str, Any]) -> None:
+    """A decision that was made at admission, and what comes of judging it again."""
+    subject, style = decision["subject"], _ANSWERS.get(decision["answer"], "magenta")
+    name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
+    console.print(f"[bold]{escape(name)}[/]  (ref {decision['ref']})", highlight=False)
+    dry = " (a dry run)" if decision["dryRun"] else ""
+    asked = f"{decision['operation']}{dry} by {decision['requestedBy'] or 'somebody'} at {decision['decidedAt']}"
+    console.print(
+        f"  [{style} bold]{decision['answer']}[/]  {escape(asked)}, by replica {escape(decision['replica'])}", highlight=False
+    )
+    for text in decision["said"]:
+        for line in text.splitlines():
+            console.print(f"  | {escape(line)}", highlight=False, soft_wrap=True)
+    replay = decision["replay"]
+    if replay is None:
+        console.print(f"  [dim]not judged again: {escape(decision['noFacts'] or 'no facts')}[/]", highlight=False, soft_wrap=True)
+        _findings(console, decision)
+    else:
+        same = (
+            "the same answer"
+            if replay["agrees"]
+            else f"[red bold]another answer[/]: {replay['outcome']} {', '.join(replay['codes'])}"
+        )
+        console.print(f"  judged again by Shardgate {escape(replay['by'])} by the facts of then: {same}", highlight=False)
+    console.print()
+    if decision["report"] is not None:
+        print_report(console, decision["report"])
+
+
 def print_report(console: Console, report: Mapping[str, Any]) -> None:
     """One declaration's report."""
     subject, declared, required = report["subject"], report["declared"], report["declared"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from shardgate.adapters.claimed import Claim, planned
+from shardgate.adapters.decisions import Facts, KeptDecision
 from shardgate.adapters.errors import DeclarationError, mistakes_in
 from shardgate.adapters.messages import mistakes, overridden, rejection, warning
 from shardgate.adapters.standing_workloads import declares, is_controller
@@ -30,10 +31,21 @@ log = logging.getLogger(__name__)
 
 Read = Callable[[str], Awaitable[dict[str, Any]]]
 """One object of the API server, by its path."""
+Keep = Callable[[KeptDecision], None]
 OnOverride = Callable[[Override, Subject, tuple[str, ...]], None]
 """Told of each use of an exception: which, for what, for which codes."""
 _KINDS = frozenset({KIND, *(each.kind for each in JUDGED_KINDS)})
 UNPROCESSABLE, UNAVAILABLE = 422, 503
+SCALE = "SCALE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an admission request is, besides its object."""
+
+    operation: str
+    is_dry: bool = False
+    user: str = ""
 
 
 class Refusal(Exception):
@@ -50,6 +62,9 @@ class Decision:
 
     subject: Subject | None = None
     verdict: Verdict | None = None
+    told: Verdict | None = None
+    """The verdict as users may read it."""
+    facts: Facts | None = None
     reference: str = ""
     answer: Answer | None = None
     wanted: Wanted | None = None
@@ -60,29 +75,30 @@ class Admission:
 
     def __init__(
         self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None, read: Read | None = None,
-        on_override: OnOverride | None = None,
+        on_override: OnOverride | None = None, keep: Keep = lambda _: None,
     ) -> None:  # fmt: skip
         self._judge, self._config, self._metrics, self._ledger, self._read = judge, config, metrics, ledger, read
-        self._on_override = on_override
+        self._on_override, self._keep = on_override, keep
 
     async def validate(
-        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, *, is_dry: bool = False
+        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, requester: str = "", *, is_dry: bool = False
     ) -> list[str]:
         """The warnings; raises ``Refusal``. Any other exception becomes HTTP 500."""
         with self._metrics.duration.time():
-            return await self._answered(lambda: self._decide(body, old, operation), operation, is_dry=is_dry)
+            asked = Asked(operation=operation, is_dry=is_dry, user=requester)
+            return await self._answered(lambda: self._decide(body, old, operation), asked)
 
-    async def _answered(self, decide: Callable[[], Decision], operation: str, *, is_dry: bool) -> list[str]:
+    async def _answered(self, decide: Callable[[], Decision], asked: Asked) -> list[str]:
         """The decision in words; where it takes a claim, that is written before anything is let in."""
         decision = decide()
-        if decision.wanted is not None and not is_dry and self._ledger is not None:
+        if decision.wanted is not None and not asked.is_dry and self._ledger is not None:
             try:
                 decision = cast(Decision, await self._ledger.settle(decide))
             except UnsettledError:
                 name = decision.subject.label if decision.subject else "this"
                 problem = f"{name}: whether GPUs are left could not be settled in time among the replicas; try again"
                 raise Refusal(problem, code=UNAVAILABLE) from None
-        return self._said(decision, operation, is_dry=is_dry)
+        return self._said(decision, asked)
 
     def _decide(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> Decision:
         if not self._is_judged(body) or (old is not None and old.get("spec") == body.get("spec")):
@@ -95,9 +111,11 @@ class Admission:
         stored = self._stored(old)
         declaration, policy = judgement.declaration, judgement.policy
         words = self._judge.book.overrides_for(declaration.subject, time.time())
-        answer = enforce(declaration, judgement.told, policy, stored, judgement.own_pods, words)
+        told = judgement.told
+        answer = enforce(declaration, told, policy, stored, judgement.own_pods, words)
         return Decision(
-            subject=declaration.subject, verdict=judgement.verdict, reference=judgement.reference, answer=answer,
+            subject=declaration.subject, verdict=judgement.verdict, told=told, reference=judgement.reference, answer=answer,
+            facts=Facts.of(declaration, policy, judgement.inventory),
             wanted=self._wanted(body, [(declaration, judgement.verdict)], policy, stored) if answer.allowed else None,
         )  # fmt: skip
 
@@ -128,12 +146,11 @@ class Admission:
         self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, requester: str = "", *, is_dry: bool = False
     ) -> list[str]:
         """The same for objects of other kinds. What a controller makes for an object that is judged is judged with that."""
+        asked = Asked(operation=operation, is_dry=is_dry, user=requester)
         with self._metrics.duration.time():
             namespace = str(mapping(body.get("metadata")).get("namespace") or "")
-            made = is_controller(requester, namespace) and self._judge.is_made_for_another(body)
-            if made:
-                return []
-            return await self._answered(lambda: self._decide_workload(body, old), operation, is_dry=is_dry)
+            is_made = operation != SCALE and is_controller(requester, namespace) and self._judge.is_made_for_another(body)
+            return [] if is_made else await self._answered(lambda: self._decide_workload(body, old), asked)
 
     def _decide_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> Decision:
         unchanged = old is not None and declares(old) == declares(body)
@@ -147,10 +164,13 @@ class Admission:
         declarations = workload.declarations
         declaration = declarations[0] if declarations else None
         words = self._judge.book.overrides_for(workload.subject, time.time())
-        answer = enforce(declaration, judgement.told, judgement.policy, stored, judgement.own_pods, words)
+        told = judgement.told
+        answer = enforce(declaration, told, judgement.policy, stored, judgement.own_pods, words)
+        declared = [each.group for each in workload.groups]
         parts = [(each.group.declaration, each.verdict) for each in workload.groups if each.group.declaration and each.verdict]
         return Decision(
-            subject=workload.subject, verdict=workload.verdict, reference=judgement.reference, answer=answer,
+            subject=workload.subject, verdict=workload.verdict, told=told, reference=judgement.reference, answer=answer,
+            facts=Facts.of(declared, judgement.policy, judgement.inventory),
             wanted=self._wanted(body, parts, judgement.policy, stored) if answer.allowed else None,
         )  # fmt: skip
 
@@ -164,7 +184,8 @@ class Admission:
             return {"allowed": True, **(self.mutate(body, old) if is_own and not request.get("subResource") else {})}
         try:
             if is_own:
-                warnings = await self.validate(body, old, operation, is_dry=bool(request.get("dryRun")))
+                requester = str(request["userInfo"].get("username") or "")
+                warnings = await self.validate(body, old, operation, requester, is_dry=bool(request.get("dryRun")))
             else:
                 warnings = await self._warnings(request, body, old)
         except Refusal as refusal:
@@ -176,10 +197,10 @@ class Admission:
         if judged_kind(request["resource"]["group"], request["resource"]["resource"]) is None:
             self._metrics.requests.labels(OTHER_KIND, operation, "", "unsupported").inc()
             return []
+        requester = str(request["userInfo"].get("username") or "")
         if request.get("subResource"):
             scaled = None if old is None else await self._scaled(request, body, old)
-            return [] if scaled is None else await self.validate_workload(*scaled, "SCALE", is_dry=is_dry)
-        requester = str(request["userInfo"].get("username") or "")
+            return [] if scaled is None else await self.validate_workload(*scaled, SCALE, requester, is_dry=is_dry)
         return await self.validate_workload(body, old, operation, requester, is_dry=is_dry)
 
     async def _scaled(
@@ -247,11 +268,12 @@ class Admission:
             return None
         return Wanted(claim=claim, subject=declaration.subject, seconds=policy.claim_seconds)
 
-    def _said(self, decision: Decision, operation: str, *, is_dry: bool) -> list[str]:
-        """The answer, counted and logged, in words: the warnings, or the refusal raised."""
+    def _said(self, decision: Decision, asked: Asked) -> list[str]:
+        """The answer, counted, logged and kept, in words: the warnings, or the refusal raised."""
         subject, verdict, answer = decision.subject, decision.verdict, decision.answer
         if subject is None or verdict is None or answer is None:
             return []
+        operation, is_dry = asked.operation, asked.is_dry
         reference = decision.reference
         said = "warned" if answer.warned else "allowed"
         word = said if answer.allowed else "refused"
@@ -271,14 +293,29 @@ class Admission:
             for found, _ in answer.overridden:
                 self._metrics.overrides.labels(subject.kind, found.code).inc()
         if not answer.allowed:
-            raise Refusal(rejection(subject, verdict, answer, reference), code=UNPROCESSABLE)
+            refusal = rejection(subject, verdict, answer, reference)
+            self._keep_it(decision, asked, word, (refusal,))
+            raise Refusal(refusal, code=UNPROCESSABLE)
         if self._on_override is not None and not is_dry:
             for name, codes in used.items():
                 self._on_override(words[name], subject, codes)
-        return [
-            *(overridden(found, word) for found, word in answer.overridden),
-            *(warning(found, subject) for found in answer.warned),
+        warnings = [
+            *(overridden(found, by) for found, by in answer.overridden),
+            *(warning(found, subject, reference) for found in answer.warned),
         ][:MAX_WARNINGS]
+        self._keep_it(decision, asked, word, tuple(warnings))
+        return warnings
+
+    def _keep_it(self, decision: Decision, asked: Asked, word: str, said: tuple[str, ...]) -> None:
+        subject, told, facts = decision.subject, decision.told, decision.facts
+        if subject is not None and told is not None and facts is not None:
+            self._keep(
+                KeptDecision(
+                    reference=decision.reference, at=time.time(), subject=subject, operation=asked.operation, is_dry=asked.is_dry,
+                    user=asked.user, answer=word, said=said, outcome=told.outcome, findings=told.findings,
+                    disclosure=facts.policy.disclosure, facts=facts,
+                )
+            )  # fmt: skip
 
 
 def _template(body: Mapping[str, Any]) -> Any:

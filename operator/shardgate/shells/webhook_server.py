@@ -35,6 +35,9 @@ READ_SECONDS = 10.0
 """A body that takes longer to come is not worth waiting for."""
 CERTIFICATE_POLL_SECONDS = 5.0
 
+
+ELSEWHERE = "closeConnection"
+"""Beside an answer: the next question had better come by another connection, which may lead to another replica."""
 Json = dict[str, Any]
 Answer = Callable[[Mapping[str, Any], str], Awaitable[Json]]
 """A review's request and the webhook's id -> the response. What it raises becomes HTTP 500, so that failurePolicy decides."""
@@ -180,9 +183,10 @@ class WebhookServer:
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log") from None
         if said:
             response.setdefault("auditAnnotations", {}).update(said)
+        is_elsewhere = response.pop(ELSEWHERE, False)
         whole = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": asked["uid"], **response}}
         reply = aiohttp.web.Response(body=msgspec.json.encode(whole), content_type="application/json")
-        if self.is_draining:
+        if self.is_draining or is_elsewhere:
             reply.force_close()
         return reply
 
