@@ -16,7 +16,7 @@ from shardgate.shells.cluster import Cluster
 
 SECONDS, CONNECTIONS, OPEN_CONNECTIONS, OPEN_RATE = 8.0, 16, 64, 500.0
 DECLARATIONS = 200
-PAIRS, AT_ONCE, CREATES = 5, 50, 1000
+PAIRS, AT_ONCE, CREATES, PACED_RATE = 5, 50, 1000, 100.0
 PATH = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments"
 WEBHOOKS = ("validatingwebhookconfigurations", "mutatingwebhookconfigurations")
 
@@ -70,31 +70,36 @@ def _unseen(how_many: int) -> list[bytes]:
 
 async def added_rows(plane: ControlPlane, installation: Installation, cluster: Cluster) -> list[tuple[str, str]]:
     """Dry-run creates through the API server with both webhooks, and without, in turn."""
-    added, with_webhooks, without = [], [], []
-    for _ in range(PAIRS):
-        await asyncio.to_thread(plane.kubectl, "delete", ",".join(WEBHOOKS), "--all")
-        await _until_asked(cluster, is_asked=False)
-        bare = await _creates(cluster)
-        await asyncio.to_thread(installation.register_webhooks)
-        await _until_asked(cluster, is_asked=True)
-        asked = await _creates(cluster)
-        without.append(_p99(bare))
-        with_webhooks.append(_p99(asked))
-        added.append(_p99(asked) - _p99(bare))
-    return [
-        (f"dry-run creates through the API server, {AT_ONCE} at once: p99 without webhooks / with both, medians of {PAIRS}",
-         f"{statistics.median(without):.0f} / {statistics.median(with_webhooks):.0f} ms"),
-        (f"added to its p99, median of {PAIRS} interleaved pairs", f"{statistics.median(added):+.0f} ms ({min(added):+.0f} to {max(added):+.0f})"),
-    ]  # fmt: skip
+    rows = []
+    for how, rate in (("as fast as they are answered", None), (f"{PACED_RATE:.0f}/s together", PACED_RATE)):
+        pairs = []
+        for _ in range(PAIRS):
+            await asyncio.to_thread(plane.kubectl, "delete", ",".join(WEBHOOKS), "--all")
+            await _until_asked(cluster, is_asked=False)
+            bare = _p99(await _creates(cluster, rate))
+            await asyncio.to_thread(installation.register_webhooks)
+            await _until_asked(cluster, is_asked=True)
+            pairs.append((bare, _p99(await _creates(cluster, rate))))
+        added = [asked - bare for bare, asked in pairs]
+        without, with_both = (statistics.median(each) for each in zip(*pairs, strict=True))
+        rows.append(
+            (f"dry-run creates through the API server, {AT_ONCE} clients, {how}: p99 without webhooks / with both, "
+             f"added (medians of {PAIRS} interleaved pairs)",
+             f"{without:.0f} / {with_both:.0f} ms, {statistics.median(added):+.0f} ms ({min(added):+.0f} to {max(added):+.0f})")
+        )  # fmt: skip
+    return rows
 
 
-async def _creates(cluster: Cluster) -> list[float]:
+async def _creates(cluster: Cluster, rate: float | None = None) -> list[float]:
+    """Milliseconds of each; ``rate``: so many a second, from when each was due; else each client asks again at once."""
     taken: list[float] = []
     left = iter(range(CREATES))
+    began = time.perf_counter()
 
     async def work() -> None:
         for number in left:
-            started = time.perf_counter()
+            started = time.perf_counter() if rate is None else began + number / rate
+            await asyncio.sleep(max(0.0, started - time.perf_counter()))
             await cluster.request("POST", PATH, parameters={"dryRun": "All"}, body=a_body(f"bench-{number % DECLARATIONS}"))
             taken.append((time.perf_counter() - started) * 1000)
 

@@ -29,6 +29,9 @@ def test_the_same_question_is_answered_once() -> None:
     first = judge.judge(a_body())
     assert judge.judge(a_body()) is first
     assert judge.judge({**a_body(), "status": {"summary": "of no matter"}}) is first
+    validated = a_body()
+    validated["metadata"] |= {"generation": 1, "uid": "u", "annotations": {"shardgate.io/verdict": "Sound"}}
+    assert judge.judge(validated) is first
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,9 @@ def content_of(body: Mapping[str, Any]) -> bytes | None:
     if not isinstance(spec, Mapping) or spec.get("workloadRef") is not None or not isinstance(metadata, Mapping):
         return None
     required = status.get("required") if isinstance(status, Mapping) else None
-    kept = None if required is None else [required, (status or {}).get("observedGeneration")]
-    said = [metadata.get("namespace"), metadata.get("name"), metadata.get("generation"), spec, kept]
+    # A create has no generation yet when it is mutated, and has one when it is validated: it matters beside a status alone.
+    kept = None if required is None else [required, (status or {}).get("observedGeneration"), metadata.get("generation")]
+    said = [metadata.get("namespace"), metadata.get("name"), spec, kept]
     try:
         return msgspec.json.encode(said)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
