@@ -28,8 +28,8 @@ Said = dict[str, str | None]
 """Our annotations: outcome, score and codes."""
 
 NODES, PODS = "/api/v1/nodes", "/api/v1/pods"
-DECLARATIONS = "/apis/shardgate.io/v1alpha1/inferencedeployments"
 ROOT = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments"
+AT_ONCE = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
 FITS, TOO_BIG = a_body("probe"), a_body("big", strategy={"tensor": 16})
 """Eight GPUs, and 64: of a cluster with eight, the second can never run."""
 
@@ -150,6 +150,12 @@ def settle(faulty: Faulty) -> None:
     """Wait until it is ready, and right."""
     until("it is ready", lambda: not faulty.unready(), timeout=60)
     until("it is right", faulty.is_right, timeout=30)
+
+
+def condition(faulty: Faulty, kind: str) -> tuple[str, str]:
+    """Of the whole operator: (status, reason)."""
+    stated = faulty.plane.get("capacityledger", "shardgate").get("status", {}).get("conditions", [])
+    return next(((each["status"], each["reason"]) for each in stated if each["type"] == kind), ("", ""))
 
 
 def bound_pod(name: str, node: str = "node-a", gpus: int = 1) -> Json:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
 from calls import send
 from faults import LENGTH, Measured, at_length, fault, only_at_length
-from faulty import FITS, NODES, PODS, ROOT, TOO_BIG, Faulty, bound_pod, faulty_plane, operator_behind, settle
+from faulty import AT_ONCE, FITS, NODES, PODS, ROOT, TOO_BIG, Faulty, bound_pod, condition, faulty_plane, operator_behind, settle
 from filling import admin, change, fill, memory_mib, peak_mib
 from interceptor import EmptyList, Hold, Interceptor, Refuse, error_event
 from live import patch_status, until, wait_for_outcome
@@ -148,12 +148,6 @@ def test_the_right_to_nodes_is_taken_away(running: Faulty, measured: Measured) -
     measured(f"not ready and Undecided after {took:.0f} s, condition Degraded; ready {back:.1f} s after it may")
 
 
-def condition(faulty: Faulty, kind: str) -> tuple[str, str]:
-    """Of the whole operator: (status, reason)."""
-    stated = faulty.plane.get("capacityledger", "shardgate").get("status", {}).get("conditions", [])
-    return next(((each["status"], each["reason"]) for each in stated if each["type"] == kind), ("", ""))
-
-
 @fault(
     2, what="a cluster without a node",
     criterion="InventoryEmpty (Undecided), let in; never 0 GPUs and a refusal; judged once a node comes",
@@ -247,7 +241,7 @@ def test_ten_thousand_pod_events(running: Faulty, measured: Measured) -> None:
             for wave in range(EVENTS // WAVE // 2):
                 names = [f"w{wave}-{number}" for number in range(WAVE)]
                 made = send(plane, [("POST", PODS_OF_SERVING, bound_pod(name)) for name in names], at_once=32)
-                gone = send(plane, [("DELETE", f"{PODS_OF_SERVING}/{name}?gracePeriodSeconds=0", {}) for name in names], at_once=32)
+                gone = send(plane, [("DELETE", f"{PODS_OF_SERVING}/{name}", AT_ONCE) for name in names], at_once=32)
                 assert {status for status, _ in (*made, *gone)} <= {200, 201}
             send(plane, [("POST", PODS_OF_SERVING, last)])
             until("they are there", lambda: api.withheld(PODS) >= 2 * WAVE * (EVENTS // WAVE // 2))

@@ -29,7 +29,7 @@ SILENCE_SECONDS = 75
 HOLDS_AFTER_SECONDS = 5.0
 """A watch that has lasted this long is not about to fail for the reason that its forerunner did."""
 MAX_PAUSE_SECONDS = 15.0
-MAX_PAUSES_SECONDS = {"connection": 3.0, "relist": 4.0, "410": 4.0}
+MAX_PAUSES_SECONDS = {"connection": 3.0, "relist": 4.0, "410": 4.0, "short": 4.0}
 """By reason, where it is less: an API server that is away costs little to look for, and is to be found soon."""
 MAX_DOUBLINGS = 6
 SHORT_WATCH_SECONDS = 1.0
