@@ -221,6 +221,8 @@ class Operator:
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
+        self._upkeep_after = 0.0
+        """Until then, by the monotonic clock, the API server asked to be left alone."""
 
     async def answer(self, request: Mapping[str, Any], webhook: str) -> dict[str, Any]:
         """The response to a review; what it raises becomes HTTP 500."""
@@ -259,10 +261,13 @@ class Operator:
         if self.certificates is not None:
             parts.insert(0, self.certificates.upkeep)
         for part in parts:
+            if time.monotonic() < self._upkeep_after:
+                return
             try:  # what one cannot write must not keep the others from it
                 await part()
             except (ApiError, ClusterUnreachable, TimeoutError) as error:
                 log.warning("upkeep: %s", error or type(error).__name__)
+                self._upkeep_after = time.monotonic() + (error.retry_after_seconds if isinstance(error, ApiError) else 0.0)
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""

@@ -4,9 +4,9 @@ import asyncio
 import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
+from filling import cpu_seconds
 from load import closed_loop, open_loop, update_reviews
 
 from builders import a_body
@@ -19,12 +19,6 @@ DECLARATIONS = 200
 PAIRS, AT_ONCE, CREATES, PACED_RATE = 5, 50, 1000, 100.0
 PATH = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments"
 WEBHOOKS = ("validatingwebhookconfigurations", "mutatingwebhookconfigurations")
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 async def direct_rows(installation: Installation) -> list[tuple[str, str]]:

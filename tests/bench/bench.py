@@ -11,117 +11,25 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-from kubernetes import client as kubernetes_client
-from kubernetes import config as kubernetes_config
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file__).parent)]
 
-from admission import added_rows, cpu_seconds, direct_rows
+from admission import added_rows, direct_rows
 from decision import decision_rows
 from extraction import extraction_rows
+from filling import admin, change, cpu_seconds, fill, memory_mib, say
 from load import open_loop, update_reviews
 from placement import placement_rows
 
-from builders import GPU, a_body, a_node, a_pod
+from builders import GPU, a_body
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
-from shardgate.shells.cluster import MERGE_PATCH, Cluster
+from shardgate.shells.cluster import Cluster
 
-IN_FLIGHT = 64
 REVIEWS = 1000
 CHANGES_PER_SECOND = 100
-
-
-def say(text: str) -> None:
-    """Progress."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def admin(plane: ControlPlane) -> Cluster:
-    """The plane's administrator as a client."""
-    configuration = kubernetes_client.Configuration()
-    kubernetes_config.load_kube_config(str(plane.kubeconfig), client_configuration=configuration)
-    return Cluster(configuration)
-
-
-async def all_of(what: str, total: int, jobs: Iterable[Callable[[], Awaitable[Any]]]) -> None:
-    """Run jobs, so many at a time, and tell how far."""
-    queue, done, started = list(jobs), 0, time.monotonic()
-    queue.reverse()
-
-    async def worker() -> None:
-        nonlocal done
-        while queue:
-            await queue.pop()()
-            done += 1
-            if done % 2500 == 0:
-                say(f"  {what}: {done} of {total}, {done / (time.monotonic() - started):.0f}/s")
-
-    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
-
-
-def node_body(index: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A node as large as real ones (50 images), and its status."""
-    body = a_node(f"node-{index:05}").label("zone", f"z{index % 3}").body
-    status = body.pop("status")
-    status["images"] = [{"names": [f"registry.example/{n}/image@sha256:{'0' * 64}"], "sizeBytes": 10**9} for n in range(50)]
-    return body, status
-
-
-def pod_body(name: str, node: int, gpus: int) -> dict[str, Any]:
-    """A bound pod of a few kilobytes."""
-    body = a_pod(name, node=f"node-{node:05}", gpus=gpus)
-    body["metadata"].pop("uid")
-    body.pop("status")
-    body["spec"]["containers"][0]["env"] = [{"name": f"VARIABLE_{n}", "value": "x" * 40} for n in range(38)]
-    return body
-
-
-async def fill(cluster: Cluster, nodes: int, pods: int) -> None:
-    """Nodes of eight GPUs, and pods of one GPU on a part of them."""
-
-    def node(index: int) -> Callable[[], Awaitable[Any]]:
-        async def create() -> None:
-            body, status = node_body(index)
-            await cluster.request("POST", "/api/v1/nodes", body=body)
-            path = f"/api/v1/nodes/{body['metadata']['name']}/status"
-            await cluster.request("PATCH", path, body={"status": status}, content_type=MERGE_PATCH)
-
-        return create
-
-    def pod(index: int) -> Callable[[], Awaitable[Any]]:
-        body = pod_body(f"pod-{index:06}", index % nodes, 1)
-        return lambda: cluster.request("POST", "/api/v1/namespaces/serving/pods", body=body)
-
-    await all_of("nodes", nodes, (node(index) for index in range(nodes)))
-    await all_of("pods", pods, (pod(index) for index in range(pods)))
-
-
-async def change(cluster: Cluster, nodes: int, stop: asyncio.Event) -> int:
-    """Create and delete bound pods at a steady rate; returns how many changes were made."""
-    made, started = 0, time.monotonic()
-
-    async def one(index: int) -> None:
-        path = "/api/v1/namespaces/serving/pods"
-        name = f"churn-{index:06}"
-        await cluster.request("POST", path, body=pod_body(name, index % nodes, 1))
-        await cluster.request("DELETE", f"{path}/{name}", body={"gracePeriodSeconds": 0})
-
-    running: set[asyncio.Task[None]] = set()
-    while not stop.is_set():
-        due = int((time.monotonic() - started) * CHANGES_PER_SECOND / 2)
-        while made < due:
-            running.add(task := asyncio.create_task(one(made)))
-            task.add_done_callback(running.discard)
-            made += 1
-        await asyncio.sleep(0.01)
-    await asyncio.gather(*running)
-    return 2 * made
 
 
 async def api_latencies(cluster: Cluster, count: int) -> list[float]:
@@ -145,14 +53,6 @@ def percentiles(values: list[float]) -> tuple[float, float, float]:
     """p50, p99, max."""
     cuts = statistics.quantiles(values, n=100)
     return cuts[49], cuts[98], max(values)
-
-
-def memory_mib(pid: int) -> float:
-    """Resident set."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str, str]]:
@@ -182,7 +82,7 @@ async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str,
             rows += await _latency_rows("at rest", installation, cluster)
             say(f"{CHANGES_PER_SECOND} pod changes a second")
             stop = asyncio.Event()
-            changing = asyncio.create_task(change(cluster, nodes, stop))
+            changing = asyncio.create_task(change(cluster, nodes, stop, CHANGES_PER_SECOND))
             began, cpu = time.monotonic(), cpu_seconds(pid)
             rows += await _latency_rows(f"under {CHANGES_PER_SECOND} pod changes/s", installation, cluster)
             stop.set()

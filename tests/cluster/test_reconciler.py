@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from faults import LENGTH, Measured, fault
 from live import create_node, find, patch_status, status, until, wait_for_outcome
 
 from builders import a_body, a_node, a_pod
@@ -33,7 +34,8 @@ def events(plane: ControlPlane) -> list[tuple[str, str]]:
     return sorted((each["reason"], each["type"]) for each in shown["items"])
 
 
-def test_status_conditions_and_events_follow_a_failing_gpu(clean: ControlPlane, start: Start) -> None:
+@fault(10, what="one GPU of a node fails", criterion="status <= 2 s after, with condition, event and metric; and back")
+def test_status_conditions_and_events_follow_a_failing_gpu(clean: ControlPlane, start: Start, measured: Measured) -> None:
     create_node(clean, a_node().body)
     installation = start()
     clean.apply(a_body())
@@ -45,8 +47,8 @@ def test_status_conditions_and_events_follow_a_failing_gpu(clean: ControlPlane, 
     ]
 
     patch_status(clean, "node-a", {"allocatable": {"nvidia.com/gpu": "7"}})
-    took = until("waiting", lambda: status(clean, "llama", "serving").get("outcome") == "Waiting", timeout=2)
-    assert took < 2
+    took = until("waiting", lambda: status(clean, "llama", "serving").get("outcome") == "Waiting", timeout=2 if LENGTH else 15)
+    measured(f"status {took:.1f} s after")
     waiting = status(clean, "llama", "serving")
     feasible = next(each for each in waiting["conditions"] if each["type"] == "Feasible")
     assert (feasible["status"], feasible["reason"]) == ("False", "NodesUnavailable")

@@ -37,8 +37,9 @@ def test_it_is_written_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     api, problems = Api(), list[str]()
     ends = [time.time() + 86400 * 30]
     ledger = Ledger(Writer(api, Metrics(), "t"), ClaimedPods(None), Metrics())  # type: ignore[arg-type]
+    writer = Writer(api, Metrics(), "t")  # type: ignore[arg-type]
     subject = OperatorStatus(
-        Writer(api, Metrics(), "t"), ledger, unready=lambda: problems, unsynced=list, not_after=lambda: ends[0]  # type: ignore[arg-type]
+        writer, ledger, unready=lambda: problems, unsynced=list, not_after=lambda: ends[0]  # type: ignore[arg-type]
     )  # fmt: skip
 
     def reasons() -> dict[str, str]:
@@ -60,4 +61,9 @@ def test_it_is_written_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock[0] -= 11
     problems.clear()
     assert reasons()["Degraded"] == "NotReady", "not twice within ten seconds"
+    assert reasons()["Degraded"] == "AsExpected"
+    writer.forbidden["inferencedeployments/status"] = "inferencedeployments/status: 403 Forbidden: no"
+    assert reasons()["Degraded"] == "WriteForbidden"
+    assert ledger.conditions[2]["message"] == "inferencedeployments/status: 403 Forbidden: no"
+    writer.forbidden.clear()
     assert reasons()["Degraded"] == "AsExpected"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,14 +59,18 @@ class Server:
     lists: list[Any]
     watches: list[Any]
     asked: list[dict[str, str]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    retry_after: int = 0
 
     async def answer(self, request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
         query = dict(request.query)
         self.asked.append(query)
         script = self.watches if query.get("watch") else self.lists
         step = script.pop(0) if len(script) > 1 else script[0]
+        self.times.append(time.monotonic())
         if isinstance(step, int):
-            return aiohttp.web.json_response({"reason": "Test", "message": "as asked"}, status=step)
+            headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
+            return aiohttp.web.json_response({"reason": "Test", "message": "as asked"}, status=step, headers=headers)
         if not query.get("watch"):
             return aiohttp.web.json_response(step)
         response = aiohttp.web.StreamResponse()
@@ -173,10 +178,70 @@ def test_an_object_that_cannot_be_decoded_is_named_and_left_out() -> None:
 
 def test_a_stream_that_is_accepted_and_silent_is_nothing_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE_SECONDS", 0.1)
-    server = Server(lists=[page(10)], watches=[QUIET])
-    _, reflector = follow(server, lambda _, reflector: reflector.health.restarts.get("connection", 0) >= 3)
-    assert reflector.health.age_seconds() > 0.25
-    assert reflector.health.broken_seconds() > 0.1
+    server = Server(lists=[page(10), 503], watches=[QUIET])
+    _, reflector = follow(server, lambda _, reflector: reflector.health.restarts.get("503", 0) >= 3)
+    assert reflector.health.restarts["relist"] == 1
+    assert reflector.health.broken_seconds() > 0.02
+    assert reflector.health.age_seconds() > reflector.health.broken_seconds()
+
+
+def test_after_silence_it_lists_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API server may be one that never gets to where the watch was: an etcd that was restored counts from before."""
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.1)
+    server = Server(lists=[page(10, node("a", 1)), page(5, node("b", 2))], watches=[QUIET])
+    follow(server, lambda kept, _: set(kept.items) == {"b"} and len(server.versions()) > 1)
+    assert server.versions()[:2] == ["10", "5"]
+
+
+def test_what_was_told_is_told_again_and_changes_nothing() -> None:
+    again = event("MODIFIED", node("a", 11))
+    server = Server(lists=[page(10, node("a", 1))], watches=[[again, again, event("ADDED", node("b", 12)), b""]])
+    kept, _ = follow(server, lambda kept, _: "b" in kept.items)
+    assert kept.puts == ["a", "a", "b"]
+
+
+def test_an_event_older_than_what_was_told_is_not_believed() -> None:
+    stale = event("DELETED", node("a", 11))
+    server = Server(
+        lists=[page(10, node("a", 1)), page(20, node("a", 12), node("b", 20))],
+        watches=[[event("ADDED", node("a", 12)), stale, b""], QUIET],
+    )
+    kept, reflector = follow(server, lambda kept, _: "b" in kept.items)
+    assert set(kept.items) == {"a", "b"}
+    assert reflector.health.restarts == {"relist": 1}
+    assert server.versions()[0] == "10"
+
+
+def test_it_waits_as_long_as_it_is_asked_to() -> None:
+    server = Server(lists=[429, page(10)], watches=[QUIET], retry_after=1)
+    follow(server, lambda _, reflector: reflector.health.synced.is_set())
+    assert server.times[1] - server.times[0] >= 1
+
+
+def test_what_came_before_an_error_is_told_of() -> None:
+    server = Server(
+        lists=[page(10)],
+        watches=[[json.dumps(event("ADDED", node("a", 11))).encode() + b"\n" + json.dumps(error(500)).encode() + b"\n"], QUIET],
+    )
+    told: list[int] = []
+    follow(server, lambda kept, reflector: _told(reflector, told) and "a" in kept.items and len(told) >= 2)
+
+
+def _told(reflector: Reflector[NodeObject], told: list[int]) -> bool:
+    reflector._on_change = lambda: told.append(1)
+    return True
+
+
+def test_pauses_double_while_trouble_lasts_and_begin_anew_where_it_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PAUSE_SECONDS", 15.0)
+    monkeypatch.setattr(module.random, "uniform", lambda _, most: most)
+    configuration = kubernetes_client.Configuration()
+    subject = Reflector(cluster=Cluster(configuration), name="nodes", path="/", item=NodeObject, store=Kept())
+    assert [subject._broke("refused", "connection") for _ in range(5)] == [0.5, 1, 2, 3, 3]
+    assert [subject._broke("refused", "500") for _ in range(6)] == [0.5, 1, 2, 4, 8, 15]
+    assert [subject._broke("too old", "relist") for _ in range(2)] == [4, 4]
+    subject._went_on = True
+    assert [subject._broke("too old", "410") for _ in range(2)] == [0.5, 1]
 
 
 def test_watches_that_end_at_once_are_not_opened_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,10 +53,10 @@ class Installation:
         self.plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
         self.connect()
 
-    def connect(self) -> None:
-        """Give the operator a kubeconfig with a token of its ServiceAccount."""
+    def connect(self, server: str = "") -> None:
+        """Give the operator a kubeconfig with a token of its ServiceAccount; ``server``: what stands before the API server."""
         token = self.plane.kubectl("-n", NAMESPACE, "create", "token", "shardgate", "--duration=2h").stdout.strip()
-        self.kubeconfig = self.plane.token_kubeconfig(token, f"operator-{self.webhook_port}")
+        self.kubeconfig = self.plane.token_kubeconfig(token, f"operator-{self.webhook_port}", server)
 
     def environment(self) -> dict[str, str]:
         """What the operator is configured by."""
@@ -79,11 +79,14 @@ class Installation:
     def start(self, timeout: float = 60) -> float:
         """Start the operator; returns the seconds until it was ready."""
         started = time.monotonic()
-        self.operator = Guarded(
-            "operator", self.command(), self.plane.folder / f"operator-{self.webhook_port}.log", self.environment()
-        )
-        self.operator.wait_until(self.is_ready, timeout)
+        self.launch().wait_until(self.is_ready, timeout)
         return time.monotonic() - started
+
+    def launch(self) -> Guarded:
+        """Start the operator, ready or not."""
+        log = self.plane.folder / f"operator-{self.webhook_port}.log"
+        self.operator = Guarded("operator", self.command(), log, self.environment())
+        return self.operator
 
     def register_webhooks(self) -> None:
         """Once the operator answers, and until the API server has taken notice."""

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -155,6 +156,18 @@ class ControlPlane:
             self.api_server = None
 
     @contextlib.contextmanager
+    def etcd_stopped(self) -> Iterator[None]:
+        """While this lasts etcd does nothing, as one whose machine hangs: its connections stay open."""
+        if self._etcd is None:
+            problem = "etcd does not run"
+            raise StartError(problem)
+        self._etcd.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._etcd.signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
     def another_api_server(self) -> Iterator[Callable[..., object]]:
         """A second API server on the same etcd, on a port of its own: what is yielded runs kubectl against it."""
         (port,) = free_ports(1)
@@ -227,20 +240,21 @@ class ControlPlane:
         context.load_cert_chain(*self.admin)
         return _answers(f"https://127.0.0.1:{port}/readyz", context)
 
-    def _write_kubeconfig(self, path: Path, user: Mapping[str, str]) -> None:
+    def _write_kubeconfig(self, path: Path, user: Mapping[str, str], server: str = "") -> None:
+        cluster = {"server": server or self.url, "certificate-authority": str(self.authority.path)}
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "local",
-            "clusters": [{"name": "local", "cluster": {"server": self.url, "certificate-authority": str(self.authority.path)}}],
+            "clusters": [{"name": "local", "cluster": cluster}],
             "users": [{"name": "user", "user": dict(user)}],
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": "user"}}],
         }  # fmt: skip
         path.touch(mode=0o600)
         path.write_text(json.dumps(config))
 
-    def token_kubeconfig(self, token: str, name: str) -> Path:
-        """A kubeconfig for the holder of a token."""
+    def token_kubeconfig(self, token: str, name: str, server: str = "") -> Path:
+        """A kubeconfig for the holder of a token; ``server``: the URL of what stands before the API server."""
         path = self.folder / f"{name}.kubeconfig"
-        self._write_kubeconfig(path, {"token": token})
+        self._write_kubeconfig(path, {"token": token}, server)
         return path
 
     def kubectl(

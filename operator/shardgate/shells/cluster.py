@@ -14,6 +14,7 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
 REQUEST_SECONDS = 30
+MOST_RETRY_AFTER_SECONDS = 60.0
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -32,6 +33,8 @@ class ApiError(Exception):
     status: int
     reason: str
     message: str
+    retry_after_seconds: float = 0.0
+    """How long it asks to be left alone, at most ``MOST_RETRY_AFTER_SECONDS``."""
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason}: {self.message}"
@@ -114,7 +117,7 @@ class Cluster:
             self.server + path, params=dict(parameters), headers=self._headers(), timeout=limits
         ) as response:
             if response.status >= 400:  # noqa: PLR2004  # HTTP
-                raise _error(response.status, await response.read())
+                raise _error(response, await response.read())
             yield response
 
     async def request(  # keyword-only: the parts of a request
@@ -154,7 +157,7 @@ class Cluster:
             ) as response:
                 content = await response.read()
                 if response.status >= 400:  # noqa: PLR2004  # HTTP
-                    raise _error(response.status, content)
+                    raise _error(response, content)
                 return json.loads(content), response.headers.getall("Warning", [])
         except _UNREACHABLE as error:
             problem = f"{self.server}: {error or type(error).__name__}"
@@ -173,9 +176,11 @@ class Cluster:
             await asyncio.sleep(0)
 
 
-def _error(status: int, content: bytes) -> ApiError:
+def _error(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
+    asked = response.headers.get("Retry-After", "")  # the API server gives seconds; HTTP's dates are none of its ways
+    pause = min(float(asked), MOST_RETRY_AFTER_SECONDS) if asked.isdecimal() else 0.0
     try:
         answer = json.loads(content)
-        return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")))
+        return ApiError(response.status, str(answer.get("reason", "")), str(answer.get("message", "")), pause)
     except (ValueError, AttributeError):
-        return ApiError(status, "", content[:200].decode(errors="replace"))
+        return ApiError(response.status, "", content[:200].decode(errors="replace"), pause)

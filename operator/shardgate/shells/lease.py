@@ -36,11 +36,13 @@ class Lease:
     async def run(self) -> None:
         """Take it when it is free, renew it while it is ours, until cancelled."""
         while True:
+            pause = RETRY_SECONDS
             try:
                 held = await self._step()
             except (ApiError, ClusterUnreachable) as error:
                 log.warning("lease %s/%s: %s", self._namespace, self.name, error)
                 held = self.is_held()
+                pause = max(pause, error.retry_after_seconds if isinstance(error, ApiError) else 0.0)
             except Exception:
                 # An answer that makes no sense, a credential that cannot be refreshed: without a leader nothing is written,
                 # so try again rather than end.
@@ -51,7 +53,7 @@ class Lease:
                 self._held = held
                 if held:
                     self.gained.set()
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(pause)
 
     async def _step(self) -> bool:
         started = time.monotonic()

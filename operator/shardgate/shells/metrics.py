@@ -61,6 +61,7 @@ class Metrics:
         )
         self.watch_restarts = self._counter("watch_restarts", "Watches that broke, by reason", "resource", "reason")
         self.writes = self._counter("writes", "Requests that wrote to the API server", "resource", "verb")
+        self.write_failures = self._counter("write_failures", "Such requests that were refused, by status", "resource", "status")
         self.leader = self._gauge("leader", "1 on the replica that writes")
         self.not_after = self._gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires")
         self.internal_errors = self._counter("internal_errors", "Errors of our own")

@@ -40,10 +40,14 @@ class OperatorStatus:
         else:
             certificate = ("True", "Valid", f"the serving certificate is valid until {until}")
         behind, ill = "; ".join(unsynced), "; ".join(unready)
+        forbidden = "; ".join(self._writer.forbidden.values())
+        degraded = ("False", "AsExpected", "all is well")
+        if ill or forbidden:
+            degraded = ("True", "NotReady" if ill else "WriteForbidden", "; ".join(filter(None, (ill, forbidden))))
         return [
             ("InventorySynced", "False", "Behind", behind) if behind else ("InventorySynced", "True", "Synced", "all is followed"),
             ("CertificateValid", *certificate),
-            ("Degraded", "True", "NotReady", ill) if ill else ("Degraded", "False", "AsExpected", "all is well"),
+            ("Degraded", *degraded),
         ]
 
     async def upkeep(self) -> None:

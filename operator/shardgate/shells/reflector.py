@@ -1,8 +1,8 @@
 """A live copy of one resource: LIST in pages, WATCH, and LIST again on any doubt.
 
-Nothing that the API server sends ends a reflector: 410 in either form lists again, other errors resume the watch from
-where it was, a broken frame or a silent stream counts as a broken watch, an object that cannot be decoded is left out
-and named. While a copy is behind, its owner can tell by ``Health``.
+Nothing that the API server sends ends a reflector: 410 in either form, a silent stream and an event that is older than
+what was told list again, other errors resume the watch from where it was, a broken frame counts as a broken watch, an
+object that cannot be decoded is left out and named. While a copy is behind, its owner can tell by ``Health``.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ SILENCE_SECONDS = 75
 HOLDS_AFTER_SECONDS = 5.0
 """A watch that has lasted this long is not about to fail for the reason that its forerunner did."""
 MAX_PAUSE_SECONDS = 15.0
+MAX_PAUSES_SECONDS = {"connection": 3.0, "relist": 4.0, "410": 4.0, "short": 4.0}
+"""By reason, where it is less: an API server that is away costs little to look for, and is to be found soon."""
 MAX_DOUBLINGS = 6
 SHORT_WATCH_SECONDS = 1.0
 HTTP_GONE, HTTP_NOT_FOUND = 410, 404
@@ -160,6 +162,8 @@ class Reflector(Generic[T]):
         self._paths = itertools.cycle((path,) if isinstance(path, str) else path)
         self._path = next(self._paths)
         self._absent = 0
+        self._failures, self._was_away, self._went_on = 0, False, False
+        """In a row; whether the API server was not reached; whether a watch has told something, or held, since the last."""
         self._versions = 1 if isinstance(path, str) else len(path)
         self._page, self._selector, self._on_change, self._is_optional = page, selector, on_change, is_optional
         self._item = msgspec.json.Decoder(item, strict=False)
@@ -168,34 +172,41 @@ class Reflector(Generic[T]):
 
     async def run(self) -> None:
         """Until cancelled."""
-        failures = 0
         while True:
             try:
                 if not self._version:
                     self._version = await self._relist()
                 if await self._watch():
-                    failures = 0
                     continue
-                self.health.broke(f"{self.name}: the watch ended at once", "short")
+                pause = self._broke("the watch ended at once", "short")
             except _ListAgain as doubt:
                 self._version = ""
-                self.health.broke(f"{self.name}: {doubt}, listing again", "relist")
-                failures = min(failures, 1)
+                pause = self._broke(f"{doubt}, listing again", "relist")
             except ApiError as error:
                 if await self._is_absent(error):
                     continue
-                self.health.broke(f"{self.name}: the API server answered {error}", str(error.status))
+                pause = max(self._broke(f"the API server answered {error}", str(error.status)), error.retry_after_seconds)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self.health.broke(f"{self.name}: {type(error).__name__} {error}".rstrip(), "connection")
+                pause = self._broke(f"{type(error).__name__} {error}".rstrip(), "connection")
             except msgspec.MsgspecError as error:
-                self.health.broke(f"{self.name}: not what the API server should send: {error}", "decode")
+                pause = self._broke(f"not what the API server should send: {error}", "decode")
             except Exception:
                 # A defect of ours must not freeze the copy in silence: start over, and be seen as broken meanwhile.
                 log.exception("%s: unexpected, listing again", self.name)
                 self._version = ""
-                self.health.broke(f"{self.name}: internal error, see the log", "internal")
-            failures = min(failures + 1, MAX_DOUBLINGS)
-            await asyncio.sleep(min(MAX_PAUSE_SECONDS, 0.25 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+                pause = self._broke("internal error, see the log", "internal")
+            await asyncio.sleep(pause)
+
+    def _broke(self, problem: str, reason: str) -> float:
+        """Seconds until the next try: they double while the same sort of trouble lasts, and no watch gets anywhere."""
+        self.health.broke(f"{self.name}: {problem}", reason)
+        is_away = reason == "connection"
+        if self._went_on or is_away != self._was_away:
+            self._failures = 0
+        self._went_on, self._was_away = False, is_away
+        self._failures = min(self._failures + 1, MAX_DOUBLINGS)
+        most = min(MAX_PAUSE_SECONDS, MAX_PAUSES_SECONDS.get(reason, MAX_PAUSE_SECONDS))
+        return min(most, 0.25 * float(2**self._failures)) * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
 
     async def _is_absent(self, error: ApiError) -> bool:
         """Whether the API server does not serve an optional resource: there is none of it, and later there may be."""
@@ -249,15 +260,32 @@ class Reflector(Generic[T]):
         rest = b""
         async with self._cluster.stream(self._path, parameters, timeout) as response:
             self.health.connected()
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                changed = [self._apply(line) for line in lines if line.strip()]
-                if changed:
-                    said = True
-                    self.health.heard()
-                if any(changed):
-                    self._on_change()
+            try:
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    said |= self._apply_all(lines)
+            except TimeoutError:
+                # Its end may never have reached us, or the API server may be one that never gets to where we were.
+                problem = f"nothing was heard for {SILENCE_SECONDS} s"
+                raise _ListAgain(problem) from None
+            finally:
+                self._went_on |= time.monotonic() - started >= HOLDS_AFTER_SECONDS
         return said or time.monotonic() - started >= SHORT_WATCH_SECONDS
+
+    def _apply_all(self, lines: Sequence[bytes]) -> bool:
+        """Events that came together, up to one that ends the watch: whether there were any. Raises as ``_apply``."""
+        said = is_changed = False
+        try:
+            for line in lines:
+                if line.strip():
+                    is_changed |= self._apply(line)
+                    said = self._went_on = True
+        finally:
+            if said:
+                self.health.heard()
+            if is_changed:
+                self._on_change()
+        return said
 
     def _apply(self, line: bytes) -> bool:
         """One event: whether it changed the copy. Raises ``_ListAgain`` and ``ApiError``."""
@@ -269,6 +297,11 @@ class Reflector(Generic[T]):
                 raise _ListAgain(problem)
             raise ApiError(status.code, status.reason, status.message)
         reached = self._any.decode(event.object).metadata.resourceVersion
+        if event.type != "BOOKMARK" and reached == self._version:
+            return False  # told before
+        if _is_older(reached, self._version):
+            problem = f"an event of version {reached} came after {self._version}"
+            raise _ListAgain(problem)
         item = None if event.type == "BOOKMARK" else self._decoded(event.object)
         if item is not None and event.type == "DELETED":
             self._store.drop(item)
@@ -292,6 +325,11 @@ class Reflector(Generic[T]):
             metadata = self._any.decode(raw).metadata
             self.unreadable.pop(f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name, None)
         return item
+
+
+def _is_older(version: str, than: str) -> bool:
+    """Whether a resourceVersion came before another one of the same resource; what are no numbers cannot be compared."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
 
 
 @contextmanager

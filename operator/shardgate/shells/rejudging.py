@@ -132,7 +132,9 @@ class Rejudging:
         queue.take(uid)
         try:
             await standing.judge_and_write(uid)
-        except (ApiError, ClusterUnreachable) as error:
+        except ApiError as error:
+            queue.retry(uid, f"{error}", error.retry_after_seconds)
+        except ClusterUnreachable as error:
             queue.retry(uid, f"{error}")
         except Exception:
             self._metrics.internal_errors.inc()

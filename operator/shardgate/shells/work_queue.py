@@ -56,9 +56,9 @@ class WorkQueue:
         """It was judged, and what was new written."""
         self._failures.pop(uid, None)
 
-    def retry(self, uid: str, why: str) -> None:
-        """It failed: again, after a pause that doubles."""
+    def retry(self, uid: str, why: str, at_least_seconds: float = 0.0) -> None:
+        """It failed: again, after a pause that doubles, and is no shorter than was asked for."""
         failures = self._failures[uid] = min(self._failures.get(uid, 0) + 1, MAX_DOUBLINGS)
-        pause = min(MAX_RETRY_SECONDS, 0.5 * 2**failures)
+        pause = max(min(MAX_RETRY_SECONDS, 0.5 * 2**failures), at_least_seconds)
         self._due[uid] = time.monotonic() + pause
         log.warning("%s: %s, again in %.0f s", uid, why, pause)

@@ -25,6 +25,7 @@ def now() -> str:
 
 
 MOST_OWED = 1000
+HTTP_FORBIDDEN = 403
 _FOR_GOOD = (400, 403, 404, 409, 422)
 """Answers that another try would get as well."""
 
@@ -37,12 +38,23 @@ class Writer:
         self._owed: deque[tuple[str, Json]] = deque(maxlen=MOST_OWED)
         """Events that are still to be sent: (namespace, event)."""
         self._sending = asyncio.Lock()
+        self._tell_after = 0.0
+        """Until then, by the monotonic clock, the API server asked to be left alone with events."""
+        self.forbidden: dict[str, str] = {}
+        """Resource -> what we may not write there, while that is so."""
 
     async def write(self, verb: str, path: str, resource: str, body: Json | None, **more: Any) -> Json:
         """One request. Raises ``ApiError`` and ``ClusterUnreachable``."""
         self._metrics.writes.labels(resource, verb.lower()).inc()
         kind = {"content_type": MERGE_PATCH} if verb == "PATCH" else {}
-        answer: Json = await self._cluster.request(verb, path, body=body, **{**kind, **more})
+        try:
+            answer: Json = await self._cluster.request(verb, path, body=body, **{**kind, **more})
+        except ApiError as error:
+            self._metrics.write_failures.labels(resource, str(error.status)).inc()
+            if error.status == HTTP_FORBIDDEN:
+                self.forbidden[resource] = f"{resource}: {error}"
+            raise
+        self.forbidden.pop(resource, None)
         return answer
 
     async def read(self, path: str) -> Json:
@@ -89,7 +101,7 @@ class Writer:
             await self._send_owed()
 
     async def _send_owed(self) -> None:
-        while self._owed:
+        while self._owed and time.monotonic() >= self._tell_after:
             namespace, event = self._owed[0]
             try:
                 await self.write("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", "events", event)
@@ -97,6 +109,7 @@ class Writer:
                 return
             except ApiError as error:
                 if error.status not in _FOR_GOOD:
+                    self._tell_after = time.monotonic() + error.retry_after_seconds
                     return
                 log.warning("an event is not told: %s", error)
             self._owed.popleft()
