@@ -7,17 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import GPU, H100, NodeBuilder, a_book, a_node, a_pod
+from builders import AWS, GPU, H100, NodeBuilder, a_book, a_declaration, a_node, a_pod
 from shardgate.adapters.cluster_book import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS, ClusterBook
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
+from shardgate.adapters.status import summary
 from shardgate.domain.inventory import Inventory, Node, NodeState, Owner
+from shardgate.domain.policy import OWN_KIND
+from shardgate.domain.verdict import Outcome, Verdict
+from shardgate.domain.verify import verify
 
 Json = dict[str, Any]
 
 
 def put(book: ClusterBook, builder: NodeBuilder, now: float) -> None:
     book.put_node(node_from(builder.body), now)
+
+
+def judged(book: ClusterBook, now: float = 0.0, **changes: Any) -> Verdict:
+    """Of the reference declaration, under the default policy of our own kind."""
+    return verify(a_declaration(**changes), book.inventory(now), OWN_KIND)
 
 
 def only(book: ClusterBook, now: float) -> Node:
@@ -159,6 +168,66 @@ def test_vanished_labels_are_remembered_for_a_day_and_marked() -> None:
     put(book, a_node().without_gpu_labels().allocatable(7), 20)
     assert only(book, 21).shape.gpu.product == "H100-80GB-HBM3"
     assert only(book, 11 + LABELS_KEPT_SECONDS).shape.gpu.product is None
+
+
+def test_a_verdict_by_remembered_labels_says_so() -> None:
+    book = a_book(a_node())
+    put(book, a_node().without_gpu_labels(), 10)
+    verdict = judged(book, 11)
+    assert verdict.outcome is Outcome.SOUND
+    assert [each.value for each in verdict.assumptions if each.why.startswith("remembered labels: 1 node")] == ["H100-80GB-HBM3"]
+    assert "8 x H100-80GB-HBM3 (remembered labels)" in summary(a_declaration(), verdict)
+    put(book, a_node(), 20)
+    assert "remembered" not in summary(a_declaration(), judged(book, 21))
+
+
+@pytest.mark.parametrize(
+    ("labels", "resource"),
+    [
+        ({"node.kubernetes.io/instance-type": "p5.48xlarge"}, GPU),
+        ({"cloud.google.com/gke-accelerator": "nvidia-h100-80gb", "cloud.google.com/gke-accelerator-count": "8"}, GPU),
+        ({f"{AWS}gpu-name": "h100", f"{AWS}gpu-count": "8", f"{AWS}gpu-manufacturer": "nvidia"}, GPU),
+        ({"node.kubernetes.io/instance-type": "Standard_ND96isr_MI300X_v5"}, "amd.com/gpu"),
+    ],
+)
+def test_a_new_node_has_what_its_cloud_sold_and_no_plugin_offers_yet(labels: dict[str, str], resource: str) -> None:
+    new = a_node(labels=labels)
+    for amounts in ("allocatable", "capacity"):
+        del new.body["status"][amounts][GPU]
+    node = only(a_book(new), 0.0)
+    assert (node.state, node.unavailable_gpus) == (NodeState.IN_TRANSITION, {resource: 8})
+    if resource == GPU:
+        assert judged(a_book(new)).codes == ("NodesUnavailable",)
+
+
+@pytest.mark.parametrize(
+    ("label", "units"),
+    [
+        (
+            {"cloud.google.com/gke-gpu-sharing-strategy": "time-sharing", "cloud.google.com/gke-max-shared-clients-per-gpu": "4"},
+            [4],
+        ),
+        ({"cloud.google.com/gke-gpu-partition-size": "1g.10gb"}, []),
+    ],
+)
+def test_a_cloud_tells_the_units_of_a_gpu_that_is_shared_in_time_and_not_of_one_that_is_cut(
+    label: dict[str, str], units: list[int]
+) -> None:
+    whole = {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-accelerator-count": "1"}
+    new = a_node(labels={**whole, **label})
+    for amounts in ("allocatable", "capacity"):
+        del new.body["status"][amounts][GPU]
+    assert [node.unavailable_gpus[GPU] for node in a_book(new).inventory(0.0).nodes] == units
+
+
+def test_a_taint_that_passes_is_named_as_what_keeps_gpus_away() -> None:
+    (found,) = judged(a_book(a_node().tainted("node.cilium.io/agent-not-ready", ""))).findings
+    assert found.message.endswith("0 of 8 are available now (8 GPUs on nodes tainted node.cilium.io/agent-not-ready for now)")
+    tolerant = {"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]}
+    (found,) = judged(
+        a_book(a_node(gpus=4).cordoned(), a_node("b", gpus=4).not_ready()), placement=tolerant, gpus={"perPod": 4}
+    ).findings
+    assert found.message.endswith("4 of 8 are available now (4 GPUs on nodes not ready)")
 
 
 def test_a_deleted_node_counts_as_gone_for_a_while() -> None:

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from builders import a_vllm_deployment, standing
 from shardgate.adapters.workloads.config_map_names import config_maps_named
 from shardgate.adapters.workloads.library import Library
@@ -99,5 +101,21 @@ def test_they_are_read_again_now_and_then_and_a_failure_keeps_what_was(monkeypat
         del served.data["a"]
         await turn(maps)
         assert library.find("ConfigMap", "a", "serving") is None
+
+    asyncio.run(test())
+
+
+def test_one_that_is_not_here_is_looked_for_soon_and_then_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SOON_SECONDS", 0.01)
+
+    async def test() -> None:
+        served, library = Served(), Library()
+        maps = ConfigMaps(served, library)  # type: ignore[arg-type]  # stands in
+        maps.follow(naming("a"))
+        await turn(maps, 0.5)
+        assert 2 <= len(served.asked) <= 8, "0.01, 0.02, 0.04, .. later"
+        served.data["a"] = {"x": "1"}
+        await turn(maps, 1.0)
+        assert library.find("ConfigMap", "a", "serving") is not None
 
     asyncio.run(test())

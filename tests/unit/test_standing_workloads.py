@@ -8,7 +8,7 @@ import pytest
 
 from builders import a_body, a_book, a_node, a_vllm_deployment, standing
 from shardgate.adapters.policies import read_policy
-from shardgate.adapters.standing_workloads import StandingWorkloads, key_of, referred_to
+from shardgate.adapters.standing_workloads import OWN_AFTER_SECONDS, StandingWorkloads, key_of, referred_to
 from shardgate.domain.inventory import Owner
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
@@ -213,3 +213,33 @@ def test_an_internal_error_is_no_answer() -> None:
     with pytest.raises(Exception) as raised:  # noqa: PT011  # what it is named is the point
         answered(subject, review(WRONG))
     assert not isinstance(raised.value, Refusal)
+
+
+def test_pods_of_what_was_made_for_an_object_are_those_of_one_made_anew_in_its_place_for_ten_minutes() -> None:
+    workloads = StandingWorkloads()
+    workloads.put(SERVICE)
+    workloads.put(owned(standing(a_vllm_deployment("made"), "made"), SERVICE))
+    anew = {**SERVICE, "metadata": {**SERVICE["metadata"], "uid": "anew"}}
+    workloads.drop("service", 100.0)
+    assert workloads.owners_left_by(anew, 100.0 + OWN_AFTER_SECONDS - 1) == (Owner("serving", "Deployment", "made"),)
+    assert workloads.owners_left_by(anew, 100.0 + OWN_AFTER_SECONDS) == ()
+    assert workloads.owners_left_by(ELSEWHERE, 101.0) == ()
+
+
+def test_of_what_was_made_anew_while_nobody_looked_the_old_pods_are_known_too() -> None:
+    workloads = StandingWorkloads()
+    workloads.put(SERVICE)
+    workloads.put(owned(standing(a_vllm_deployment("made"), "made"), SERVICE))
+    anew = {**SERVICE, "metadata": {**SERVICE["metadata"], "uid": "anew"}}
+    workloads.put(anew, 100.0)
+    assert workloads.owners_left_by(anew, 101.0) == (Owner("serving", "Deployment", "made"),)
+
+
+def test_what_was_left_is_forgotten() -> None:
+    workloads = StandingWorkloads()
+    for number in range(3):
+        service = {**SERVICE, "metadata": {**SERVICE["metadata"], "name": f"s{number}", "uid": f"s{number}"}}
+        workloads.put(service)
+        workloads.put(owned(standing(a_vllm_deployment("made"), f"made-{number}"), service))
+        workloads.drop(f"s{number}", number * OWN_AFTER_SECONDS)
+    assert len(workloads._left) == 1

@@ -239,3 +239,57 @@ def test_what_a_queue_starts_is_not_judged_by_what_is_free_now() -> None:
     never = judge(text, a_node(gpus=4))
     assert never is not None
     assert never.verdict.codes == ("GpuCountTooLow",)
+
+
+SERVICE = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: llama, namespace: serving}
+spec: {predictor: {model: {modelFormat: {name: vLLM}, runtime: rt}}}
+"""
+PRESET = """
+apiVersion: serving.kserve.io/v1alpha2
+kind: LLMInferenceService
+metadata: {name: llama, namespace: serving}
+spec: {model: {uri: "hf://Qwen/Qwen3-32B"}, baseRefs: [{name: eight}]}
+"""
+MAP = """
+apiVersion: v1
+kind: Pod
+metadata: {name: llama, namespace: serving}
+spec:
+  containers:
+  - name: main
+    image: x
+    command: [vllm, serve, Qwen/Qwen3-32B, "--tensor-parallel-size=$(TP)"]
+    envFrom: [{configMapRef: {name: settings}}, {configMapRef: {name: more, optional: true}}]
+    resources: {limits: {nvidia.com/gpu: 8}}
+"""
+CLAIM = """
+apiVersion: v1
+kind: Pod
+metadata: {name: llama, namespace: serving}
+spec:
+  resourceClaims: [{name: gpus, resourceClaimTemplateName: eight-gpus}]
+  containers:
+  - name: main
+    image: x
+    command: [vllm, serve, Qwen/Qwen3-32B, --tensor-parallel-size=8]
+    resources: {claims: [{name: gpus}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        (SERVICE, "the ServingRuntime rt is not here"),
+        (PRESET, "LLMInferenceServiceConfig eight is not here"),
+        (MAP, "TP is not set here (ConfigMap settings is not)"),
+        (CLAIM, "claim eight-gpus is not here, or states no number"),
+    ],
+)
+def test_a_part_that_is_not_here_is_named(text: str, missing: str) -> None:
+    workload = judge(text, a_node())
+    assert workload is not None
+    assert workload.verdict.outcome is Outcome.UNDECIDED
+    assert missing in workload.verdict.findings[0].message

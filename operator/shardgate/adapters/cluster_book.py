@@ -40,6 +40,7 @@ from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
 from shardgate.domain.inventory import (
     DEVICE_CLASS_DOMAIN,
+    REMEMBERED_LABELS,
     GroupKey,
     HeldPod,
     Inventory,
@@ -430,7 +431,7 @@ class ClusterBook:
             known.labels_missing_since = now
         gpu, units = node.shape.gpu, node.shape.units
         if gpu.product is None and before.shape.gpu.product is not None:
-            gpu, units = replace(before.shape.gpu, source="remembered labels"), before.shape.units
+            gpu, units = replace(before.shape.gpu, source=REMEMBERED_LABELS), before.shape.units
         shape = self.shapes.shape(node.shape.taints, gpu, tuple(units.items()))
         return replace(node, shape=shape, labels=self.shapes.labels({**vanished, **node.labels}))
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 PLAIN, RENAMED, MIG = "nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-"
+RESOURCE_OF_VENDOR = {"nvidia": PLAIN, "amd": "amd.com/gpu", "habana": "habana.ai/gaudi", "aws": "aws.amazon.com/neuron"}
+"""Under which a vendor's device plugin offers whole GPUs, unless it is told otherwise."""
 NEURON_VIEWS = ("aws.amazon.com/neuron", "aws.amazon.com/neurondevice", "aws.amazon.com/neuroncore")
 """The same chips, twice or three times: by chip, by chip under its older name, and by core."""
 LEGACY = "alpha.kubernetes.io/nvidia-gpu"

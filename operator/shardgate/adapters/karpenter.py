@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from shardgate.adapters.gpu_resources import RESOURCE_OF_VENDOR
 from shardgate.adapters.gpus import gpu_from, product_of_id
 from shardgate.adapters.nodes.objects import NodeTaint
 from shardgate.adapters.quantities import AMPLE, resources
@@ -42,7 +43,6 @@ _TELLING = frozenset(
 )
 """Labels that a type either has, or has not: where it has not, it does not meet a requirement on them."""
 _ARM_FAMILIES = ("g5g", "p6e-gb200", "p6e-gb300", "a4x")
-_RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "habana": "habana.ai/gaudi", "aws": "aws.amazon.com/neuron"}
 
 
 class _Requirement(msgspec.Struct, gc=False):
@@ -122,7 +122,7 @@ def nodes_of_pool(pool: NodePoolObject) -> tuple[Node, ...]:
     for name, row, known in _types(spec.nodeClassRef.group, named):
         if all(each.matches(known) for each in required if each.key in known or each.key in _TELLING):
             is_known = True
-            resource = _RESOURCES[row.get("vendor", "nvidia")]
+            resource = RESOURCE_OF_VENDOR[row.get("vendor", "nvidia")]
             left = (limits[resource] - held.get(resource, 0)) // row["count"] if resource in limits else MOST_NODES
             if left > 0:
                 found.append(_node(f"{pool.metadata.name}/{name}", row, {**fixed, **known, **stated}, spec.taints, resource, left))
@@ -137,7 +137,7 @@ _ACCELERATED = re.compile(r"(p|g|gr|trn|inf|dl)\d[a-z0-9-]*\..+|Standard_N.+|(a2
 
 def _leaves_none(limits: Mapping[str, int], held: Mapping[str, int]) -> bool:
     """Whether the pool's own limits on GPUs leave no further one."""
-    stated = [name for name in limits if name in _RESOURCES.values()]
+    stated = [name for name in limits if name in RESOURCE_OF_VENDOR.values()]
     return bool(stated) and all(limits[name] - held.get(name, 0) <= 0 for name in stated)
 
 
@@ -154,7 +154,7 @@ def _speaks_of_gpus(
 def _unknown_node(pool: str, labels: Mapping[str, str], taints: list[NodeTaint] | None) -> Node:
     """A node of which nobody knows what GPUs it has, or how many."""
     row = {"count": _ANY_NUMBER, "nvlink": None}
-    return _node(f"{pool}/unknown instance type", row, labels, taints, _RESOURCES["nvidia"], MOST_NODES)
+    return _node(f"{pool}/unknown instance type", row, labels, taints, RESOURCE_OF_VENDOR["nvidia"], MOST_NODES)
 
 
 _ANY_NUMBER = 1024
@@ -167,9 +167,9 @@ def node_of_claim(claim: NodeClaimObject) -> Node | None:
     """
     labels = claim.metadata.labels or {}
     row = table("instance_types")["types"].get(labels.get(_INSTANCE_TYPE, ""))
-    if claim.status.nodeName or row is None or not row.get("count") or row.get("vendor", "nvidia") not in _RESOURCES:
+    if claim.status.nodeName or row is None or not row.get("count") or row.get("vendor", "nvidia") not in RESOURCE_OF_VENDOR:
         return None
-    resource = _RESOURCES[row.get("vendor", "nvidia")]
+    resource = RESOURCE_OF_VENDOR[row.get("vendor", "nvidia")]
     node = _node(claim.metadata.name, row, labels, claim.spec.taints, resource, 1)
     stated = resources(claim.status.allocatable)
     return node if not stated else _with_amounts(node, stated, resource)
@@ -226,7 +226,7 @@ def _known_types() -> tuple[tuple[str, Mapping[str, Any], Mapping[str, str]], ..
     found = []
     for name, row in table("instance_types")["types"].items():
         vendor = row.get("vendor", "nvidia")
-        if not row.get("count") or vendor not in _RESOURCES:
+        if not row.get("count") or vendor not in RESOURCE_OF_VENDOR:
             continue
         family = name.partition(".")[0] if "." in name else name.partition("-")[0]
         known = {_INSTANCE_TYPE: name, _ARCH: "arm64" if family in _ARM_FAMILIES else "amd64", _OS: "linux"}

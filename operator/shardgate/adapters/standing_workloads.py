@@ -13,6 +13,8 @@ Json = dict[str, Any]
 Key = tuple[str, str, str, str]
 """API group, kind, namespace, name."""
 _FINISHED = ("Complete", "Failed")
+OWN_AFTER_SECONDS = 10 * 60
+"""For so long after an object was deleted, pods of what was made for it count as those of one that is made anew in its place."""
 
 
 @dataclass(slots=True)
@@ -27,14 +29,16 @@ class StandingWorkloads:
     """uid of an InferenceDeployment -> the workload that it names."""
     _taken_over: set[str] = field(default_factory=set)
     """Those of them that are judged in their workload's stead."""
+    _left: dict[Key, tuple[float, tuple[Owner, ...]]] = field(default_factory=dict)
+    """An object that was deleted -> when, and by whom pods said that they were made for it."""
     referrals: int = 0
     """Grows with every change of which workloads are named, and of what those declare."""
 
-    def put(self, body: Json) -> bool:
-        """Add one, or what it is now; whether it declares something else than before."""
+    def put(self, body: Json, now: float = 0.0) -> bool:
+        """Add one, or what it is now; whether it declares something else than before. ``now``: seconds of a steady clock."""
         uid, key = _uid(body), key_of(body)
         if self._uids.get(key, uid) != uid:
-            self.drop(self._uids[key])  # it was deleted and made anew while nobody looked
+            self.drop(self._uids[key], now)  # it was deleted and made anew while nobody looked
         before = self._bodies.get(uid)
         if before is not None:
             self._unlink(before)
@@ -46,11 +50,16 @@ class StandingWorkloads:
         self.referrals += changed and self.is_named(body)
         return changed
 
-    def drop(self, uid: str) -> bool:
+    def drop(self, uid: str, now: float = 0.0) -> bool:
         """It is gone; whether it was here."""
+        made = self.owners_made_for(uid)
         body = self._bodies.pop(uid, None)
         if body is None:
             return False
+        for key in [key for key, (since, _) in self._left.items() if now - since >= OWN_AFTER_SECONDS]:
+            del self._left[key]
+        if made:
+            self._left[key_of(body)] = now, made
         self._unlink(body)
         self.referrals += self.is_named(body)
         del self._uids[key_of(body)]
@@ -98,6 +107,11 @@ class StandingWorkloads:
     def owners_made_for(self, uid: str) -> tuple[Owner, ...]:
         """By whom pods of an object may say that they are made, besides itself."""
         return tuple(Owner(*_place(body)) for body in self.made_for(uid))
+
+    def owners_left_by(self, body: Mapping[str, Any], now: float) -> tuple[Owner, ...]:
+        """The same of an object of that kind and name that was deleted not long ago: its pods are still going."""
+        since, owners = self._left.get(key_of(body), (0.0, ()))
+        return owners if now - since < OWN_AFTER_SECONDS else ()
 
     # ---- who is judged in whose stead
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from shardgate.adapters.report import aspect_labels, digest_of, disclosed_node
 from shardgate.domain.declaration import Declaration
+from shardgate.domain.inventory import REMEMBERED_LABELS
 from shardgate.domain.policy import Disclosure, Policy
 from shardgate.domain.units import gib
 from shardgate.domain.verdict import Finding, Outcome, Verdict
@@ -39,7 +40,8 @@ def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure =
     where = ""
     if verdict.placement and verdict.placement.pods and disclosure is not Disclosure.NONE:
         pools = sorted({pod.pool for pod in verdict.placement.pods if pod.pool})
-        where = f" on {verdict.required.gpus} x {', '.join(pools)}"
+        by_memory = any(each.why.startswith(REMEMBERED_LABELS) and each.value in pools for each in verdict.assumptions)
+        where = f" on {verdict.required.gpus} x {', '.join(pools)}{f' ({REMEMBERED_LABELS})' if by_memory else ''}"
     weights = ""
     if verdict.weights and verdict.best_gpu and verdict.best_gpu.estimate:
         budget = verdict.best_gpu.estimate.fullest.budget

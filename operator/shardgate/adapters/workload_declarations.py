@@ -48,7 +48,7 @@ def declare(workload: Workload, profiles: Sequence[Profile] = (), *, rolls_out: 
 def _declared(workload: Workload, group: ServingGroup, profiles: Sequence[Profile]) -> GroupDeclaration:
     with_gpus = [each for each in group.pods if each.gpus]
     if not with_gpus or any(each.count is None or each.count < 1 for each in with_gpus):
-        problem = "how many GPUs its pods ask for, or how many pods there are, is not stated here"
+        problem = f"how many GPUs its pods ask for, or how many pods there are, is not stated here{_why(group)}"
         return GroupDeclaration(role=group.role, where=group.where, declaration=None, problem=problem)
     try:
         declaration, model = _declaration(workload, group, with_gpus, profiles)
@@ -56,6 +56,15 @@ def _declared(workload: Workload, group: ServingGroup, profiles: Sequence[Profil
         told = "; ".join(str(each) for each in mistakes_in(problems))
         return GroupDeclaration(role=group.role, where=group.where, declaration=None, problem=told)
     return GroupDeclaration(role=group.role, where=group.where, declaration=declaration, model=model)
+
+
+def _why(group: ServingGroup) -> str:
+    """Of a group whose GPUs are not known: what it refers to that is not here."""
+    missing = [each.why for each in group.opaque if each.why.endswith("is not here")]
+    missing += [group.hidden] if group.hidden and not missing else []
+    if (group.gpu_resource or "").startswith(_CLAIMED) and all(each.gpus is None for each in group.pods):
+        missing.append(f"claim {str(group.gpu_resource).removeprefix(_CLAIMED)} is not here, or states no number")
+    return f" ({'; '.join(dict.fromkeys(missing))})" if missing else ""
 
 
 def _declaration(

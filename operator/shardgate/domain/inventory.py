@@ -43,6 +43,10 @@ class NodeState(StrEnum):
     PROVISIONABLE = "may be provisioned"
 
 
+REMEMBERED_LABELS = "remembered labels"
+"""``source`` of a GPU whose node has lost its labels a short while ago."""
+
+
 class Sharing(StrEnum):
     """How a schedulable unit relates to a physical GPU."""
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from shardgate.domain.checks import CHECKS
 from shardgate.domain.declaration import Declaration
-from shardgate.domain.inventory import Inventory, NodeState
+from shardgate.domain.inventory import REMEMBERED_LABELS, Inventory, NodeState
 from shardgate.domain.policy import Policy
 from shardgate.domain.situation import Situation, look_at
-from shardgate.domain.units import Bytes
+from shardgate.domain.units import Bytes, count
 from shardgate.domain.verdict import Assumption, Hardware, Outcome, ProductCount, Verdict, aspects_of, worst_first
 
 
@@ -84,6 +84,16 @@ def _assumptions(situation: Situation) -> list[Assumption]:
         for gpu in units
         if gpu.contradiction
     )
+    remembered: dict[str, int] = {}
+    for group in situation.candidates:
+        gpu = group.shape.unit(situation.pod.resource)
+        if gpu.source == REMEMBERED_LABELS:
+            product = gpu.product or "unknown product"
+            remembered[product] = remembered.get(product, 0) + group.count
+    assumed += [
+        Assumption(field="hardware", value=product, why=f"{REMEMBERED_LABELS}: {count(nodes, 'node')} lost theirs not long ago")
+        for product, nodes in remembered.items()
+    ]
     if declaration.engine.settings.unmodelled:
         what = ", ".join(declaration.engine.settings.unmodelled)
         assumed.append(Assumption(field="spec.engine", value=what, why="bears on memory in a way that is not modelled"))

@@ -1,7 +1,8 @@
 """ConfigMaps that standing workloads name, read one by one: variables, start-up scripts and engines' configurations.
 
 Nothing lists or watches ConfigMaps: they may hold anything, and most are none of ours. Each is read when a workload that
-names it appears or changes, and again now and then. Admission does not wait for that: to it, a ConfigMap that was
+names it appears or changes, and again now and then; one that is not here is looked for soon, then ever more rarely: parts
+are applied in any order. Admission does not wait for that: to it, a ConfigMap that was
 not read is not here yet, and what it decides is unknown.
 """
 
@@ -22,6 +23,8 @@ Name = tuple[str, str]
 """Namespace, name."""
 
 AGAIN_SECONDS = 300.0
+SOON_SECONDS = 1.0
+"""After which one that is not here is looked for again; each time as much later as it has been missed for."""
 MOST_OF_A_WORKLOAD = 16
 MOST_CHARACTERS = 64 << 20
 """Of all that are kept; what comes beyond is not here."""
@@ -36,6 +39,7 @@ class ConfigMaps:
         self._named: dict[str, frozenset[Name]] = {}
         """uid of a workload -> what it names."""
         self._due: dict[Name, float] = {}
+        self._missed_since: dict[Name, float] = {}
         self._sizes: dict[Name, int] = {}
         """Characters of those that are kept."""
         self._wake = asyncio.Event()
@@ -61,8 +65,8 @@ class ConfigMaps:
             self._wake.set()
         for name in before - names:
             if not any(name in each for each in self._named.values()):
-                self._due.pop(name, None)
-                self._sizes.pop(name, None)
+                for kept in (self._due, self._sizes, self._missed_since):
+                    kept.pop(name, None)
                 self._library.drop(_body(name, {}))
 
     async def run(self) -> None:
@@ -101,6 +105,12 @@ class ConfigMaps:
             return  # its last workload went meanwhile
         size = sum(len(str(each)) for each in (data or {}).values())
         others = sum(self._sizes.values()) - self._sizes.get(name, 0)
+        if data is None:
+            now = time.monotonic()
+            missed = now - self._missed_since.setdefault(name, now)
+            self._due[name] = now + min(max(missed, SOON_SECONDS), AGAIN_SECONDS)
+        else:
+            self._missed_since.pop(name, None)
         if data is None or others + size > MOST_CHARACTERS:
             self._library.drop(_body(name, {}))
             self._sizes.pop(name, None)

@@ -205,8 +205,9 @@ class Judge:
         return body if named is None else {**body, "spec": {**spec, "template": named["spec"].get("template")}}
 
     def _with_owners(self, groups: list[GroupDeclaration], body: Mapping[str, Any]) -> list[GroupDeclaration]:
-        """Pods of what was made for it are its own."""
+        """Pods of what was made for it are its own; for a while so are those of what was made for one of its name before."""
         makes = self.workloads.owners_made_for(str((body.get("metadata") or {}).get("uid") or ""))
+        makes += tuple(each for each in self.workloads.owners_left_by(body, time.monotonic()) if each not in makes)
         if not makes:
             return groups
         return [

@@ -65,7 +65,7 @@ class WorkloadReconciler:
         """A workload was added or changed."""
         uid = body["metadata"]["uid"]
         is_new = self._standing.get(uid) is None
-        if not self._standing.put(body):
+        if not self._standing.put(body, time.monotonic()):
             return
         self._config_maps.follow(body)
         self.queue.put(uid)
@@ -77,7 +77,7 @@ class WorkloadReconciler:
         """A workload was deleted, or asks for GPUs no longer."""
         body = self._standing.get(uid)
         made = self._standing.made_for(uid)
-        if body is None or not self._standing.drop(uid):
+        if body is None or not self._standing.drop(uid, time.monotonic()):
             return
         self._config_maps.unfollow(uid)
         self._on_gone(uid)

@@ -8,7 +8,7 @@ from shardgate.adapters.gpus import gpu_from
 from shardgate.adapters.nodes.objects import NodeObject, NodeSpec, NodeStatus
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
 from shardgate.adapters.nodes.slices import Device, DeviceClass
-from shardgate.adapters.nodes.statements import COUNT, PRODUCT, whole_number
+from shardgate.adapters.nodes.statements import COUNT, PRODUCT, sold_with, whole_number
 from shardgate.adapters.quantities import AMPLE, resources
 from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Gpu, Node, NodeShape, NodeState, Sharing, Taint, is_device
 from shardgate.domain.units import MEBI, Bytes
@@ -156,15 +156,15 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     allocatable = resources(status.allocatable) or capacity
     names = {name for name in (*allocatable, *capacity) if is_device(name)}
     labels = node.metadata.labels or {}
-    if not names and not devices and PRODUCT not in labels:
+    registered = bool(devices) or any(amount > 0 and _may_be_gpu(name) for name, amount in capacity.items())
+    expected = None if registered else _expected(labels)
+    if not names and not devices and PRODUCT not in labels and expected is None:
         return None
     unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in names}
     state = state_of(node)
-    labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
-    if labelled and not devices and not any(amount > 0 and _may_be_gpu(name) for name, amount in capacity.items()):
-        # Labelled by GPU Feature Discovery, and no device plugin has registered (yet, or since a restart).
+    if expected is not None:  # no device plugin has registered (yet, or since a restart)
         state = NodeState.IN_TRANSITION if state is NodeState.USABLE else state
-        unavailable[PLAIN] = labelled
+        unavailable[expected[0]] = expected[1]
     kept = shapes.labels({key: value for key, value in labels.items() if key not in _OWN_LABELS})
     taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
     register = node.metadata.annotations.hami_register if node.metadata.annotations else ""
@@ -178,6 +178,12 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
         unavailable_gpus={name: amount for name, amount in unavailable.items() if amount > 0},
         hostname=labels.get("kubernetes.io/hostname", ""),
     )
+
+
+def _expected(labels: Mapping[str, str]) -> tuple[str, int] | None:
+    """(resource, how many) that a node will offer, by GPU Feature Discovery's labels or its cloud's."""
+    labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
+    return (PLAIN, labelled) if labelled else sold_with(labels)
 
 
 def _may_be_gpu(resource: str) -> bool:

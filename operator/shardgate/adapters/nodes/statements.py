@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from shardgate.adapters.gpu_resources import LEGACY, MIG, PLAIN, RENAMED, passed_through, vendor_of
+from shardgate.adapters.gpu_resources import LEGACY, MIG, PLAIN, RENAMED, RESOURCE_OF_VENDOR, passed_through, vendor_of
 from shardgate.adapters.gpus import by_cloud_name, by_pci_id, families_of_mig, find_product, product_of_id, without_sharing
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.tables import table
@@ -464,6 +464,17 @@ def from_instance_type(labels: Labels) -> Statement | None:
         sharing=Sharing.VGPU if is_part else None,
         nvlink=known.get("nvlink"),
     )
+
+
+def sold_with(labels: Labels) -> tuple[str, int] | None:
+    """(resource, how many units) that a node was sold with, by its cloud's labels; ``None`` where those do not tell."""
+    for told in (from_gke(labels), from_karpenter(labels), from_instance_type(labels)):
+        if told is not None and told.gpus and told.vendor in RESOURCE_OF_VENDOR and told.sharing in (None, *_IN_TIME):
+            return RESOURCE_OF_VENDOR[told.vendor], told.gpus * (told.replicas or 1)
+    return None
+
+
+_IN_TIME = (Sharing.TIME_SLICING, Sharing.MPS)
 
 
 # ---- names of resources, PCI ids

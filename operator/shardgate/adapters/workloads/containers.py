@@ -30,14 +30,24 @@ class Started:
     """The container states a command: its image's entrypoint is not what runs."""
 
 
-def environment_of(container: Json, library: Library, namespace: str, given: Mapping[str, str]) -> dict[str, str]:
+class Environment(dict[str, str]):
+    """Variables by name, and the ConfigMaps that would bring more and are not here."""
+
+    missing: tuple[str, ...] = ()
+
+
+def environment_of(container: Json, library: Library, namespace: str, given: Mapping[str, str]) -> Environment:
     """Variables in the order of the API: those of envFrom, then env, each expanded by what comes before it."""
-    found: dict[str, str] = dict(given)
+    found = Environment(given)
     for source in dicts(container.get("envFrom")):
         reference = source.get("configMapRef")
         if isinstance(reference, dict):
             body = library.find("ConfigMap", reference.get("name"), namespace)
-            found |= {f"{source.get('prefix') or ''}{key}": str(value) for key, value in mapping(mapping(body).get("data")).items()}
+            if body is None and not reference.get("optional"):
+                found.missing += (str(reference.get("name")),)
+            found.update(
+                (f"{source.get('prefix') or ''}{key}", str(value)) for key, value in mapping(mapping(body).get("data")).items()
+            )
     for entry in dicts(container.get("env")):
         name = entry.get("name")
         if isinstance(name, str):
@@ -78,7 +88,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
             value = variables.get(name)
             if value is None or isinstance(value, Unknown):
                 if _is_name(name):
-                    why = value.why if isinstance(value, Unknown) else f"{name} is not set here"
+                    why = value.why if isinstance(value, Unknown) else f"{name} is not set here{_not_here(variables)}"
                 parts.append(text[at : end + 1])
             else:
                 parts.append(value)
@@ -90,6 +100,11 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
             at = end
     joined = "".join(parts)
     return Unknown(joined, why) if why else joined
+
+
+def _not_here(variables: Mapping[str, str]) -> str:
+    missing = variables.missing if isinstance(variables, Environment) else ()
+    return f" (ConfigMap {', '.join(missing)} is not)" if missing else ""
 
 
 def _is_name(name: str) -> bool:

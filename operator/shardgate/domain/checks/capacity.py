@@ -142,25 +142,31 @@ def _preempting(situation: Situation) -> Finding:
 def _unavailable(situation: Situation) -> Finding:
     resource = situation.pod.resource
     here = [group for group in situation.counted if is_here(group)]
-    usable = [group for group in here if group.like.state is NodeState.USABLE]
+    usable, by_state = [], dict.fromkeys(NodeState, 0)
+    barred: dict[str, int] = {}
+    for group in here:
+        gpus = group.installed(resource) * group.count
+        if situation.node_filter.state_reason(group) is not None:
+            by_state[group.like.state] += gpus
+        elif situation.node_filter.reason_against(group) is Reason.TAINT:
+            taint = situation.node_filter.barring_taint(group)
+            barred[taint] = barred.get(taint, 0) + gpus
+        else:
+            usable.append(group)
     unhealthy = _gpus(usable, lambda node: node.unavailable_gpus.get(resource, 0))
-    by_state = {NodeState.USABLE: _gpus(usable, lambda node: node.allocatable.get(resource, 0))}
-    for state in NodeState:
-        if state is not NodeState.USABLE:
-            by_state[state] = sum(group.installed(resource) * group.count for group in here if group.like.state is state)
-    total = sum(by_state.values()) + unhealthy
+    available = _gpus(usable, lambda node: node.allocatable.get(resource, 0))
+    total = available + unhealthy + sum(by_state.values()) + sum(barred.values())
     reasons = [f"{count(unhealthy, 'GPU')} not healthy"] if unhealthy else []
     if daemons := _gpus(usable, lambda node: node.daemons.get(resource, 0)):
         reasons.append(f"{count(daemons, 'GPU')} held by DaemonSets")
-    reasons += [
-        f"{count(gpus, 'GPU')} on nodes {state.value}" for state, gpus in by_state.items() if state is not NodeState.USABLE and gpus
-    ]
+    reasons += [f"{count(gpus, 'GPU')} on nodes {state.value}" for state, gpus in by_state.items() if gpus]
+    reasons += [f"{count(gpus, 'GPU')} on nodes tainted {taint} for now" for taint, gpus in barred.items() if gpus]
     why = f" ({', '.join(reasons)})" if reasons else ""
     return finding(
         "NodesUnavailable",
         where="spec.strategy",
         outcome=Outcome.WAITING,
-        message=f"{_needs(situation)}, {by_state[NodeState.USABLE]} of {total} are available now{why}",
+        message=f"{_needs(situation)}, {available} of {total} are available now{why}",
         remedy="wait until they are back, or use a strategy that fits what is available",
     )
 
