@@ -1,6 +1,6 @@
-"""``docs/reliability.md`` from a run's JUnit report: one row for each fault test.
+"""``docs/reliability.md`` from a run's JUnit reports: one row for each fault test.
 
-``python reliability_page.py REPORT.xml --write docs/reliability.md``
+``python reliability_page.py REPORT.xml... --write docs/reliability.md``; of a test that several reports have, the last counts.
 """
 
 import argparse
@@ -8,6 +8,7 @@ import datetime
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,10 +21,10 @@ admission controllers of the field met; F53 on is what a cluster goes through in
 ENDED = {"failure": "**failed**", "error": "**failed**", "skipped": "not run here"}
 
 
-def rows(report: Path) -> list[tuple[int, str]]:
+def rows(reports: Sequence[Path]) -> list[tuple[int, str]]:
     """(number of its first fault, line) of each fault test."""
-    found = []
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
+    found: dict[str, tuple[int, str]] = {}
+    for case in (each for report in reports for each in ElementTree.parse(report).getroot().iter("testcase")):
         said = [(each.get("name"), each.get("value") or "") for each in case.iter("property")]
         columns = dict(said)
         if "faults" not in columns:
@@ -33,29 +34,29 @@ def rows(report: Path) -> list[tuple[int, str]]:
         result = ": ".join(each for each in (ended, measured) if each) or "held"
         test = f"`{str(case.get('classname')).rpartition('.')[2]}::{case.get('name')}`"
         line = [columns["faults"].replace(" ", ", "), columns["what"], columns["load"] or "-", columns["criterion"], result, test]
-        found.append((int(columns["faults"].split()[0][1:]), "| " + " | ".join(each.replace("|", "\\|") for each in line) + " |"))
-    return sorted(found)
+        found[test] = (int(columns["faults"].split()[0][1:]), "| " + " | ".join(each.replace("|", "\\|") for each in line) + " |")
+    return sorted(found.values())
 
 
-def page(report: Path, length: str) -> str:
+def page(reports: Sequence[Path], length: str) -> str:
     """The whole page."""
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}"
     ran = f"Last run: {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {length} forms, {where}."
     head = "| fault | what happens | load | criterion | measured | test |\n|---|---|---|---|---|---|"
-    return "\n".join([HEAD, ran, "", head, *(line for _, line in rows(report))]) + "\n"
+    return "\n".join([HEAD, ran, "", head, *(line for _, line in rows(reports))]) + "\n"
 
 
 def main() -> int:
     """Write the page; 1 when the run had no fault test."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("report", type=Path)
+    parser.add_argument("reports", type=Path, nargs="+")
     parser.add_argument("--write", type=Path, required=True)
     parser.add_argument("--length", default="long")
     arguments = parser.parse_args()
-    if not rows(arguments.report):
-        print("the report has no fault test", file=sys.stderr)
+    if not rows(arguments.reports):
+        print("no report has a fault test", file=sys.stderr)
         return 1
-    arguments.write.write_text(page(arguments.report, arguments.length), encoding="utf-8")
+    arguments.write.write_text(page(arguments.reports, arguments.length), encoding="utf-8")
     return 0
 
 
