@@ -145,9 +145,9 @@ class Operator:
         )
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.rejudging.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [
-            Reflector(name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=100, **common),
+            Reflector(name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=500, **common),
             Reflector(
-                name="pods", path="/api/v1/pods", item=PodObject, store=Pods(self.book),
+                name="pods", path="/api/v1/pods", item=PodObject, store=Pods(self.book), page=2000,
                 selector="status.phase!=Succeeded,status.phase!=Failed", **common,
             ),
             *(
