@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from shardgate.domain.arrivals import may_come, why_not
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import Node, NodeGroup, NodeState
@@ -54,7 +55,7 @@ def pods_fit(situation: Situation) -> Iterator[Finding]:
             where="spec.gpus",
             outcome=Outcome.WAITING,
             message=f"{_needs(situation)}; {room.here} of {count(pod.pods, 'pod')} fit what is here, "
-            "the rest needs nodes that may come (autoscalers' pools, the policy's provisionable)",
+            f"the rest needs nodes that may come: {may_come(situation)}",
             remedy="wait for the pool to grow, or ask for fewer replicas",
         )
     else:
@@ -183,8 +184,9 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
     partly += f"; {count(len(unread), 'node')} could not be read ({unread[0]})" if unread else ""
     counted = [group for group in situation.accepted if id(group.shape) not in situation.left_out]
-    more = sum(group.installed(pod.resource) * group.count for group in counted if not is_here(group))
-    partly += "; nodes with more may come" if more else ""
+    coming, kept_away = may_come(situation), why_not(situation)
+    partly += f"; more may come, and not enough: {coming}" if coming else ""
+    partly += f"; {kept_away}" if kept_away else ""
     counted = [group for group in counted if is_here(group)]
     gpus = sum(group.installed(pod.resource) * group.count for group in counted)
     others = [group for group in situation.inventory.groups if group.installed(pod.resource) > 0]
