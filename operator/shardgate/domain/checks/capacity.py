@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from shardgate.domain.arrivals import may_come, why_not
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
-from shardgate.domain.inventory import Node, NodeGroup, NodeState
-from shardgate.domain.placement import Reason, place, room_in_total, summary_of
+from shardgate.domain.inventory import Node, NodeGroup, NodeState, Toleration
+from shardgate.domain.placement import NodeFilter, Reason, place, room_in_total, summary_of
 from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
@@ -177,7 +177,8 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     pod, declaration = situation.pod, situation.declaration
     one_fits = room.with_more >= pod.pods_per_replica
     closed = situation.policy.capacity is Capacity.CLOSED
-    outcome = Outcome.UNSOUND if closed and not one_fits else Outcome.WAITING
+    refuses = closed and not one_fits and not (declaration.placement.is_added_to and _fits_but_for_filters(situation))
+    outcome = Outcome.UNSOUND if refuses else Outcome.WAITING
     unread = situation.inventory.unreadable_nodes
     if unread:
         outcome = min(outcome, Outcome.UNDECIDED)
@@ -222,6 +223,14 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
             f"{f' ({summary})' if summary else ''}{partly}",
             remedy="smaller pods (spec.gpus.perPod), or a selector and tolerations that let in more nodes",
         )
+
+
+def _fits_but_for_filters(situation: Situation) -> bool:
+    """Whether a replica would fit, were it not for taints, selector and affinity."""
+    declaration = situation.declaration
+    wish = replace(declaration.placement, node_selector={}, node_terms=None, tolerations=(Toleration(operator="Exists"),))
+    any_node = NodeFilter(replace(declaration, placement=wish))
+    return room_in_total(situation.accepted, any_node, situation.pod, situation.left_out) >= situation.pod.pods_per_replica
 
 
 def groups_find_their_places(situation: Situation) -> Iterator[Finding]:
