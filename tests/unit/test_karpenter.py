@@ -10,6 +10,7 @@ from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.disclosure import told
 from shardgate.adapters.karpenter import claim_from, nodes_of_pool, pool_from
 from shardgate.adapters.nodes import node_from
+from shardgate.adapters.policies import read_policy
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Disclosure, Policy
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify
@@ -183,6 +184,16 @@ def test_a_pool_at_its_limit_brings_nothing_and_that_is_said(limits: Any, held: 
     assert message(book, FOREIGN_KIND) == ("InventoryEmpty", f"none of 1 node has GPUs, and NodePool gpu {why}")
     book.retain_autoscaled("NodePool", set())
     assert message(book)[1] == "TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 0"
+
+
+def test_a_pool_that_a_policy_names_is_named() -> None:
+    stated = {"name": "h100", "product": "NVIDIA-H100-80GB-HBM3", "gpusPerNode": 8, "maxNodes": 4}
+    (pool,) = read_policy({"metadata": {"name": "p"}, "spec": {"provisionable": [stated]}}).stated["provisionable"]  # type: ignore[misc]  # a tuple
+    assert message(cpu_only(), replace(OWN_KIND, provisionable=(pool,)))[1].endswith(f"pool h100 may bring 4 nodes of {H100_NODE}")
+    tainted = {**stated, "taints": [{"key": "team", "value": "ml", "effect": "NoSchedule"}]}
+    (pool,) = read_policy({"metadata": {"name": "p"}, "spec": {"provisionable": [tainted]}}).stated["provisionable"]  # type: ignore[misc]  # a tuple
+    code, text = message(cpu_only(), replace(OWN_KIND, provisionable=(pool,)))
+    assert (code, text.rpartition("; ")[2]) == ("GpuCountTooLow", "pool h100 is tainted team=ml, which is not tolerated")
 
 
 def test_a_pool_that_is_going_brings_nothing() -> None:
