@@ -22,7 +22,11 @@ def test_command_line(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_webhook_and_reconciler(case: Case, clean: ControlPlane, start: Callable[..., Installation]) -> None:
+def test_webhook_and_reconciler(
+    case: Case, clean: ControlPlane, start: Callable[..., Installation], request: pytest.FixtureRequest
+) -> None:
+    if any(each["apiVersion"].startswith("karpenter.sh/") for each in case.cluster):
+        request.getfixturevalue("karpenter")
     create(clean, case.cluster)
     start()
     answer = clean.apply(case.workload, options=("--dry-run=server",), check=False)

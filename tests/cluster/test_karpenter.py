@@ -16,6 +16,7 @@ def test_a_pool_that_may_grow_is_waited_for(karpenter: ControlPlane, start: Call
     karpenter.apply(a_body())
     status = wait_for_outcome(karpenter, "llama", "serving", "Waiting")
     assert [each["code"] for each in status["findings"]] == ["NodesToProvision"]
+    assert "NodePool gpu may bring nodes of 8 x H100-80GB-HBM3" in status["findings"][0]["message"]
     karpenter.kubectl("delete", "nodepool", pool["metadata"]["name"])
     until("the pool is gone", lambda: "NodesToProvision" not in findings(karpenter))
 

@@ -1,15 +1,18 @@
 """NodePools and NodeClaims: nodes that may come, and nodes on their way."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from builders import AWS, a_declaration, a_node, a_pool
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.disclosure import told
 from shardgate.adapters.karpenter import claim_from, nodes_of_pool, pool_from
 from shardgate.adapters.nodes import node_from
-from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND
-from shardgate.domain.verdict import Verdict
+from shardgate.adapters.policies import read_policy
+from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Disclosure, Policy
+from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify
 
 
@@ -118,3 +121,116 @@ def test_auto_mode_and_providers_that_are_not_known_name_the_same_types() -> Non
 def test_at_least_and_at_most() -> None:
     at_least = a_pool((f"{AWS}family", "In", ["p5"]), (f"{AWS}gpu-count", "Gte", ["8"]))
     assert {node.name for node in nodes_of_pool(pool_from(at_least))} == {"gpu/p5.48xlarge"}
+
+
+def cpu_only() -> ClusterBook:
+    book = ClusterBook()
+    book.put_node(node_from({"metadata": {"name": "cpu"}, "status": {"allocatable": {"cpu": "8"}}}), 0.0)
+    return book
+
+
+def conditions(*stated: tuple[str, str, str]) -> list[dict[str, str]]:
+    return [{"type": kind, "status": "False", "reason": reason, "message": message} for kind, reason, message in stated]
+
+
+H100_NODE = "8 x H100-80GB-HBM3"
+WHOLE = ("node.kubernetes.io/instance-type", "In", ["p5.48xlarge"])
+
+
+def message(book: ClusterBook, policy: Policy = OWN_KIND, **changes: Any) -> tuple[str, str]:
+    """(code, message) of the worst finding."""
+    found = judged(book, policy, **changes).findings[0]
+    return found.code, found.message
+
+
+def test_a_message_names_what_may_come_and_why_it_has_not() -> None:
+    book, pool = cpu_only(), a_pool(WHOLE, limits={"nvidia.com/gpu": "32"}, held={"nvidia.com/gpu": "8"})
+    book.put_pool(pool_from(pool))
+    code, text = message(book)
+    assert code == "NodesToProvision"
+    assert text.endswith(f"nodes that may come: NodePool gpu may bring 3 nodes of {H100_NODE}")
+    pool["status"]["conditions"] = conditions(("Ready", "NodeClassNotReady", "NodeClass is not ready"))
+    book.put_pool(pool_from(pool))
+    assert message(book)[1].endswith(f"NodePool gpu may bring 3 nodes of {H100_NODE} (not Ready: NodeClass is not ready)")
+
+
+def test_a_node_on_its_way_says_how_far_it_is() -> None:
+    labels = {"node.kubernetes.io/instance-type": "p5.48xlarge"}
+    claim: dict[str, Any] = {"metadata": {"name": "gpu-x", "labels": labels}, "spec": {}, "status": {}}
+    book = cpu_only()
+    for stated, why in (
+        ([], "not registered yet"),
+        (conditions(("Launched", "InsufficientCapacityError", "no capacity in any zone")), "not Launched: no capacity in any zone"),
+        (conditions(("Registered", "NodeNotFound", "")), "not Registered: NodeNotFound"),
+    ):
+        claim["status"]["conditions"] = stated
+        book.put_node_claim(claim_from(claim))
+        assert message(book)[1].endswith(f"NodeClaim gpu-x is to bring 1 node of {H100_NODE} ({why})")
+
+
+@pytest.mark.parametrize(
+    ("limits", "held", "why"),
+    [
+        ({"nvidia.com/gpu": "8"}, {"nvidia.com/gpu": "8"}, "has no room for another such node (nvidia.com/gpu: 8 of 8 used)"),
+        ({"nvidia.com/gpu": "4"}, {}, "has no room for another such node (nvidia.com/gpu: 0 of 4 used)"),
+        ({"cpu": "0"}, {}, "has no room for another such node (cpu: 0 of 0 used)"),
+        ({"nodes": "2", "nvidia.com/gpu": "99"}, {"nodes": "2"}, "has no room for another such node (nodes: 2 of 2 used)"),
+    ],
+)
+def test_a_pool_at_its_limit_brings_nothing_and_that_is_said(limits: Any, held: Any, why: str) -> None:
+    book = cpu_only()
+    book.put_pool(pool_from(a_pool(WHOLE, limits=limits, held=held)))
+    assert message(book) == ("GpuCountTooLow", f"TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 0; NodePool gpu {why}")
+    assert message(book, FOREIGN_KIND) == ("InventoryEmpty", f"none of 1 node has GPUs, and NodePool gpu {why}")
+    book.retain_autoscaled("NodePool", set())
+    assert message(book)[1] == "TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 0"
+
+
+def test_a_pool_that_a_policy_names_is_named() -> None:
+    stated = {"name": "h100", "product": "NVIDIA-H100-80GB-HBM3", "gpusPerNode": 8, "maxNodes": 4}
+    (pool,) = read_policy({"metadata": {"name": "p"}, "spec": {"provisionable": [stated]}}).stated["provisionable"]  # type: ignore[misc]  # a tuple
+    assert message(cpu_only(), replace(OWN_KIND, provisionable=(pool,)))[1].endswith(f"pool h100 may bring 4 nodes of {H100_NODE}")
+    tainted = {**stated, "taints": [{"key": "team", "value": "ml", "effect": "NoSchedule"}]}
+    (pool,) = read_policy({"metadata": {"name": "p"}, "spec": {"provisionable": [tainted]}}).stated["provisionable"]  # type: ignore[misc]  # a tuple
+    code, text = message(cpu_only(), replace(OWN_KIND, provisionable=(pool,)))
+    assert (code, text.rpartition("; ")[2]) == ("GpuCountTooLow", "pool h100 is tainted team=ml, which is not tolerated")
+
+
+def test_a_pool_that_is_going_brings_nothing() -> None:
+    pool = a_pool(WHOLE)
+    pool["metadata"]["deletionTimestamp"] = "2026-11-26T00:00:00Z"
+    book = cpu_only()
+    book.put_pool(pool_from(pool))
+    assert message(book)[1].endswith("NodePool gpu is being deleted")
+
+
+def test_a_limit_on_nodes_bounds_them() -> None:
+    (node,) = nodes_of_pool(pool_from(a_pool(WHOLE, limits={"nodes": "5"}, held={"nodes": "3"})))
+    assert node.count == 2
+
+
+def test_a_pool_that_is_not_for_these_pods_says_why() -> None:
+    book = cpu_only()
+    book.put_pool(pool_from(a_pool(WHOLE, taints=[{"key": "dedicated", "value": "training", "effect": "NoSchedule"}])))
+    assert message(book)[1].endswith("NodePool gpu is tainted dedicated=training, which is not tolerated")
+    book.put_pool(pool_from(a_pool(WHOLE)))
+    assert message(book, placement={"nodeSelector": {"team": "x"}})[1].endswith(
+        "NodePool gpu is not let in by selector or affinity"
+    )
+
+
+def test_what_a_pool_may_bring_and_is_not_enough_is_said() -> None:
+    book = cpu_only()
+    book.put_pool(pool_from(a_pool(WHOLE, limits={"nvidia.com/gpu": "8"})))
+    code, text = message(book, replicas=2)
+    assert (code, judged(book, replicas=2).outcome) == ("GpuCountTooLow", Outcome.WAITING)
+    assert f"more may come, and not enough: NodePool gpu may bring 1 node of {H100_NODE}" in text
+
+
+def test_who_may_know_nothing_of_pools_is_told_nothing_of_them() -> None:
+    book, pool = cpu_only(), a_pool(WHOLE)
+    pool["status"]["conditions"] = conditions(("Ready", "NodeClassNotReady", "subnet-7 of account 42 is full"))
+    book.put_pool(pool_from(pool))
+    guarded = replace(OWN_KIND, disclosure=Disclosure.NONE)
+    text = told(judged(book, guarded), book.inventory(0.0), guarded).findings[0].message
+    assert text.endswith("a pool may bring nodes of 8 x GPU (for a reason of its own)")

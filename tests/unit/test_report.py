@@ -166,7 +166,7 @@ def test_a_summary_says_the_worst_once() -> None:
 def test_a_policy_that_discloses_nothing_has_products_taken_out_of_messages() -> None:
     inventory = an_inventory(a_node(gpus=1, labels=T4))
     verdict = verify(a_declaration(), inventory, OWN_KIND)
-    assert told(verdict, inventory, Disclosure.POOLS) is verdict
-    messages = [each.message for each in told(verdict, inventory, Disclosure.NONE).findings]
+    assert told(verdict, inventory, Policy(disclosure=Disclosure.POOLS)) is verdict
+    messages = [each.message for each in told(verdict, inventory, Policy(disclosure=Disclosure.NONE)).findings]
     assert messages[0] == "TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 1 (GPU)"
     assert not any("T4" in message for message in messages)

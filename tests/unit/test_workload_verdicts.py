@@ -293,3 +293,16 @@ def test_a_part_that_is_not_here_is_named(text: str, missing: str) -> None:
     assert workload is not None
     assert workload.verdict.outcome is Outcome.UNDECIDED
     assert missing in workload.verdict.findings[0].message
+
+
+@pytest.mark.parametrize("spec", ["nodeSelector: {team: x}", "nodeSelector: {}"])
+def test_a_taint_or_a_selector_alone_makes_pods_of_others_wait_at_worst(spec: str) -> None:
+    """Pod admission may add tolerations and selectors: what is seen of the object is not all."""
+    text = deployment("vllm serve Qwen/Qwen3-32B --tensor-parallel-size=8", spec=spec)
+    barred = a_node() if "team" in spec else a_node().tainted("nvidia.com/gpu", "present")
+    workload = judge(text, barred, capacity=Capacity.CLOSED)
+    assert workload is not None
+    assert (workload.verdict.outcome, workload.verdict.codes) == (Outcome.WAITING, ("NodesDoNotFit",))
+    smaller = judge(text, a_node(gpus=4).tainted("nvidia.com/gpu", "present"), capacity=Capacity.CLOSED)
+    assert smaller is not None
+    assert smaller.verdict.outcome is Outcome.UNSOUND, "with no taint it would not fit either"

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from shardgate.adapters.claimed import ClaimedPods
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
-from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool
+from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool, why_no_more
 from shardgate.adapters.limit_ranges import LimitRangeObject, read_limit_range
 from shardgate.adapters.models.catalogue import Profile
 from shardgate.adapters.nodes import (
@@ -35,6 +35,7 @@ from shardgate.adapters.nodes import (
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject, read_quota
+from shardgate.adapters.remembered_nodes import RememberedNodes
 from shardgate.adapters.workloads.library import Library
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
@@ -122,6 +123,8 @@ class ClusterBook:
     _may_come: dict[tuple[str, str], tuple[Node, ...]] = field(default_factory=dict)
     """(kind, name) of an autoscaler's object -> nodes that it may bring."""
     _provisionable: tuple[NodeGroup, ...] = ()
+    _exhausted: dict[str, str] = field(default_factory=dict)
+    """Autoscaler's pool of GPU nodes -> why it brings no more."""
     _slices: dict[str, SliceObject] = field(default_factory=dict)
     _slices_of: dict[str, dict[str, None]] = field(default_factory=dict)
     """Node -> names of its ResourceSlices."""
@@ -137,6 +140,7 @@ class ClusterBook:
     """Nodes as they were last seen: read again when their slices or the DeviceClasses change."""
     _stated: dict[str, Node | None] = field(default_factory=dict)
     _known: dict[str, _Known] = field(default_factory=dict)
+    _remembered: RememberedNodes = field(default_factory=RememberedNodes)
     _pods: dict[str, PodRecord] = field(default_factory=dict)
     _used: dict[str, dict[str, int]] = field(default_factory=dict)
     _bound: dict[str, dict[str, PodRecord]] = field(default_factory=dict)
@@ -250,6 +254,11 @@ class ClusterBook:
     def put_pool(self, item: NodePoolObject) -> None:
         """A NodePool was added or changed."""
         self._may_bring("NodePool", item.metadata.name, lambda: nodes_of_pool(item))
+        origin, why = f"NodePool {item.metadata.name}", why_no_more(item)
+        if self._exhausted.get(origin, "") != why:
+            self._exhausted.pop(origin, None)
+            self._exhausted |= {origin: why} if why else {}
+            self.version += 1
 
     def put_node_claim(self, item: NodeClaimObject) -> None:
         """A NodeClaim was added or changed."""
@@ -273,12 +282,14 @@ class ClusterBook:
 
     def drop_autoscaled(self, kind: str, name: str) -> None:
         """A NodePool or NodeClaim was deleted."""
+        self.version += self._exhausted.pop(f"{kind} {name}", None) is not None
         if self._may_come.pop((kind, name), ()):
             self._refreeze_provisionable()
 
     def retain_autoscaled(self, kind: str, names: set[str]) -> None:
         """A complete list was read: what is not in it is gone."""
-        for each in [each for each in self._may_come if each[0] == kind and each[1] not in names]:
+        exhausted = [("NodePool", origin.removeprefix("NodePool ")) for origin in self._exhausted]
+        for each in [each for each in (*self._may_come, *exhausted) if each[0] == kind and each[1] not in names]:
             self.drop_autoscaled(*each)
 
     def _refreeze_provisionable(self) -> None:
@@ -411,6 +422,7 @@ class ClusterBook:
             else:
                 known.good = self._remembering_labels(stated, known, now)
             known.gpus_missing_since = known.gone_since = None
+            self._remembered.here(known.good)
         elif known is not None:
             known.gone_since = None
 
@@ -686,6 +698,8 @@ class ClusterBook:
             repelling=tuple(self._repelling.values()),
             without_gpus=self._without_gpus_frozen,
             provisionable=self._provisionable,
+            remembered=self._remembered.may_return(now),
+            exhausted=tuple(self._exhausted.items()),
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
             not_preempting=self._not_preempting | ({""} if self._default_priority in self._not_preempting else frozenset()),
@@ -714,11 +728,14 @@ class ClusterBook:
                 continue
             stated = self._stated.get(name)
             if known.gone_since is not None and now - known.gone_since >= GONE_COUNTS_SECONDS:
+                self._remembered.left(known.good, known.gone_since)
                 del self._known[name]
             elif known.gpus_missing_since is not None and not _says_so(stated):
                 if stated is not None and _devices(stated):
                     self._known[name] = _Known(good=stated)
+                    self._remembered.here(stated)
                 else:
+                    self._remembered.left(known.good, known.gpus_missing_since)
                     del self._known[name]
                     self._without_gpus_dirty.add(name)
             elif known.labels_missing_since is not None and stated is not None:

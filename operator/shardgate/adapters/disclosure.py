@@ -3,20 +3,24 @@
 from dataclasses import replace
 
 from shardgate.domain.inventory import Inventory
-from shardgate.domain.policy import Disclosure
+from shardgate.domain.policy import Disclosure, Policy
 from shardgate.domain.verdict import Verdict
 
 
-def told(verdict: Verdict, inventory: Inventory, disclosure: Disclosure) -> Verdict:
+def told(verdict: Verdict, inventory: Inventory, policy: Policy) -> Verdict:
     """The verdict as users may read it; the same one unless nothing may be disclosed. Messages never name nodes."""
-    if disclosure is not Disclosure.NONE:
+    if policy.disclosure is not Disclosure.NONE:
         return verdict
-    products = {group.shape.gpu.product for group in inventory.groups} - {None}
-    longest_first = sorted((str(product) for product in products), key=len, reverse=True)
+    may_come = [node for group in inventory.provisionable for node in group.nodes] + [*inventory.remembered, *policy.provisionable]
+    shapes = [*(group.shape for group in inventory.groups), *(node.shape for node in may_come)]
+    instead = dict.fromkeys((shape.gpu.product or "" for shape in shapes), "GPU")
+    instead |= dict.fromkeys((*(node.origin for node in may_come), *(origin for origin, _ in inventory.exhausted)), "a pool")
+    instead |= dict.fromkeys((node.delay for node in may_come), "for a reason of its own")
+    longest_first = sorted((name for name in instead if name), key=len, reverse=True)
 
     def without(text: str) -> str:
-        for product in longest_first:
-            text = text.replace(product, "GPU")
+        for name in longest_first:
+            text = text.replace(name, instead[name])
         return text
 
     return replace(verdict, findings=tuple(replace(each, message=without(each.message)) for each in verdict.findings))

@@ -44,7 +44,7 @@ MEANINGS: dict[str, str] = {
     "somebody would notice.",
     "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",
     "NodesToProvision": "The pods would fit once pools have grown: those of Karpenter's NodePools and NodeClaims, and what "
-    "a policy names as provisionable.",
+    "a policy names as provisionable; where capacity is Open also once nodes come again that were here in the last 30 days.",
     "QuotaTooSmall": "A ResourceQuota or LimitRange of the namespace allows less than the pods would request: they would not be "
     "created until it is raised, or others release what they hold.",
     "SurgeDoesNotFit": "A Deployment's roll-out starts a new pod before it stops an old one (`maxUnavailable` rounds down to "

@@ -6,6 +6,7 @@ A pool tells requirements on labels; which instance types meet them follows from
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from shardgate.adapters.gpu_resources import RESOURCE_OF_VENDOR
 from shardgate.adapters.gpus import gpu_from, product_of_id
 from shardgate.adapters.nodes.objects import NodeTaint
-from shardgate.adapters.quantities import AMPLE, resources
+from shardgate.adapters.quantities import AMPLE, QuantityError, resources
 from shardgate.adapters.tables import table
 from shardgate.domain.inventory import Node, NodeShape, NodeState, Sharing, Taint
 from shardgate.domain.selectors import Expression
@@ -75,14 +76,23 @@ class _PoolSpec(msgspec.Struct, gc=False):
     limits: dict[str, str | int | float] | None = None
 
 
-class _Amounts(msgspec.Struct, gc=False):
+class _Condition(msgspec.Struct, gc=False):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class _PoolStatus(msgspec.Struct, gc=False):
     resources: dict[str, str | int | float] | None = None
+    conditions: list[_Condition] | None = None
 
 
 class _Metadata(msgspec.Struct, gc=False):
     name: str = ""
     resourceVersion: str = ""  # noqa: N815
     labels: dict[str, str] | None = None
+    deletionTimestamp: str = ""  # noqa: N815
 
 
 class NodePoolObject(msgspec.Struct, gc=False):
@@ -90,12 +100,13 @@ class NodePoolObject(msgspec.Struct, gc=False):
 
     metadata: _Metadata
     spec: _PoolSpec = msgspec.field(default_factory=_PoolSpec)
-    status: _Amounts = msgspec.field(default_factory=_Amounts)
+    status: _PoolStatus = msgspec.field(default_factory=_PoolStatus)
 
 
 class _ClaimStatus(msgspec.Struct, gc=False):
     nodeName: str = ""  # noqa: N815
     allocatable: dict[str, str | int | float] | None = None
+    conditions: list[_Condition] | None = None
 
 
 class NodeClaimObject(msgspec.Struct, gc=False):
@@ -111,34 +122,78 @@ def nodes_of_pool(pool: NodePoolObject) -> tuple[Node, ...]:
 
     Raises ``QuantityError``.
     """
+    if pool.metadata.deletionTimestamp:
+        return ()
+    limits, held = resources(pool.spec.limits), resources(pool.status.resources)
+    if any(limits[name] <= held.get(name, 0) for name in _OF_EVERY_NODE if name in limits):
+        return ()
+    nodes_left = limits["nodes"] - held.get("nodes", 0) if "nodes" in limits else MOST_NODES
+    found = []
+    for node in _nodes_unlimited(pool):
+        resource = next(name for name in RESOURCE_OF_VENDOR.values() if name in node.allocatable)
+        left = nodes_left
+        if resource in limits:
+            of_one = 1 if node.allocatable[resource] == _ANY_NUMBER else node.allocatable[resource]
+            left = min(left, (limits[resource] - held.get(resource, 0)) // of_one)
+        if left > 0:
+            found.append(replace(node, count=left))
+    return tuple(found)
+
+
+_OF_EVERY_NODE = ("cpu", "memory", "nodes")
+
+
+def why_no_more(pool: NodePoolObject) -> str:
+    """Why a pool of GPU nodes brings no more of them; empty where it may, where it has none, and where that cannot be read."""
+    try:
+        if not _nodes_unlimited(pool) or nodes_of_pool(pool):
+            return ""
+        limits, held = resources(pool.spec.limits), resources(pool.status.resources)
+    except QuantityError:
+        return ""
+    if pool.metadata.deletionTimestamp:
+        return "is being deleted"
+    bounding = [name for name in (*RESOURCE_OF_VENDOR.values(), *_OF_EVERY_NODE) if name in limits]
+    stated, used = pool.spec.limits or {}, pool.status.resources or {}
+    at_limit = [name for name in bounding if limits[name] <= held.get(name, 0)] or bounding
+    told = (f"{name}: {used.get(name, 0)} of {stated[name]} used" for name in at_limit)
+    return f"has no room for another such node ({', '.join(told)})"
+
+
+def _nodes_unlimited(pool: NodePoolObject) -> list[Node]:
+    """Of each instance type with GPUs that meets the pool's requirements, one."""
     spec = pool.spec.template.spec
     required = [_expression(each) for each in spec.requirements or ()]
     stated = {**(pool.spec.template.metadata.labels or {}), f"{GROUP}/nodepool": pool.metadata.name}
     fixed = {each.key: each.values[0] for each in required if each.operator == "In" and len(each.values) == 1}
-    limits, held = resources(pool.spec.limits), resources(pool.status.resources)
-    found = []
     named = frozenset(value for each in required if each.key == _INSTANCE_TYPE and each.operator == "In" for value in each.values)
-    is_known = False
+    found = []
     for name, row, known in _types(spec.nodeClassRef.group, named):
         if all(each.matches(known) for each in required if each.key in known or each.key in _TELLING):
-            is_known = True
             resource = RESOURCE_OF_VENDOR[row.get("vendor", "nvidia")]
-            left = (limits[resource] - held.get(resource, 0)) // row["count"] if resource in limits else MOST_NODES
-            if left > 0:
-                found.append(_node(f"{pool.metadata.name}/{name}", row, {**fixed, **known, **stated}, spec.taints, resource, left))
-    if not is_known and not _leaves_none(limits, held) and _speaks_of_gpus(required, limits, spec.taints, named):
+            found.append(_node(f"{pool.metadata.name}/{name}", row, {**fixed, **known, **stated}, spec.taints, resource, 1))
+    if not found and _speaks_of_gpus(required, resources(pool.spec.limits), spec.taints, named):
         found.append(_unknown_node(pool.metadata.name, {**fixed, **stated}, spec.taints))
-    return tuple(found)
+    origin, delay = f"NodePool {pool.metadata.name}", _delay(pool.status.conditions, ("Ready",))
+    return [replace(each, origin=origin, delay=delay) for each in found]
+
+
+def _delay(conditions: list[_Condition] | None, types: tuple[str, ...]) -> str:
+    """The first of these conditions that is false, with its reason in its own words."""
+    stated = {each.type: each for each in conditions or () if each.status == "False"}
+    for name in types:
+        if name in stated:
+            told = stated[name].message or stated[name].reason
+            return f"not {name}{f': {told[:MOST_CHARACTERS]}' if told else ''}"
+    return ""
+
+
+MOST_CHARACTERS = 120
+"""Of another's message, in ours."""
 
 
 _ACCELERATED = re.compile(r"(p|g|gr|trn|inf|dl)\d[a-z0-9-]*\..+|Standard_N.+|(a2|a3|a4|a4x|g2|g4)-.+")
 """Names of instance types that clouds give to those with accelerators."""
-
-
-def _leaves_none(limits: Mapping[str, int], held: Mapping[str, int]) -> bool:
-    """Whether the pool's own limits on GPUs leave no further one."""
-    stated = [name for name in limits if name in RESOURCE_OF_VENDOR.values()]
-    return bool(stated) and all(limits[name] - held.get(name, 0) <= 0 for name in stated)
 
 
 def _speaks_of_gpus(
@@ -170,7 +225,9 @@ def node_of_claim(claim: NodeClaimObject) -> Node | None:
     if claim.status.nodeName or row is None or not row.get("count") or row.get("vendor", "nvidia") not in RESOURCE_OF_VENDOR:
         return None
     resource = RESOURCE_OF_VENDOR[row.get("vendor", "nvidia")]
+    delay = _delay(claim.status.conditions, ("Launched", "Registered", "Initialized"))
     node = _node(claim.metadata.name, row, labels, claim.spec.taints, resource, 1)
+    node = replace(node, origin=f"NodeClaim {claim.metadata.name}", delay=delay or "not registered yet")
     stated = resources(claim.status.allocatable)
     return node if not stated else _with_amounts(node, stated, resource)
 
@@ -178,7 +235,7 @@ def node_of_claim(claim: NodeClaimObject) -> Node | None:
 def _with_amounts(node: Node, stated: Mapping[str, int], resource: str) -> Node:
     allocatable = {**node.allocatable, **stated}
     allocatable[resource] = stated.get(resource) or node.allocatable[resource]
-    return Node(name=node.name, shape=node.shape, state=node.state, allocatable=allocatable, labels=node.labels)
+    return replace(node, allocatable=allocatable)
 
 
 def _node(

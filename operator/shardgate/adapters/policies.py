@@ -76,4 +76,5 @@ def _pool(pool: ProvisionablePool) -> Node:
         state=NodeState.PROVISIONABLE,
         allocatable={**unstated, **resources(pool.allocatable), resource: pool.gpus_per_node},
         count=pool.max_nodes,
+        origin=f"pool {pool.name}",
     )

@@ -97,7 +97,7 @@ def _declaration(
     found = replace(
         declared,
         gpus=_gpus(group, pods, templates),
-        placement=_placement(templates),
+        placement=replace(_placement(templates), is_added_to=True),
         opaque=tuple(dict.fromkeys((*declared.opaque, *opaque))),
         unknown_strategy=unknown,
         replicas_maximum=group.replicas_maximum,

@@ -82,6 +82,8 @@ class PlacementWish:
     """The normalised product that the node selector names."""
     unmodelled: tuple[str, ...] = ()
     """Constraints that are declared and not modelled; they can only restrict."""
+    is_added_to: bool = False
+    """Others make the pods: their admission may add tolerations and selectors that do not stand here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -212,6 +212,12 @@ class Node:
     hostname: str = ""
     """Value of the label ``kubernetes.io/hostname``, which need not be the name."""
     count: int = 1
+    origin: str = ""
+    """Of a node that may come: what would bring it (``NodePool gpu``)."""
+    delay: str = ""
+    """And why that has not, as it says itself."""
+    gone_seconds: float | None = None
+    """Of one that may come because such were here: how long ago as many were."""
 
     def free(self, resource: str) -> int:
         """May be negative where more is requested than is left."""
@@ -421,6 +427,10 @@ class Inventory:
     """The cluster's other nodes: rules between pods look at them as well."""
     provisionable: tuple[NodeGroup, ...] = ()
     """Nodes that autoscalers' objects say may come, or are on their way."""
+    remembered: tuple[Node, ...] = ()
+    """Nodes that were here in the last 30 days: evidence, where anything may come."""
+    exhausted: tuple[tuple[str, str], ...] = ()
+    """Autoscalers' pools of GPU nodes that bring no more, each with why: (``NodePool gpu``, ``8 of 8 nvidia.com/gpu are used``)."""
     pending: tuple[PendingPods, ...] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
     """PriorityClass -> its value; the empty name is that of pods without one."""

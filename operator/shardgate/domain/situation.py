@@ -88,6 +88,8 @@ class Situation:
         """
         if self.inventory.groups or self.inventory.provisionable or self.policy.provisionable:
             return False
+        if self.inventory.remembered and self.policy.capacity is Capacity.OPEN:
+            return False
         return self.inventory.nodes_seen == 0 or self.policy.capacity is Capacity.OPEN
 
 
@@ -105,6 +107,8 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     declaration = _with_defaults(declaration, inventory)
     resource = declaration.gpus.resource
     groups = inventory.groups + inventory.provisionable + grouped(policy.provisionable)
+    if policy.capacity is Capacity.OPEN:
+        groups += grouped(inventory.remembered)
     needs_pods = declaration.placement.rules.demands or bool(inventory.repelling)
     node_filter = NodeFilter(
         declaration,

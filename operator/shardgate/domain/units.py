@@ -20,6 +20,14 @@ def gb(amount: int) -> str:
     return f"{amount / GIGA:.1f} GB"
 
 
+def ago(seconds: float) -> str:
+    """``10800.0`` -> ``3 h ago``: in the largest unit of which there are two, minutes, hours or days."""
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{int(seconds // unit)} {name} ago"
+    return "a moment ago"
+
+
 def count(amount: int, noun: str, plural: str | None = None) -> str:
     """``1 GPU``, ``8 GPUs``."""
     return f"{amount} {noun if amount == 1 else plural or noun + 's'}"

@@ -40,7 +40,7 @@ class Judgement:
     @property
     def told(self) -> Verdict:
         """The verdict as its users may read it."""
-        return told(self.verdict, self.inventory, self.policy.disclosure)
+        return told(self.verdict, self.inventory, self.policy)
 
     @property
     def own_pods(self) -> tuple[HeldPod, ...]:
@@ -60,7 +60,7 @@ class WorkloadJudgement:
     @property
     def told(self) -> Verdict:
         """The verdict as its users may read it."""
-        return told(self.workload.verdict, self.inventory, self.policy.disclosure)
+        return told(self.workload.verdict, self.inventory, self.policy)
 
     @property
     def own_pods(self) -> tuple[HeldPod, ...]:

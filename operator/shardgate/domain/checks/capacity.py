@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from shardgate.domain.arrivals import may_come, why_not
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
-from shardgate.domain.inventory import Node, NodeGroup, NodeState
-from shardgate.domain.placement import Reason, place, room_in_total, summary_of
+from shardgate.domain.inventory import Node, NodeGroup, NodeState, Toleration
+from shardgate.domain.placement import NodeFilter, Reason, place, room_in_total, summary_of
 from shardgate.domain.policy import Capacity
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
@@ -54,7 +55,7 @@ def pods_fit(situation: Situation) -> Iterator[Finding]:
             where="spec.gpus",
             outcome=Outcome.WAITING,
             message=f"{_needs(situation)}; {room.here} of {count(pod.pods, 'pod')} fit what is here, "
-            "the rest needs nodes that may come (autoscalers' pools, the policy's provisionable)",
+            f"the rest needs nodes that may come: {may_come(situation)}",
             remedy="wait for the pool to grow, or ask for fewer replicas",
         )
     else:
@@ -176,15 +177,17 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     pod, declaration = situation.pod, situation.declaration
     one_fits = room.with_more >= pod.pods_per_replica
     closed = situation.policy.capacity is Capacity.CLOSED
-    outcome = Outcome.UNSOUND if closed and not one_fits else Outcome.WAITING
+    refuses = closed and not one_fits and not (declaration.placement.is_added_to and _fits_but_for_filters(situation))
+    outcome = Outcome.UNSOUND if refuses else Outcome.WAITING
     unread = situation.inventory.unreadable_nodes
     if unread:
         outcome = min(outcome, Outcome.UNDECIDED)
     partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
     partly += f"; {count(len(unread), 'node')} could not be read ({unread[0]})" if unread else ""
     counted = [group for group in situation.accepted if id(group.shape) not in situation.left_out]
-    more = sum(group.installed(pod.resource) * group.count for group in counted if not is_here(group))
-    partly += "; nodes with more may come" if more else ""
+    coming, kept_away = may_come(situation), why_not(situation)
+    partly += f"; more may come, and not enough: {coming}" if coming else ""
+    partly += f"; {kept_away}" if kept_away else ""
     counted = [group for group in counted if is_here(group)]
     gpus = sum(group.installed(pod.resource) * group.count for group in counted)
     others = [group for group in situation.inventory.groups if group.installed(pod.resource) > 0]
@@ -220,6 +223,14 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
             f"{f' ({summary})' if summary else ''}{partly}",
             remedy="smaller pods (spec.gpus.perPod), or a selector and tolerations that let in more nodes",
         )
+
+
+def _fits_but_for_filters(situation: Situation) -> bool:
+    """Whether a replica would fit, were it not for taints, selector and affinity."""
+    declaration = situation.declaration
+    wish = replace(declaration.placement, node_selector={}, node_terms=None, tolerations=(Toleration(operator="Exists"),))
+    any_node = NodeFilter(replace(declaration, placement=wish))
+    return room_in_total(situation.accepted, any_node, situation.pod, situation.left_out) >= situation.pod.pods_per_replica
 
 
 def groups_find_their_places(situation: Situation) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from shardgate.domain.arrivals import why_not
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import ModelUnknown
 from shardgate.domain.fitting import Fit
@@ -78,7 +79,7 @@ def inventory_has_gpus(situation: Situation) -> Iterator[Finding]:
         "InventoryEmpty",
         where="spec",
         outcome=Outcome.UNDECIDED,
-        message=f"{message}, and no pool is known that could bring one",
+        message=f"{message}, and {why_not(situation) or 'no pool is known that could bring one'}",
         remedy="add GPU nodes, or name what may come in a VerificationPolicy's provisionable",
         bears_on=(FindingClass.MEMORY, FindingClass.CAPACITY),
     )
