@@ -37,7 +37,7 @@ def decided(
 ) -> KeptDecision:
     declaration = a_declaration(name, **changes)
     inventory = book.inventory(0.0)
-    verdict = told(verify(declaration, inventory, policy), inventory, policy.disclosure)
+    verdict = told(verify(declaration, inventory, policy), inventory, policy)
     return KeptDecision(
         reference=reference, at=1_800_000_000.0, subject=declaration.subject, operation="CREATE", is_dry=False, user="jane",
         answer="refused" if verdict.findings else "allowed", said=("it was said",), outcome=verdict.outcome,
@@ -88,7 +88,7 @@ def test_no_case_names_a_node_to_who_may_not_list_them(case: Case) -> None:
     declaration = read_declaration(case.workload, snapshot.book.known_profiles)
     policy = snapshot.book.policy_for(declaration.subject.namespace, "InferenceDeployment.shardgate.io", OWN_KIND)
     inventory = snapshot.inventory()
-    verdict = told(verify(declaration, inventory, policy), inventory, policy.disclosure)
+    verdict = told(verify(declaration, inventory, policy), inventory, policy)
     kept = replace(
         decided(a_book()), subject=declaration.subject, outcome=verdict.outcome, findings=verdict.findings,
         facts=Facts.of(declaration, policy, inventory),

@@ -116,7 +116,7 @@ def _disclosed(verdict: Verdict, facts: Facts) -> Verdict:
     if placement is not None:
         pods = tuple(replace(pod, node=disclosed_node(disclosure, pod.node, pod.pool)) for pod in placement.pods)
         placement = replace(placement, pods=pods)
-    seen = replace(told(verdict, facts.inventory, disclosure), placement=placement)
+    seen = replace(told(verdict, facts.inventory, facts.policy), placement=placement)
     if disclosure is not Disclosure.NONE:
         return seen
     assumptions = tuple(each for each in seen.assumptions if each.field != "hardware")
@@ -155,7 +155,7 @@ def record(decision: KeptDecision, replica: str, *, may_see_nodes: bool) -> Json
 
 
 def _replay(decision: KeptDecision, verdict: Verdict, facts: Facts, version: str) -> Json:
-    seen = told(verdict, facts.inventory, facts.policy.disclosure)
+    seen = told(verdict, facts.inventory, facts.policy)
     agrees = (seen.outcome, seen.findings) == (decision.outcome, decision.findings)
     return {"by": version, "outcome": verdict.outcome.label, "codes": list(verdict.codes), "agrees": agrees}
 
@@ -170,7 +170,7 @@ def replayed(document: Mapping[str, Any]) -> Json:
     about = document["subject"]
     subject = Subject(api_version=about["apiVersion"], kind=about["kind"], namespace=about["namespace"], name=about["name"])
     verdict, again = judged_again(subject, facts, document["ref"], is_told=False)
-    seen = told(verdict, inventory, policy.disclosure)
+    seen = told(verdict, inventory, policy)
     findings = [finding_json(each) for each in seen.findings]
     agrees = (seen.outcome.label, findings) == (document["outcome"], document["findings"])
     replay = {"by": __version__, "outcome": verdict.outcome.label, "codes": list(verdict.codes), "agrees": agrees}

@@ -12,6 +12,8 @@ class DeclarationError(Exception):
 
     where: str
     problem: str
+    is_unknown: bool = False
+    """A field, or one of a list of values, that this version does not know: of a newer schema, it is no mistake."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}"
@@ -20,8 +22,15 @@ class DeclarationError(Exception):
 def problems_of(error: ValidationError) -> ExceptionGroup[DeclarationError]:
     """All of pydantic's errors, with field paths as in the manifest."""
     return group(
-        [DeclarationError(_path(each["loc"]) or "document", _sentence(each["msg"])) for each in error.errors(include_url=False)]
+        [
+            DeclarationError(_path(each["loc"]) or "document", _sentence(each["msg"]), is_unknown=each["type"] in _UNKNOWN)
+            for each in error.errors(include_url=False)
+        ]
     )
+
+
+_UNKNOWN = ("extra_forbidden", "enum")
+"""Pydantic's names of what an API server with our own schema would have refused already."""
 
 
 def group(errors: Sequence[DeclarationError]) -> ExceptionGroup[DeclarationError]:

@@ -33,6 +33,11 @@ def mistakes(subject: str, errors: Iterable[DeclarationError]) -> str:
     return "\n".join([*lines, *(f"  {each.where}: {each.problem}" for each in problems)])
 
 
+def not_known(where: str) -> str:
+    """A field that a newer schema has: the object is let in, and not judged."""
+    return f"{where} is not known to this version of Shardgate, which is older than its schema: not judged"[:MAX_WARNING_CHARACTERS]
+
+
 def overridden(found: Finding, word: Override) -> str:
     """One finding that does not refuse, on whose word, and until when."""
     until = datetime.datetime.fromtimestamp(word.expires, datetime.UTC).strftime("%Y-%m-%d")

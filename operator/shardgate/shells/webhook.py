@@ -9,7 +9,7 @@ from typing import Any, cast
 from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.decisions import Facts, KeptDecision
 from shardgate.adapters.errors import DeclarationError, mistakes_in
-from shardgate.adapters.messages import mistakes, overridden, rejection, warning
+from shardgate.adapters.messages import mistakes, not_known, overridden, rejection, warning
 from shardgate.adapters.standing_workloads import declares, is_controller
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
@@ -68,6 +68,8 @@ class Decision:
     reference: str = ""
     answer: Answer | None = None
     wanted: Wanted | None = None
+    unread: tuple[str, ...] = ()
+    """Why it is let in unjudged, as its author is warned of it."""
 
 
 class Admission:
@@ -106,8 +108,7 @@ class Admission:
         try:
             judgement = self._judge.judge(_declared(body, old))
         except ExceptionGroup as problems:
-            self._refuse_unreadable(body, old, operation, mistakes_in(problems))
-            return Decision()
+            return self._unreadable(body, old, operation, mistakes_in(problems))
         stored = self._stored(old)
         declaration, policy = judgement.declaration, judgement.policy
         words = self._judge.book.overrides_for(declaration.subject, time.time())
@@ -129,14 +130,18 @@ class Admission:
             return None
         return Stored(declaration=judgement.declaration, verdict=judgement.verdict)
 
-    def _refuse_unreadable(
+    def _unreadable(
         self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, problems: list[DeclarationError]
-    ) -> None:
+    ) -> Decision:
         if old is not None:
             try:
                 self._judge.judge(old)
             except ExceptionGroup:
-                return  # it stood there unreadable already: this update made nothing worse
+                return Decision()  # it stood there unreadable already: this update made nothing worse
+        if all(each.is_unknown for each in problems):
+            # The API server took it: its schema is newer than we are, as in the middle of an upgrade.
+            self._metrics.requests.labels(KIND, operation, "", "unsupported").inc()
+            return Decision(unread=tuple(not_known(each.where) for each in problems[:MAX_WARNINGS]))
         self._metrics.requests.labels(KIND, operation, "", "invalid").inc()
         metadata = body.get("metadata") or {}
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
@@ -272,7 +277,7 @@ class Admission:
         """The answer, counted, logged and kept, in words: the warnings, or the refusal raised."""
         subject, verdict, answer = decision.subject, decision.verdict, decision.answer
         if subject is None or verdict is None or answer is None:
-            return []
+            return list(decision.unread)
         operation, is_dry = asked.operation, asked.is_dry
         reference = decision.reference
         said = "warned" if answer.warned else "allowed"
