@@ -210,6 +210,7 @@ class Operator:
                     **common,
                 )
             )
+        self._inventory = [each.health for each in self.reflectors if each.name not in NO_INVENTORY]
         self.followers: list[Reflector[Any]] = [
             Reflector(
                 name=f"{each.plural}.{each.group}", path=each.paths, item=dict, store=Workloads(self.workloads, each),
@@ -271,8 +272,7 @@ class Operator:
 
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
-        inventory = [each.health for each in self.reflectors if each.name not in NO_INVENTORY]
-        return max(each.age_seconds() for each in inventory), max(each.broken_seconds() for each in inventory)
+        return max(each.age_seconds() for each in self._inventory), max(each.broken_seconds() for each in self._inventory)
 
     def unready(self) -> list[str]:
         """Why no traffic should come here."""
