@@ -144,6 +144,35 @@ def test_a_new_certificate_is_served_on_the_open_socket_and_a_broken_one_ignored
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"days": (-9, -1)}, "it is valid from"),
+        ({"days": (1, 9)}, "it is valid from"),
+        ({"hosts": ("elsewhere.example",)}, "it is for elsewhere.example, not for 127.0.0.1"),
+    ],
+    ids=["expired", "not yet valid", "for another name"],
+)
+def test_a_pair_that_no_api_server_would_take_is_refused_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(module, "CERTIFICATE_POLL_SECONDS", 0.05)
+
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (server, base, authority, _):
+            authority.issue("webhook", **changes)
+            while not server.refused_pair:
+                await asyncio.sleep(0.05)
+            assert said in server.refused_pair
+            assert (await post(base, authority))[0] == 200, "the pair before is served"
+            authority.issue("webhook")
+            while server.refused_pair:
+                await asyncio.sleep(0.05)
+            assert (await post(base, authority))[0] == 200
+
+    run(test)
+
+
 def test_it_answers_while_it_drains_and_asks_clients_to_go(tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(tmp_path, allow, drain=1.5) as (server, base, authority, task):

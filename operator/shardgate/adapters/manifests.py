@@ -19,6 +19,11 @@ WEBHOOK_TIMEOUT_SECONDS = 3
 SCALE_TIMEOUT_SECONDS = 1
 """An autoscaler scales what has no GPUs too: it must not wait for us."""
 
+WEBHOOK_CONFIGURATIONS: Json = {
+    "apiGroups": ["admissionregistration.k8s.io"],
+    "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+    "resourceNames": [NAME],
+}
 CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["limitranges", "namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
@@ -52,6 +57,7 @@ CLUSTER_RULES: list[Json] = [
         "verbs": ["list", "watch"],
     },
     {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+    {**WEBHOOK_CONFIGURATIONS, "verbs": ["get"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
 ]
 
@@ -61,14 +67,7 @@ NAMESPACE_RULES: list[Json] = [
 ]
 
 
-CERTIFICATE_CLUSTER_RULES: list[Json] = [
-    {
-        "apiGroups": ["admissionregistration.k8s.io"],
-        "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-        "resourceNames": [NAME],
-        "verbs": ["get", "patch"],
-    },
-]
+CERTIFICATE_CLUSTER_RULES: list[Json] = [{**WEBHOOK_CONFIGURATIONS, "verbs": ["patch"]}]
 CERTIFICATE_NAMESPACE_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
     {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["shardgate-webhook-tls"], "verbs": ["list", "patch", "watch"]},

@@ -70,6 +70,10 @@ class WebhookServer:
         self.is_draining = False
         self.not_after: float | None = None
         """Unix time at which the certificate expires."""
+        self._names: frozenset[str] = frozenset()
+        """That the certificate is for."""
+        self.refused_pair = ""
+        """Why the files that stand now are not served; empty where they are."""
 
     async def __call__(self, answer: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
         """What kopf runs as ``settings.admission.server``."""
@@ -119,17 +123,19 @@ class WebhookServer:
         )  # fmt: skip
 
     async def _reload_for_ever(self, context: ssl.SSLContext) -> None:
-        stamp = self._stamp()
+        stamp, problem = self._stamp(), ""
         while True:
             await asyncio.sleep(CERTIFICATE_POLL_SECONDS)
             if (now := self._stamp()) == stamp:
+                problem = self.refused_pair = ""
                 continue
             try:
                 self._load(context)
             except (OSError, ValueError) as error:  # a half-written pair: the old one stays, and we try again
                 log.warning("the new certificate is not usable yet: %s", error)
+                self.refused_pair, problem = problem and str(error), str(error)  # told from the second time on
             else:
-                stamp = now
+                stamp, problem, self.refused_pair = now, "", ""
                 log.info("certificate reloaded")
 
     def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
@@ -143,11 +149,24 @@ class WebhookServer:
         return of(self._certificate), of(self._key)
 
     def _load(self, context: ssl.SSLContext) -> None:
+        """Raises ``OSError`` and ``ValueError`` for a pair that is not to be served; the first is served as it is."""
         trial = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         trial.load_cert_chain(self._certificate, self._key)  # a bad pair must not touch the live context
-        context.load_cert_chain(self._certificate, self._key)
         certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
-        self.not_after = certificate.not_valid_after_utc.timestamp()
+        if self.not_after is not None:
+            self._check(certificate)
+        context.load_cert_chain(self._certificate, self._key)
+        self.not_after, self._names = certificate.not_valid_after_utc.timestamp(), names_of(certificate)
+
+    def _check(self, certificate: x509.Certificate) -> None:
+        """That it is better than the one before: API servers would take neither of these."""
+        if not certificate.not_valid_before_utc.timestamp() <= time.time() < certificate.not_valid_after_utc.timestamp():
+            span = f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ} to {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+            problem = f"it is valid from {span}"
+            raise ValueError(problem)
+        if self._names and self._names.isdisjoint(names_of(certificate)):
+            problem = f"it is for {', '.join(sorted(names_of(certificate))) or 'no name'}, not for {', '.join(sorted(self._names))}"
+            raise ValueError(problem)
 
     async def _bounded(self, request: aiohttp.web.Request, answer: kopf.WebhookFn) -> aiohttp.web.Response:
         """No more at once than can be answered in time; what the API server has given up on is not begun."""
@@ -232,6 +251,16 @@ class WebhookServer:
         if (resource["group"], resource["resource"]) != OWN:
             return await self._others(review["request"], webhook)
         return await answer(review, webhook=kopf_id(webhook), headers=headers)
+
+
+def names_of(certificate: x509.Certificate) -> frozenset[str]:
+    """Hosts and addresses that it is for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return frozenset({*names.get_values_for_type(x509.DNSName), *(str(each) for each in addresses)})
 
 
 def kopf_id(webhook: str) -> Any:  # kopf's own NewType is private
