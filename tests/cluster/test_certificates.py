@@ -71,6 +71,10 @@ def test_it_makes_them_and_is_trusted_and_repairs_what_others_wipe(own: tuple[Co
     until("and trusted", lambda: is_asked(plane), timeout=60)
     until(
         "its conditions say so",
-        lambda: conditions(plane) == {"InventorySynced": "True", "CertificateValid": "True", "Degraded": "False"},
+        lambda: (
+            conditions(plane)
+            == {"InventorySynced": "True", "CertificateValid": "True", "WebhooksInPlace": "True", "Degraded": "False"}
+        ),
+        timeout=60,
     )
     assert installation.metric("shardgate_internal_errors_total") == 0

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from audit import writes
 from live import create_node, patch_status, until
 
 from builders import a_body, a_node, a_vllm_deployment
 from command_line import run
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
-from operator_user import OPERATOR_USER
 
 Start = Callable[..., Installation]
 Json = dict[str, Any]
@@ -35,18 +35,6 @@ def events(plane: ControlPlane, namespace: str = "serving") -> list[tuple[str, s
         (each["regarding"]["kind"], each["type"], each["reason"])
         for each in json.loads(shown.stdout)["items"]
         if each.get("reportingController") == "shardgate.io/operator"
-    ]
-
-
-def writes(plane: ControlPlane) -> list[Json]:
-    """The operator's writes, but for its lease, from the API server's audit log."""
-    entries = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
-    return [
-        each
-        for each in entries
-        if each["user"]["username"] == OPERATOR_USER
-        and each["verb"] not in ("get", "list", "watch")
-        and each["objectRef"]["resource"] != "leases"
     ]
 
 

@@ -53,7 +53,7 @@ def test_it_is_written_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (reasons(), api.writes) == ({}, 0), "there is no ledger yet"
     ledger.put(api.body)
     assert reasons() == {
-        "InventorySynced": "Synced", "CertificateValid": "Valid", "WebhooksInPlace": "AsInstalled", "Degraded": "AsExpected",
+        "InventorySynced": "Synced", "CertificateValid": "Valid", "WebhooksInPlace": "NotSeen", "Degraded": "AsExpected",
     }  # fmt: skip
     assert (reasons()["Degraded"], api.writes) == ("AsExpected", 1), "at rest nothing is written"
     problems.append("nodes: watch broken for 31 s")

@@ -97,6 +97,6 @@ def test_one_that_goes_is_missed_at_once_and_one_that_never_came_after_a_while(m
     looked(api, subject)
     assert subject.stated() == ("False", "Missing", "the ValidatingWebhookConfiguration shardgate is missing")
     fresh = looked(api)
-    assert fresh.stated()[0] == "True", "it may still be installed"
+    assert fresh.stated()[:2] == ("Unknown", "NotSeen"), "it may still be installed"
     clock[0] += 61
     assert looked(api, fresh).stated()[1] == "Missing"

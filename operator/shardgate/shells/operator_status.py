@@ -27,7 +27,7 @@ class OperatorStatus:
     def __init__(
         self, writer: Writer, ledger: Ledger, *, unready: Callable[[], Sequence[str]], unsynced: Callable[[], Sequence[str]],
         not_after: Callable[[], float | None], refused_pair: Callable[[], str] = lambda: "",
-        webhooks: Callable[[], Stated] = lambda: ("True", "AsInstalled", "not looked at yet"),
+        webhooks: Callable[[], Stated] = lambda: ("Unknown", "NotSeen", "not looked at"),
     ) -> None:  # fmt: skip
         """``refused_pair``: why a pair that was delivered is not served; ``webhooks``: the condition of their configurations."""
         self._writer, self._ledger = writer, ledger

@@ -176,19 +176,18 @@ class Reconciler:
             )  # fmt: skip
             await self._write_what_is_new(uid, body, annotations(judgement.verdict), status, judgement.verdict.placement)
 
-    async def _write_what_is_new(
+    async def _write_what_is_new(  # noqa: C901  # what is new, and what somebody undid, are written together
         self, uid: str, body: Json, marks: dict[str, str | None], status: Json, placement: Placement | None
     ) -> None:
-        before, told = body.get("status") or {}, self._told.get(uid)
+        before = body.get("status") or {}
         present = body["metadata"].get("annotations") or {}
         wanted = {name: value for name, value in marks.items() if present.get(name) != value}
-        is_forged = told is not None and before != told
+        is_forged = self._told.get(uid, before) != before
         says_new = is_worth_writing(before, status) or self._example_broke(uid, placement) or is_forged
         if (wanted or says_new) and not self._lease.is_held():
             self.queue.put(uid)  # whoever leads next has this to write
             return
-        is_undone = is_forged or bool(wanted and self._marked.get(uid) == marks)
-        is_repair = is_undone and self._marked.get(uid) == marks and not (told is not None and is_worth_writing(told, status))
+        is_undone, is_repair = self._undone(uid, marks, status, is_forged=is_forged, is_stripped=bool(wanted))
         if is_undone and (pause := self._repairs.seconds_to_wait(uid)):
             self.queue.put_later(uid, pause)
             if is_repair:
@@ -197,6 +196,8 @@ class Reconciler:
         if wanted:
             answer = await self._write(body, "", {"metadata": {"annotations": wanted}})
             self._marked[uid] = marks
+            if is_repair:
+                self._note_repair(uid)
             if not self._take(uid, body, answer):
                 return
             body = answer
@@ -206,12 +207,23 @@ class Reconciler:
             if uid not in self._bodies:
                 return  # it went meanwhile: nothing is to be remembered, nobody to be told
             await self._remember(uid, answer, before, status, placement)
-        if is_repair:
-            self._repairs.note(uid)
-            self.queue.put_later(uid, self._repairs.seconds_until_forgotten(uid))  # what is told of it ends with it
+            if is_repair and not wanted:
+                self._note_repair(uid)
         if not is_undone:
             self._marked[uid] = marks
             self._told.setdefault(uid, before)
+
+    def _undone(
+        self, uid: str, marks: dict[str, str | None], status: Json, *, is_forged: bool, is_stripped: bool
+    ) -> tuple[bool, bool]:
+        """Whether somebody undid what we wrote; and whether to put that back is all that there is to write."""
+        told, is_marked = self._told.get(uid), self._marked.get(uid) == marks
+        is_undone = is_forged or (is_stripped and is_marked)
+        return is_undone, is_undone and is_marked and not (told is not None and is_worth_writing(told, status))
+
+    def _note_repair(self, uid: str) -> None:
+        self._repairs.note(uid)
+        self.queue.put_later(uid, self._repairs.seconds_until_forgotten(uid))  # what is told of it ends with it
 
     async def _remember(self, uid: str, answer: Json, before: Json, status: Json, placement: Placement | None) -> None:
         """A status was written; who watches events is told where its outcome is another one."""

@@ -23,7 +23,7 @@ PLURALS = {
     "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
     "MutatingWebhookConfiguration": "mutatingwebhookconfigurations",
 }
-LOOK_SECONDS = 20.0
+LOOK_SECONDS = 10.0
 INSTALL_SECONDS = 60.0
 """An operator may come before its webhooks: one that was never seen is not missed until then."""
 MOST_TOLD = 5
@@ -79,6 +79,8 @@ class WebhookRegistrations:
     def stated(self) -> tuple[str, str, str]:
         """Status, reason and message of the condition ``WebhooksInPlace``."""
         problems = [each for kind in self._wanted for each in self._problems.get(kind, [])]
+        if not problems and len(self._first) < len(self._wanted):
+            return "Unknown", "NotSeen", "a webhook configuration was not seen yet"
         if not problems:
             return "True", "AsInstalled", "both webhook configurations are as they should be"
         more = f"; {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
