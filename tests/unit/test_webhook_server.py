@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import gc
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import pytest
 
 from controlplane.plane import Authority
@@ -358,5 +360,33 @@ def test_only_clients_that_may_ask_are_answered(tmp_path: Path) -> None:
             assert await ask(base, authority, "kube-apiserver") == 200
             assert await ask(base, authority, "somebody") == 403
             assert await ask(base, authority, None) == 0
+
+    run(test)
+
+
+def test_a_refused_review_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Not even until the next full collection: its body may be 8 MiB."""
+
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (_, base, authority, _):
+            gc.collect()
+            gc.disable()
+            try:
+                assert (await post(base, authority, "/typo"))[0] == 404
+                left = [each for each in gc.get_objects() if isinstance(each, aiohttp.web.HTTPException)]
+            finally:
+                gc.enable()
+            assert left == []
+
+    run(test)
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (_, base, authority, _):
+            reader, writer = await raw(base, authority)
+            writer.write(HEADER + b"Content-Length: 9000000\r\n\r\n")
+            assert b" 413 " in await reader.readline()
+            writer.transport.abort()
 
     run(test)

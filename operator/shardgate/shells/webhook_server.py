@@ -88,9 +88,12 @@ class WebhookServer:
             try:
                 return await self._bounded(request, answer)
             except aiohttp.web.HTTPException as refused:
+                # As a reply of its own: aiohttp would keep the exception and its frames, body and all, in a cycle that the
+                # collector comes to late.
+                reply = aiohttp.web.Response(status=refused.status, text=refused.text, headers=_kept(refused))
                 if self.is_draining:
-                    refused.force_close()
-                raise
+                    reply.force_close()
+                return reply
 
         app = aiohttp.web.Application(client_max_size=MAX_BODY_BYTES)
         app.add_routes([aiohttp.web.post("/{id:.*}", handle)])
@@ -221,6 +224,8 @@ class WebhookServer:
 
     async def _content(self, request: aiohttp.web.Request) -> bytes:
         """The body; bodies that are still coming may hold so much memory together and no more."""
+        if (request.content_length or 0) > MAX_BODY_BYTES:  # told at once: none of it is read
+            raise aiohttp.web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=request.content_length or 0)
         size = min(request.content_length or MAX_BODY_BYTES, MAX_BODY_BYTES)
         if self._coming + size > MOST_COMING_BYTES:
             self._on_shed("bodies")
@@ -251,6 +256,11 @@ class WebhookServer:
         if (resource["group"], resource["resource"]) != OWN:
             return await self._others(review["request"], webhook)
         return await answer(review, webhook=kopf_id(webhook), headers=headers)
+
+
+def _kept(refused: aiohttp.web.HTTPException) -> dict[str, str]:
+    """Headers that a refusal is to have."""
+    return {name: value for name, value in refused.headers.items() if name == "Retry-After"}
 
 
 def names_of(certificate: x509.Certificate) -> frozenset[str]:
