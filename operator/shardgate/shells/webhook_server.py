@@ -202,8 +202,7 @@ class WebhookServer:
                 await asyncio.sleep(0)  # what is late already is not begun
                 response = await self._respond(review, webhook, dict(request.headers), answer)
         except InternalError:
-            self._on_internal_error()
-            raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log") from None
+            raise self._internal_error(review) from None
         except TimeoutError:
             self._on_shed("deadline")
             raise aiohttp.web.HTTPGatewayTimeout(text="no answer within the deadline") from None
@@ -213,14 +212,19 @@ class WebhookServer:
             raise aiohttp.web.HTTPBadRequest(text=str(error)) from None
         if (response["response"].get("status") or {}).get("code") == HTTP_INTERNAL:
             # Our handlers never refuse with 500: this is an exception that kopf took for a refusal.
-            self._on_internal_error()
-            raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log")
+            raise self._internal_error(review)
         if said:
             response["response"].setdefault("auditAnnotations", {}).update(said)
         reply = aiohttp.web.json_response(response)
         if self.is_draining:
             reply.force_close()
         return reply
+
+    def _internal_error(self, review: Any) -> aiohttp.web.HTTPInternalServerError:
+        """Counted, and logged with what it takes to find the request in the API server's log."""
+        self._on_internal_error()
+        log.error("the review of uid %.64s was not answered: an internal error", review["request"]["uid"])
+        return aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log")
 
     async def _content(self, request: aiohttp.web.Request) -> bytes:
         """The body; bodies that are still coming may hold so much memory together and no more."""
