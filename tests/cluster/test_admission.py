@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from faults import fault
 from live import create, create_node, find, patch_status, status, until, wait_for_outcome
 from reviews import Hook, broken_reviews, review
 
@@ -54,6 +55,7 @@ def test_warned_once_and_silent_on_an_unchanged_reapply(clean: ControlPlane, sta
     assert clean.apply(a_body()).stderr == ""
 
 
+@fault(23, what="apply with --dry-run=server", criterion="the same verdict; no object, no event")
 def test_a_dry_run_answers_alike_and_leaves_nothing(clean: ControlPlane, start: Start) -> None:
     create_node(clean, a_node().body)
     start()

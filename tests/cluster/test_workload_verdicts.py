@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from audit import writes
+from faults import fault
 from live import create_node, patch_status, until
 
 from builders import a_body, a_node, a_vllm_deployment
@@ -125,6 +126,10 @@ def test_a_declaration_is_judged_in_the_stead_of_its_workload(clean: ControlPlan
     until("the workload is judged itself", lambda: codes(plane) == ["WorldSizeMismatch"])
 
 
+@fault(
+    26, what="replicas raised through deployments/scale, as kubectl scale and an autoscaler do",
+    criterion="the verdict of an update of its spec; 0 bypass",
+)  # fmt: skip
 def test_a_scale_up_is_warned_and_refused_and_a_scale_down_passes(clean: ControlPlane, start: Start) -> None:
     plane = clean
     create_node(plane, a_node().body)
