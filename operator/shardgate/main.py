@@ -77,6 +77,7 @@ from shardgate.shells.stores import (
     Workloads,
 )
 from shardgate.shells.webhook import Admission
+from shardgate.shells.webhook_registrations import WebhookRegistrations
 from shardgate.shells.webhook_server import WebhookServer
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.workload_reconciler import WorkloadReconciler
@@ -140,9 +141,11 @@ class Operator:
         self.policy_status = PolicyStatus(
             writer, self.book, lambda: [*self.reconciler.judged.values(), *self.workloads.judged.values()]
         )
+        self.registrations = WebhookRegistrations(writer, self.metrics)
         self.status = OperatorStatus(
-            writer, self.ledger, unready=self.unready, unsynced=self.unsynced, not_after=lambda: self.server.not_after
-        )
+            writer, self.ledger, unready=self.unready, unsynced=self.unsynced, not_after=lambda: self.server.not_after,
+            refused_pair=lambda: self.server.refused_pair, webhooks=self.webhooks_in_place,
+        )  # fmt: skip
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.rejudging.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [
             Reflector(name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=500, **common),
@@ -270,6 +273,13 @@ class Operator:
                 log.warning("upkeep: %s", error or type(error).__name__)
                 self._upkeep_after = time.monotonic() + (error.retry_after_seconds if isinstance(error, ApiError) else 0.0)
 
+    def webhooks_in_place(self) -> tuple[str, str, str]:
+        """The condition of the webhook configurations."""
+        contested = self.certificates.contested() if self.certificates is not None else []
+        if contested:
+            return "False", "CaBundleContested", f"somebody else changes the caBundle of {', '.join(contested)} again and again"
+        return self.registrations.stated()
+
     def freshness(self) -> tuple[float, float]:
         """(age of the stalest copy, time since a watch is known to be broken), in seconds."""
         return max(each.age_seconds() for each in self._inventory), max(each.broken_seconds() for each in self._inventory)
@@ -303,6 +313,7 @@ class Operator:
             self.metrics.synced.labels(each.name).set(each.health.synced.is_set())
             self.metrics.last_event.labels(each.name).set(each.health.last_heard_at)
         self.metrics.in_flight.set(self.server.in_flight)
+        self.metrics.refused_pair.set(bool(self.server.refused_pair))
         if self.server.not_after is not None:
             self.metrics.not_after.set(self.server.not_after)
 
@@ -321,6 +332,7 @@ class Operator:
         await self._followed()
         self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
         self._tasks.append(asyncio.create_task(self.rejudging.run(), name="rejudging"))
+        self._tasks.append(asyncio.create_task(self.registrations.run(), name="webhook configurations"))
         if self.certificates is not None:
             await self.certificates.served.wait()  # the leader, this replica or another one, sees to it
         nodes, pods = self.book.counts()

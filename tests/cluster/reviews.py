@@ -1,11 +1,13 @@
 """AdmissionReviews, and a client that sends them as an API server would, and as one should not."""
 
+import copy
 import json
 import ssl
 import urllib.error
 import urllib.request
 from typing import Any
 
+from builders import a_body
 from controlplane.installation import Installation
 
 
@@ -42,4 +44,36 @@ def review(body: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "dryRun": False,
             **changes,
         },
+    }
+
+
+def broken_reviews() -> dict[str, bytes | dict[str, Any]]:
+    """Contents that are no review that could be answered, by what is wrong with them."""
+    whole = review(a_body())
+
+    def without(*keys: str) -> dict[str, Any]:
+        changed = copy.deepcopy(whole)
+        for key in keys:
+            changed["request"].pop(key)
+        return changed
+
+    return {
+        "empty": b"",
+        "no JSON": b"{",
+        "bad UTF-8": b'{"kind": "\xff"}',
+        "NaN": b'{"apiVersion": NaN}',
+        "very deep": b"[" * 100_000,
+        "a list": b"[]",
+        "another kind": {**whole, "kind": "Pod"},
+        "v1beta1": {**whole, "apiVersion": "admission.k8s.io/v1beta1"},
+        "no request": {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"},
+        "no uid": without("uid"),
+        "no operation": without("operation"),
+        "no resource": without("resource"),
+        "no user": without("userInfo"),
+        "no object": without("object"),
+        "object is text": review("text"),  # type: ignore[arg-type]
+        "object without metadata": review({"spec": {}}),
+        "unknown operation": review(a_body(), operation="PATCH"),
+        "update without the old object": review(a_body(), operation="UPDATE"),
     }

@@ -1,14 +1,14 @@
 """Admission on the real API server: let in, warned, refused, and what never may be held up."""
 
 import base64
-import copy
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from faults import fault
 from live import create, create_node, find, patch_status, status, until, wait_for_outcome
-from reviews import Hook, review
+from reviews import Hook, broken_reviews, review
 
 from builders import T4, a_body, a_node, a_vllm_deployment
 from command_line import run
@@ -55,6 +55,7 @@ def test_warned_once_and_silent_on_an_unchanged_reapply(clean: ControlPlane, sta
     assert clean.apply(a_body()).stderr == ""
 
 
+@fault(23, what="apply with --dry-run=server", criterion="the same verdict; no object, no event")
 def test_a_dry_run_answers_alike_and_leaves_nothing(clean: ControlPlane, start: Start) -> None:
     create_node(clean, a_node().body)
     start()
@@ -136,37 +137,6 @@ def test_a_policy_changes_the_answer_and_rejudges_what_stands(clean: ControlPlan
 
 
 # ---- the webhook as a server
-
-
-def broken_reviews() -> dict[str, bytes | dict[str, Any]]:
-    whole = review(a_body())
-
-    def without(*keys: str) -> dict[str, Any]:
-        changed = copy.deepcopy(whole)
-        for key in keys:
-            changed["request"].pop(key)
-        return changed
-
-    return {
-        "empty": b"",
-        "no JSON": b"{",
-        "bad UTF-8": b'{"kind": "\xff"}',
-        "NaN": b'{"apiVersion": NaN}',
-        "very deep": b"[" * 100_000,
-        "a list": b"[]",
-        "another kind": {**whole, "kind": "Pod"},
-        "v1beta1": {**whole, "apiVersion": "admission.k8s.io/v1beta1"},
-        "no request": {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"},
-        "no uid": without("uid"),
-        "no operation": without("operation"),
-        "no resource": without("resource"),
-        "no user": without("userInfo"),
-        "no object": without("object"),
-        "object is text": review("text"),  # type: ignore[arg-type]
-        "object without metadata": review({"spec": {}}),
-        "unknown operation": review(a_body(), operation="PATCH"),
-        "update without the old object": review(a_body(), operation="UPDATE"),
-    }
 
 
 UNSUPPORTED = 'shardgate_admission_requests_total{answer="unsupported",kind="other",operation="CREATE",outcome=""}'

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from faults import fault
 from foreign import DRY, POLICY, container, custom, of_each_kind, requests, templated, vllm
 from live import create_node, until
 
@@ -63,6 +64,7 @@ ALONE = ("Pod", "RayCluster", "Workspace")
 """There is one of each: the object says nothing of copies."""
 
 
+@fault(26, what="more copies by an update of each kind's spec", criterion="the verdict of a create; fewer pass in silence")
 def test_each_kind_is_scaled(other_kinds: ControlPlane, start: Start) -> None:
     """More copies than the cluster could hold are warned about; fewer pass in silence."""
     plane = other_kinds
@@ -97,6 +99,10 @@ def uncommon() -> dict[str, Json]:
     return {"a sidecar's GPUs": sidecar, "devices by claims": claimed, "an older version": older}
 
 
+@fault(
+    27, what="GPUs of a sidecar, by a claim, of an older version; debug containers, pods/resize; 14 other kinds",
+    criterion="each judged, or impossible in the API; kinds that are not read are counted",
+)  # fmt: skip
 def test_what_is_easily_missed_is_judged(other_kinds: ControlPlane, start: Start) -> None:
     """F27; bare Pods, Jobs and RayClusters are among the kinds above, kinds that are not read are counted in test_admission."""
     plane = other_kinds

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from audit import writes
+from faults import fault
 from live import create_node, patch_status, until
 
 from builders import a_body, a_node, a_vllm_deployment
 from command_line import run
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
-from operator_user import OPERATOR_USER
 
 Start = Callable[..., Installation]
 Json = dict[str, Any]
@@ -35,18 +36,6 @@ def events(plane: ControlPlane, namespace: str = "serving") -> list[tuple[str, s
         (each["regarding"]["kind"], each["type"], each["reason"])
         for each in json.loads(shown.stdout)["items"]
         if each.get("reportingController") == "shardgate.io/operator"
-    ]
-
-
-def writes(plane: ControlPlane) -> list[Json]:
-    """The operator's writes, but for its lease, from the API server's audit log."""
-    entries = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
-    return [
-        each
-        for each in entries
-        if each["user"]["username"] == OPERATOR_USER
-        and each["verb"] not in ("get", "list", "watch")
-        and each["objectRef"]["resource"] != "leases"
     ]
 
 
@@ -137,6 +126,10 @@ def test_a_declaration_is_judged_in_the_stead_of_its_workload(clean: ControlPlan
     until("the workload is judged itself", lambda: codes(plane) == ["WorldSizeMismatch"])
 
 
+@fault(
+    26, what="replicas raised through deployments/scale, as kubectl scale and an autoscaler do",
+    criterion="the verdict of an update of its spec; 0 bypass",
+)  # fmt: skip
 def test_a_scale_up_is_warned_and_refused_and_a_scale_down_passes(clean: ControlPlane, start: Start) -> None:
     plane = clean
     create_node(plane, a_node().body)

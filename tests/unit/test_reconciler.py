@@ -2,8 +2,11 @@
 
 import asyncio
 import copy
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from builders import a_body, a_book, a_node
 from shardgate.shells.cluster import ApiError
@@ -193,5 +196,95 @@ def test_a_declaration_that_cannot_be_read_says_so_in_its_status() -> None:
         assert api.body is not None
         assert api.body["status"]["outcome"] == "Undecided"
         assert "num_hidden_layers" in api.body["status"]["summary"]
+
+    asyncio.run(test())
+
+
+def stripped(api: OneObject, subject: Judging) -> None:
+    """Somebody takes our annotations away."""
+    assert api.body is not None
+    api.body = api.changed(copy.deepcopy(api.body))
+    api.body["metadata"].pop("annotations", None)
+    subject.put(copy.deepcopy(api.body))
+
+
+def test_who_undoes_our_annotations_again_and_again_costs_three_writes_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        clock = [time.monotonic()]
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+        subject.put(standing())
+        await subject.once()
+        counts = []
+        for _ in range(3):
+            del api.writes[:]
+            for _ in range(60):
+                stripped(api, subject)
+                await subject.once()
+                clock[0] += 1
+            counts.append(len(api.writes))
+        assert counts[0] == 3, "twice put back, once told"
+        assert max(counts) <= 3
+        assert api.body is not None
+        assert "Conflict" in [each["type"] for each in api.body["status"]["conditions"]]
+        del api.writes[:]
+        for _ in range(200):  # it has ended
+            clock[0] += 1
+            await subject.once()
+        assert api.body["metadata"]["annotations"] == {"shardgate.io/verdict": "Sound"}
+        assert "Conflict" not in [each["type"] for each in api.body["status"]["conditions"]]
+        assert len(api.writes) <= 2
+
+    asyncio.run(test())
+
+
+def test_a_forged_status_is_written_again_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        clock = [time.monotonic()]
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+        subject.put(standing())
+        await subject.once()
+        assert api.body is not None
+        honest = copy.deepcopy(api.body["status"])
+
+        def forge() -> None:
+            assert api.body is not None
+            api.body = api.changed(copy.deepcopy(api.body))
+            api.body["status"]["summary"] = "all is well, believe me"
+            subject.put(copy.deepcopy(api.body))
+
+        forge()
+        await subject.once()
+        assert api.body["status"] == honest
+        del api.writes[:]
+        for _ in range(60):
+            forge()
+            await subject.once()
+            clock[0] += 1
+        assert len(api.writes) <= 3
+
+    asyncio.run(test())
+
+
+def test_a_verdict_that_changes_is_written_whoever_undoes_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        clock = [time.monotonic()]
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        api, lease = OneObject(standing()), Holding()
+        subject = reconciler(api, lease)
+        subject.put(standing())
+        await subject.once()
+        for _ in range(5):
+            stripped(api, subject)
+            await subject.once()
+        subject._judge.book.drop_node("node-a", clock[0])
+        subject.put(copy.deepcopy(api.body or {}))
+        await subject.once()
+        assert api.body is not None
+        assert api.body["status"]["outcome"] == "Waiting"
+        assert api.body["metadata"]["annotations"]["shardgate.io/verdict"] == "Waiting"
 
     asyncio.run(test())

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import gc
 import json
 import ssl
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import pytest
 
 from controlplane.plane import Authority
@@ -140,6 +142,35 @@ def test_a_new_certificate_is_served_on_the_open_socket_and_a_broken_one_ignored
             assert await serial(base, authority) == first
             authority.issue("webhook")
             while await serial(base, authority) == first:
+                await asyncio.sleep(0.05)
+            assert (await post(base, authority))[0] == 200
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"days": (-9, -1)}, "it is valid from"),
+        ({"days": (1, 9)}, "it is valid from"),
+        ({"hosts": ("elsewhere.example",)}, "it is for elsewhere.example, not for 127.0.0.1"),
+    ],
+    ids=["expired", "not yet valid", "for another name"],
+)
+def test_a_pair_that_no_api_server_would_take_is_refused_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(module, "CERTIFICATE_POLL_SECONDS", 0.05)
+
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (server, base, authority, _):
+            authority.issue("webhook", **changes)
+            while not server.refused_pair:
+                await asyncio.sleep(0.05)
+            assert said in server.refused_pair
+            assert (await post(base, authority))[0] == 200, "the pair before is served"
+            authority.issue("webhook")
+            while server.refused_pair:
                 await asyncio.sleep(0.05)
             assert (await post(base, authority))[0] == 200
 
@@ -331,5 +362,33 @@ def test_only_clients_that_may_ask_are_answered(tmp_path: Path) -> None:
             assert await ask(base, authority, "kube-apiserver") == 200
             assert await ask(base, authority, "somebody") == 403
             assert await ask(base, authority, None) == 0
+
+    run(test)
+
+
+def test_a_refused_review_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Not even until the next full collection: its body may be 8 MiB."""
+
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (_, base, authority, _):
+            gc.collect()
+            gc.disable()
+            try:
+                assert (await post(base, authority, "/typo"))[0] == 404
+                left = [each for each in gc.get_objects() if isinstance(each, aiohttp.web.HTTPException)]
+            finally:
+                gc.enable()
+            assert left == []
+
+    run(test)
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path, allow) as (_, base, authority, _):
+            reader, writer = await raw(base, authority)
+            writer.write(HEADER + b"Content-Length: 9000000\r\n\r\n")
+            assert b" 413 " in await reader.readline()
+            writer.transport.abort()
 
     run(test)

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ class Installation:
     """One replica's worth of Shardgate (more replicas are more operators with ``replica``)."""
 
     def __init__(
-        self, plane: ControlPlane, *, failure_policy: str = "Ignore", drain_seconds: float = 0, keeps_certificates: bool = False
-    ) -> None:
+        self, plane: ControlPlane, *, failure_policy: str = "Ignore", drain_seconds: float = 0, keeps_certificates: bool = False,
+        program: Sequence[str] = ("-m", "shardgate.main"), more_environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """``program``: what ``kopf run`` is told to load."""
+        self._program, self._more_environment = program, dict(more_environment or {})
         self.plane, self.failure_policy, self.drain_seconds = plane, failure_policy, drain_seconds
         self.keeps_certificates = keeps_certificates
         """The operator makes its own, rather than being given a pair."""
@@ -67,14 +71,13 @@ class Installation:
             "PATH": os.environ.get("PATH", ""), "HOME": str(self.plane.folder), "KUBECONFIG": str(self.kubeconfig),
             "SHARDGATE_WEBHOOK_PORT": str(self.webhook_port), "SHARDGATE_METRICS_PORT": str(self.metrics_port),
             "SHARDGATE_BIND_ADDRESS": "127.0.0.1", "SHARDGATE_NAMESPACE": NAMESPACE,
-            "SHARDGATE_DRAIN_SECONDS": str(self.drain_seconds),
+            "SHARDGATE_DRAIN_SECONDS": str(self.drain_seconds), **self._more_environment,
         }  # fmt: skip
 
-    @staticmethod
-    def command() -> list[str]:
+    def command(self) -> list[str]:
         """How the operator is started."""
         kopf = Path(sys.executable).with_name("kopf")
-        return [str(kopf if kopf.exists() else shutil.which("kopf") or "kopf"), "run", "-A", "-m", "shardgate.main"]
+        return [str(kopf if kopf.exists() else shutil.which("kopf") or "kopf"), "run", "-A", *self._program]
 
     def start(self, timeout: float = 60) -> float:
         """Start the operator; returns the seconds until it was ready."""

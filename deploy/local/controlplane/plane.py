@@ -46,13 +46,17 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, name: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ("127.0.0.1", "localhost")
-    ) -> tuple[Path, Path]:
-        """A certificate and key, for a server on these hosts or a client of this name and these groups."""
+        self, name: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+        days: tuple[float, float] = (-0.01, 2),
+    ) -> tuple[Path, Path]:  # fmt: skip
+        """A certificate and key, for a server on these hosts or a client of this name and these groups.
+
+        ``days``: from now, between which it is valid.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
         attributes += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
-        certificate = self._sign(x509.Name(attributes), key.public_key(), is_authority=False, hosts=hosts)
+        certificate = self._sign(x509.Name(attributes), key.public_key(), is_authority=False, hosts=hosts, days=days)
         paths = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         pem = key.private_bytes(
@@ -63,8 +67,9 @@ class Authority:
         return paths
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool, hosts: Sequence[str]
-    ) -> x509.Certificate:
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool, hosts: Sequence[str],
+        days: tuple[float, float] = (-0.01, 2),
+    ) -> x509.Certificate:  # fmt: skip
         now = datetime.datetime.now(datetime.UTC)
         names: list[x509.GeneralName] = []
         for host in hosts:
@@ -78,8 +83,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=2))
+            .not_valid_before(now + datetime.timedelta(days=days[0]))
+            .not_valid_after(now + datetime.timedelta(days=days[1]))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
         if names:

@@ -21,6 +21,11 @@ SCALE_TIMEOUT_SECONDS = 1
 DECISION_TIMEOUT_SECONDS = 10
 """A person waits for the answer; the facts of a large cluster take a second to be written down."""
 
+WEBHOOK_CONFIGURATIONS: Json = {
+    "apiGroups": ["admissionregistration.k8s.io"],
+    "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+    "resourceNames": [NAME],
+}
 CLUSTER_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["limitranges", "namespaces", "nodes", "pods", "resourcequotas"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
@@ -54,6 +59,7 @@ CLUSTER_RULES: list[Json] = [
         "verbs": ["list", "watch"],
     },
     {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+    {**WEBHOOK_CONFIGURATIONS, "verbs": ["get"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
 ]
 
@@ -63,14 +69,7 @@ NAMESPACE_RULES: list[Json] = [
 ]
 
 
-CERTIFICATE_CLUSTER_RULES: list[Json] = [
-    {
-        "apiGroups": ["admissionregistration.k8s.io"],
-        "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-        "resourceNames": [NAME],
-        "verbs": ["get", "patch"],
-    },
-]
+CERTIFICATE_CLUSTER_RULES: list[Json] = [{**WEBHOOK_CONFIGURATIONS, "verbs": ["patch"]}]
 CERTIFICATE_NAMESPACE_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
     {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["shardgate-webhook-tls"], "verbs": ["list", "patch", "watch"]},

@@ -13,9 +13,10 @@ from shardgate.domain.verdict import Finding, Outcome, Verdict
 Json = dict[str, Any]
 
 VERDICT, SCORE, FINDINGS = "shardgate.io/verdict", "shardgate.io/score", "shardgate.io/findings"
-CLAIMED = "Claimed"
+CLAIMED, CONFLICT = "Claimed", "Conflict"
 Stated = tuple[str, str, str]
 """Status, reason and message of a condition."""
+UNDONE = "something else undoes our annotations or our status again and again: they are put back twice a minute at most"
 OUR_ANNOTATIONS = (VERDICT, SCORE, FINDINGS)
 MAX_FINDINGS, MAX_PODS, MAX_MESSAGE = 32, 64, 1024
 SCORE_STEP = 5
@@ -50,9 +51,13 @@ def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure =
 
 
 def status_of(  # what it says, and of whom
-    body: Mapping[str, Any], declaration: Declaration, verdict: Verdict, policy: Policy, claimed: Stated, now: str
-) -> Json:
-    """The status to stand on the object; conditions keep their transition time where their status stays."""
+    body: Mapping[str, Any], declaration: Declaration, verdict: Verdict, policy: Policy, claimed: Stated, now: str,
+    *, is_contested: bool = False,
+) -> Json:  # fmt: skip
+    """The status to stand on the object; conditions keep their transition time where their status stays.
+
+    ``is_contested``: somebody else undoes what we write there again and again; told while it lasts.
+    """
     generation = body["metadata"].get("generation")
     required, hardware, placement = verdict.required, verdict.hardware, verdict.placement
     stored = {each["type"]: each for each in (body.get("status") or {}).get("conditions") or ()}
@@ -90,6 +95,7 @@ def status_of(  # what it says, and of whom
             for kind, value, reason, message in (
                 *_conditions(declaration, verdict, policy.disclosure),
                 (CLAIMED, *claimed),
+                *([(CONFLICT, "True", "UndoneByOthers", UNDONE)] if is_contested else ()),
             )
         ],
         "digest": digest_of(body.get("spec") or {}, verdict, policy),
@@ -169,7 +175,7 @@ def is_worth_writing(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
     before, after = stored.get("score"), fresh["score"]
     if (before is None) != (after is None) or (before is not None and abs(before - after) >= SCORE_STEP):
         return True
-    if claimed_by(stored) != claimed_by(fresh):
+    if conditions_of(stored) != conditions_of(fresh):
         return True
     codes = [[each["code"] for each in findings or ()] for findings in (stored.get("findings"), fresh["findings"])]
     return codes[0] != codes[1] or bool(stored.get("placement")) != bool(fresh["placement"])
@@ -183,6 +189,11 @@ def without_nulls(value: Any) -> Any:
 def cut(text: str) -> str:
     """As long as a field of the status takes."""
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
+
+
+def conditions_of(status: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """(type, status, reason) of each condition."""
+    return {(each["type"], each["status"], each["reason"]) for each in status.get("conditions") or ()}
 
 
 def claimed_by(status: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -48,7 +48,7 @@ class CapacityLedgerStatus(ApiModel):
     conditions: Annotated[
         list[Condition] | None,
         Field(
-            max_length=16, description="InventorySynced, CertificateValid, Degraded: of the replica that leads.",
+            max_length=16, description="InventorySynced, CertificateValid, WebhooksInPlace, Degraded: of the replica that leads.",
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = None  # fmt: skip

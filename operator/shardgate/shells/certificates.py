@@ -14,6 +14,7 @@ from typing import Any
 
 from shardgate.adapters.certificates import TLS, TLS_KEY, bundle, decoded, is_servable, renewed
 from shardgate.shells.cluster import JSON_PATCH, ApiError
+from shardgate.shells.repairs import Repairs
 from shardgate.shells.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -21,9 +22,12 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 SECRET = "shardgate-webhook-tls"  # noqa: S105  # a name
 CONFIGURATION = "shardgate"
+KINDS = ("validatingwebhookconfigurations", "mutatingwebhookconfigurations")
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1"
 CHECK_SECONDS = 10.0
-"""Between two looks at the webhook configurations: whoever wipes them again and again costs six writes a minute."""
+"""Between two looks at the webhook configurations."""
+MOST_REPAIRS = 3
+"""Of each of them, a minute: whoever wipes both again and again costs six writes."""
 HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
 
 
@@ -48,6 +52,7 @@ class Certificates:
         """Authorities that the API server was seen to trust, and since when, by the monotonic clock."""
         self._is_known = False
         self._checked = float("-inf")
+        self._repairs = Repairs(MOST_REPAIRS)
 
     @property
     def path(self) -> str:
@@ -91,8 +96,8 @@ class Certificates:
         self._checked = time.monotonic()
         trusted = bundle(self._files, self._clock())
         wanted = base64.b64encode(trusted).decode()
-        for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
-            await self._trust(kind, wanted)
+        for kind in KINDS:
+            await self._trust(kind, wanted, is_known=self._published[0] == trusted)
         if self._published[0] != trusted:
             self._published = (trusted, time.monotonic())
 
@@ -130,7 +135,12 @@ class Certificates:
         self.put(answer)
         self._checked = float("-inf")
 
-    async def _trust(self, kind: str, wanted: str) -> None:
+    def contested(self) -> list[str]:
+        """The configurations whose ``caBundle`` somebody else changes again and again."""
+        return [kind for kind in KINDS if self._repairs.is_contested(kind)]
+
+    async def _trust(self, kind: str, wanted: str, *, is_known: bool) -> None:
+        """``is_known``: it was seen to be trusted before, so that somebody else took it away."""
         path = f"{CONFIGURATIONS}/{kind}/{CONFIGURATION}"
         try:
             body = await self._writer.read(path)
@@ -143,6 +153,10 @@ class Certificates:
             if each["clientConfig"].get("caBundle") != wanted:
                 patch.append({"op": "test", "path": f"/webhooks/{number}/name", "value": each["name"]})
                 patch.append({"op": "add", "path": f"/webhooks/{number}/clientConfig/caBundle", "value": wanted})
+        if patch and is_known:
+            if self._repairs.seconds_to_wait(kind):
+                return
+            self._repairs.note(kind)
         if patch:
             await self._writer.write("PATCH", path, kind, patch, content_type=JSON_PATCH)  # type: ignore[arg-type]  # a list
 

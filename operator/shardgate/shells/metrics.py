@@ -63,7 +63,11 @@ class Metrics:
         self.writes = self._counter("writes", "Requests that wrote to the API server", "resource", "verb")
         self.write_failures = self._counter("write_failures", "Such requests that were refused, by status", "resource", "status")
         self.leader = self._gauge("leader", "1 on the replica that writes")
+        self.webhook_problems = self._gauge(
+            "webhook_configuration_problems", "What is missing from, or was changed in, a webhook configuration of ours", "kind"
+        )
         self.not_after = self._gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires")
+        self.refused_pair = self._gauge("tls_pair_refused", "1 while a certificate and key that were delivered are not served")
         self.internal_errors = self._counter("internal_errors", "Errors of our own")
         Info("build", "Version", namespace=PREFIX, registry=self.registry).info({"version": __version__})
         self._published_gpus: set[tuple[str, str]] = set()

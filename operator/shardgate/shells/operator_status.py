@@ -7,12 +7,16 @@ from typing import Any
 
 from shardgate.adapters.status import condition
 from shardgate.api import GROUP, VERSION
-from shardgate.shells.ledger import NAME, PLURAL, Ledger
+from shardgate.shells.ledger import KIND, NAME, PLURAL, Ledger
 from shardgate.shells.writer import Writer, now
 
 Json = dict[str, Any]
+Stated = tuple[str, str, str]
+"""Status, reason and message of a condition."""
 STATUS = "capacityledgers/status"
 EXPIRES_SOON_SECONDS = 2 * 86400
+TOLD = ("CertificateValid", "WebhooksInPlace")
+"""Conditions that turn bad by somebody's doing: told by an event as well."""
 LEAST_PAUSE_SECONDS = 10.0
 """Between two writes: what flaps is told now and then."""
 
@@ -22,9 +26,12 @@ class OperatorStatus:
 
     def __init__(
         self, writer: Writer, ledger: Ledger, *, unready: Callable[[], Sequence[str]], unsynced: Callable[[], Sequence[str]],
-        not_after: Callable[[], float | None],
+        not_after: Callable[[], float | None], refused_pair: Callable[[], str] = lambda: "",
+        webhooks: Callable[[], Stated] = lambda: ("Unknown", "NotSeen", "not looked at"),
     ) -> None:  # fmt: skip
+        """``refused_pair``: why a pair that was delivered is not served; ``webhooks``: the condition of their configurations."""
         self._writer, self._ledger = writer, ledger
+        self._refused_pair, self._webhooks = refused_pair, webhooks
         self._unready, self._unsynced, self._not_after = unready, unsynced, not_after
         self._written = float("-inf")
 
@@ -33,7 +40,14 @@ class OperatorStatus:
         unsynced, unready, not_after = self._unsynced(), self._unready(), self._not_after()
         left = float("inf") if not_after is None else not_after - time.time()
         until = "" if not_after is None else datetime.datetime.fromtimestamp(not_after, datetime.UTC).strftime("%Y-%m-%d")
-        if left <= 0:
+        refused = self._refused_pair()
+        if refused:
+            certificate = (
+                "False",
+                "Invalid",
+                f"the pair that was delivered is not served: {refused}; the one before is, until {until}",
+            )
+        elif left <= 0:
             certificate = ("False", "Expired", f"the serving certificate ended on {until}")
         elif left < EXPIRES_SOON_SECONDS:
             certificate = ("True", "ExpiresSoon", f"the serving certificate ends on {until}")
@@ -47,6 +61,7 @@ class OperatorStatus:
         return [
             ("InventorySynced", "False", "Behind", behind) if behind else ("InventorySynced", "True", "Synced", "all is followed"),
             ("CertificateValid", *certificate),
+            ("WebhooksInPlace", *self._webhooks()),
             ("Degraded", *degraded),
         ]
 
@@ -54,10 +69,18 @@ class OperatorStatus:
         """Write what changed. Raises ``ApiError`` and ``ClusterUnreachable``."""
         stored = {each["type"]: each for each in self._ledger.conditions}
         wanted = self.stated()
-        changed = [each for each in wanted if (stored.get(each[0]) or {}).get("reason") != each[2]]
+        changed = [each for each in wanted if _says_new(stored.get(each[0]) or {}, *each)]
         if not self._ledger.exists or not changed or time.monotonic() - self._written < LEAST_PAUSE_SECONDS:
             return
         self._written = time.monotonic()
         conditions = [condition(stored.get(each[0]), *each, None, now()) for each in wanted]
         path = f"/apis/{GROUP}/{VERSION}/{PLURAL}/{NAME}/status"
         self._ledger.put(await self._writer.write("PATCH", path, STATUS, {"status": {"conditions": conditions}}))
+        for kind, value, reason, message in changed:
+            if kind in TOLD and value == "False":
+                await self._writer.tell_of(KIND, "", NAME, reason, f"{kind}: {message}")
+
+
+def _says_new(stored: Json, kind: str, _: str, reason: str, message: str) -> bool:
+    """Other messages have figures in them that move by themselves."""
+    return stored.get("reason") != reason or (kind == "WebhooksInPlace" and stored.get("message") != message)

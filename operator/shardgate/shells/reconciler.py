@@ -30,6 +30,7 @@ from shardgate.shells.lease import Lease
 from shardgate.shells.metrics import KIND, Metrics
 from shardgate.shells.policy_status import StandingVerdict
 from shardgate.shells.promises import Promises, Reason
+from shardgate.shells.repairs import Repairs
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.writer import Writer, now
 
@@ -61,6 +62,11 @@ class Reconciler:
         """What was last found, by uid."""
         self._examples: dict[str, set[str]] = {}
         """uid -> nodes of the example that stands in its status."""
+        self._marked: dict[str, dict[str, str | None]] = {}
+        """uid -> our annotations as they last stood there, while we lead."""
+        self._told: dict[str, Json] = {}
+        """uid -> the status as we last wrote it, while we lead."""
+        self._repairs = Repairs()
 
     def put(self, body: Json) -> None:
         """A declaration was added or changed."""
@@ -71,8 +77,9 @@ class Reconciler:
 
     def drop(self, uid: str) -> None:
         """A declaration was deleted."""
-        for known in (self._bodies, self._declarations, self._mismatched, self._examples, self.judged):
+        for known in (self._bodies, self._declarations, self._mismatched, self._examples, self.judged, self._marked, self._told):
             known.pop(uid, None)
+        self._repairs.forget(uid)
         self._judge.workloads.name(uid, None)
         self._promises.forget(uid)
         self._on_gone(uid)
@@ -93,6 +100,8 @@ class Reconciler:
 
     def keep_promises(self) -> None:
         """As the leader says that they are; where another replica leads."""
+        self._marked.clear()
+        self._told.clear()  # what stands is written by another one now
         for uid, body in self._bodies.items():
             status, generation = body.get("status") or {}, body["metadata"].get("generation")
             is_promised = claimed_by(status) == ("True", Reason.PROMISED) and status.get("observedGeneration") == generation
@@ -161,37 +170,76 @@ class Reconciler:
             if claimed.seconds_left is not None:
                 self.queue.put_later(uid, claimed.seconds_left)
             said = (claimed.status, claimed.reason, claimed.message)
-            status = status_of(body, judgement.declaration, judgement.told, judgement.policy, said, now())
+            contested = self._repairs.is_contested(uid)
+            status = status_of(
+                body, judgement.declaration, judgement.told, judgement.policy, said, now(), is_contested=contested
+            )  # fmt: skip
             await self._write_what_is_new(uid, body, annotations(judgement.verdict), status, judgement.verdict.placement)
 
-    async def _write_what_is_new(
+    async def _write_what_is_new(  # noqa: C901  # what is new, and what somebody undid, are written together
         self, uid: str, body: Json, marks: dict[str, str | None], status: Json, placement: Placement | None
     ) -> None:
-        metadata, before = body["metadata"], body.get("status") or {}
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{metadata['namespace']}/inferencedeployments/{metadata['name']}"
-        present = metadata.get("annotations") or {}
+        before = body.get("status") or {}
+        present = body["metadata"].get("annotations") or {}
         wanted = {name: value for name, value in marks.items() if present.get(name) != value}
-        says_new = is_worth_writing(before, status) or self._example_broke(uid, placement)
+        is_forged = self._told.get(uid, before) != before
+        says_new = is_worth_writing(before, status) or self._example_broke(uid, placement) or is_forged
         if (wanted or says_new) and not self._lease.is_held():
             self.queue.put(uid)  # whoever leads next has this to write
             return
+        is_undone, is_repair = self._undone(uid, marks, status, is_forged=is_forged, is_stripped=bool(wanted))
+        if is_undone and (pause := self._repairs.seconds_to_wait(uid)):
+            self.queue.put_later(uid, pause)
+            if is_repair:
+                return
+            wanted = {} if self._marked.get(uid) == marks else wanted
         if wanted:
-            patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": wanted}}
-            answer = await self._writer.write("PATCH", path, "inferencedeployments", patch)
+            answer = await self._write(body, "", {"metadata": {"annotations": wanted}})
+            self._marked[uid] = marks
+            if is_repair:
+                self._note_repair(uid)
             if not self._take(uid, body, answer):
                 return
             body = answer
         if says_new:
-            patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
-            answer = await self._writer.write("PATCH", f"{path}/status", "inferencedeployments/status", patch)
+            answer = await self._write(body, "/status", {"status": status})
             self._take(uid, body, answer)
             if uid not in self._bodies:
                 return  # it went meanwhile: nothing is to be remembered, nobody to be told
-            self._examples[uid] = {pod.node for pod in placement.pods} if placement else set()
-            self._note_mismatch(uid, before.get("outcome"), status["outcome"])
-            if before.get("outcome") != status["outcome"]:
-                reason = status["findings"][0]["code"] if status["findings"] else status["outcome"]
-                await self._writer.tell(answer, Outcome[status["outcome"].upper()], reason, status["summary"])
+            await self._remember(uid, answer, before, status, placement)
+            if is_repair and not wanted:
+                self._note_repair(uid)
+        if not is_undone:
+            self._marked[uid] = marks
+            self._told.setdefault(uid, before)
+
+    def _undone(
+        self, uid: str, marks: dict[str, str | None], status: Json, *, is_forged: bool, is_stripped: bool
+    ) -> tuple[bool, bool]:
+        """Whether somebody undid what we wrote; and whether to put that back is all that there is to write."""
+        told, is_marked = self._told.get(uid), self._marked.get(uid) == marks
+        is_undone = is_forged or (is_stripped and is_marked)
+        return is_undone, is_undone and is_marked and not (told is not None and is_worth_writing(told, status))
+
+    def _note_repair(self, uid: str) -> None:
+        self._repairs.note(uid)
+        self.queue.put_later(uid, self._repairs.seconds_until_forgotten(uid))  # what is told of it ends with it
+
+    async def _remember(self, uid: str, answer: Json, before: Json, status: Json, placement: Placement | None) -> None:
+        """A status was written; who watches events is told where its outcome is another one."""
+        self._told[uid] = answer.get("status") or {}
+        self._examples[uid] = {pod.node for pod in placement.pods} if placement else set()
+        self._note_mismatch(uid, before.get("outcome"), status["outcome"])
+        if before.get("outcome") != status["outcome"]:
+            reason = status["findings"][0]["code"] if status["findings"] else status["outcome"]
+            await self._writer.tell(answer, Outcome[status["outcome"].upper()], reason, status["summary"])
+
+    async def _write(self, body: Json, part: str, patch: Json) -> Json:
+        """A patch of the object as it stands here, and of no other."""
+        metadata = body["metadata"]
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{metadata['namespace']}/inferencedeployments/{metadata['name']}{part}"
+        locked = {**patch, "metadata": {"resourceVersion": metadata["resourceVersion"], **patch.get("metadata", {})}}
+        return await self._writer.write("PATCH", path, f"inferencedeployments{part}", locked)
 
     def _note(self, uid: str, judgement: Judgement) -> None:
         verdict, subject = judgement.verdict, judgement.declaration.subject

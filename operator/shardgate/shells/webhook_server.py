@@ -66,6 +66,10 @@ class WebhookServer:
         self.is_draining = False
         self.not_after: float | None = None
         """Unix time at which the certificate expires."""
+        self._names: frozenset[str] = frozenset()
+        """That the certificate is for."""
+        self.refused_pair = ""
+        """Why the files that stand now are not served; empty where they are."""
 
     async def __call__(self, _through_handlers: kopf.WebhookFn) -> AsyncIterator[kopf.WebhookClientConfig]:
         """What kopf runs as ``settings.admission.server``."""
@@ -80,9 +84,12 @@ class WebhookServer:
             try:
                 return await self._bounded(request)
             except aiohttp.web.HTTPException as refused:
+                # As a reply of its own: aiohttp would keep the exception and its frames, body and all, in a cycle that the
+                # collector comes to late.
+                reply = aiohttp.web.Response(status=refused.status, text=refused.text, headers=_kept(refused))
                 if self.is_draining:
-                    refused.force_close()
-                raise
+                    reply.force_close()
+                return reply
 
         app = aiohttp.web.Application(client_max_size=MAX_BODY_BYTES)
         app.add_routes([aiohttp.web.post("/{id:.*}", handle)])
@@ -115,17 +122,19 @@ class WebhookServer:
         )  # fmt: skip
 
     async def _reload_for_ever(self, context: ssl.SSLContext) -> None:
-        stamp = self._stamp()
+        stamp, problem = self._stamp(), ""
         while True:
             await asyncio.sleep(CERTIFICATE_POLL_SECONDS)
             if (now := self._stamp()) == stamp:
+                problem = self.refused_pair = ""
                 continue
             try:
                 self._load(context)
             except (OSError, ValueError) as error:  # a half-written pair: the old one stays, and we try again
                 log.warning("the new certificate is not usable yet: %s", error)
+                self.refused_pair, problem = problem and str(error), str(error)  # told from the second time on
             else:
-                stamp = now
+                stamp, problem, self.refused_pair = now, "", ""
                 log.info("certificate reloaded")
 
     def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
@@ -139,11 +148,24 @@ class WebhookServer:
         return of(self._certificate), of(self._key)
 
     def _load(self, context: ssl.SSLContext) -> None:
+        """Raises ``OSError`` and ``ValueError`` for a pair that is not to be served; the first is served as it is."""
         trial = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         trial.load_cert_chain(self._certificate, self._key)  # a bad pair must not touch the live context
-        context.load_cert_chain(self._certificate, self._key)
         certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
-        self.not_after = certificate.not_valid_after_utc.timestamp()
+        if self.not_after is not None:
+            self._check(certificate)
+        context.load_cert_chain(self._certificate, self._key)
+        self.not_after, self._names = certificate.not_valid_after_utc.timestamp(), names_of(certificate)
+
+    def _check(self, certificate: x509.Certificate) -> None:
+        """That it is better than the one before: API servers would take neither of these."""
+        if not certificate.not_valid_before_utc.timestamp() <= time.time() < certificate.not_valid_after_utc.timestamp():
+            span = f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ} to {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
+            problem = f"it is valid from {span}"
+            raise ValueError(problem)
+        if self._names and self._names.isdisjoint(names_of(certificate)):
+            problem = f"it is for {', '.join(sorted(names_of(certificate))) or 'no name'}, not for {', '.join(sorted(self._names))}"
+            raise ValueError(problem)
 
     async def _bounded(self, request: aiohttp.web.Request) -> aiohttp.web.Response:
         """No more at once than can be answered in time; what the API server has given up on is not begun."""
@@ -178,7 +200,7 @@ class WebhookServer:
         except TimeoutError:
             raise self._too_late() from None
         except Exception:
-            log.exception("%s failed (review %s)", webhook, asked["uid"])
+            log.exception("%s of the review of uid %.64s failed: it is not answered", webhook, asked["uid"])
             self._on_internal_error()
             raise aiohttp.web.HTTPInternalServerError(text="internal error, see the operator's log") from None
         if said:
@@ -196,6 +218,8 @@ class WebhookServer:
 
     async def _content(self, request: aiohttp.web.Request) -> bytes:
         """The body; bodies that are still coming may hold so much memory together and no more."""
+        if (request.content_length or 0) > MAX_BODY_BYTES:  # told at once: none of it is read
+            raise aiohttp.web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=request.content_length or 0)
         size = min(request.content_length or MAX_BODY_BYTES, MAX_BODY_BYTES)
         if self._coming + size > MOST_COMING_BYTES:
             self._on_shed("bodies")
@@ -220,6 +244,21 @@ class WebhookServer:
         names = {value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"}
         if names.isdisjoint(self._client_names):
             raise aiohttp.web.HTTPForbidden(text="no review is answered for this client")
+
+
+def _kept(refused: aiohttp.web.HTTPException) -> dict[str, str]:
+    """Headers that a refusal is to have."""
+    return {name: value for name, value in refused.headers.items() if name == "Retry-After"}
+
+
+def names_of(certificate: x509.Certificate) -> frozenset[str]:
+    """Hosts and addresses that it is for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return frozenset({*names.get_values_for_type(x509.DNSName), *(str(each) for each in addresses)})
 
 
 def _deadline(request: aiohttp.web.Request) -> float:

@@ -26,7 +26,8 @@ class WorkQueue:
 
     def put_later(self, uid: str, seconds: float) -> None:
         """Judge it then, unless it is due before."""
-        self._due.setdefault(uid, time.monotonic() + seconds)
+        due = time.monotonic() + seconds
+        self._due[uid] = min(due, self._due.get(uid, due))
 
     def put_all(self, uids: Iterable[str]) -> None:
         """Judge them all, but for those that wait after a failure."""

@@ -24,6 +24,7 @@ from shardgate.shells.lease import Lease
 from shardgate.shells.metrics import Metrics
 from shardgate.shells.policy_status import StandingVerdict
 from shardgate.shells.reconciler import BAD, STALE_RETRY_SECONDS
+from shardgate.shells.repairs import Repairs
 from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.writer import Writer, now
 
@@ -52,6 +53,9 @@ class WorkloadReconciler:
         self._left: dict[Name, float] = {}
         """WorkloadVerdicts that may have nothing to be about any more, and since when."""
         self._kinds: set[str] = set()
+        self._said: dict[str, Json] = {}
+        """uid -> what was last written beside it."""
+        self._repairs = Repairs()
 
     @property
     def _standing(self) -> StandingWorkloads:
@@ -81,7 +85,9 @@ class WorkloadReconciler:
             return
         self._config_maps.unfollow(uid)
         self._on_gone(uid)
-        self.judged.pop(uid, None)
+        self._repairs.forget(uid)
+        for known in (self.judged, self._said):
+            known.pop(uid, None)
         self.queue.drop(uid)
         for each in made:
             self.queue.put(each["metadata"]["uid"])
@@ -199,10 +205,16 @@ class WorkloadReconciler:
         if not self._lease.is_held():
             self.queue.put(body["metadata"]["uid"])  # whoever leads next has this to write
             return
+        uid = body["metadata"]["uid"]
+        if uid in self._said and not says_new(self._said[uid], fresh):  # somebody else took it away, or wrote over it
+            if pause := self._repairs.seconds_to_wait(uid):
+                self.queue.put_later(uid, pause)
+                return
+            self._repairs.note(uid)
         answer = await self._writer.write(
             "PATCH", _path(_name(body)), PLURAL, fresh, content_type=APPLY_PATCH, parameters=FIELD_MANAGER
         )
-        self._verdicts[_name(body)] = answer
+        self._verdicts[_name(body)] = self._said[uid] = answer
         was = None if before is None else before.get("outcome")
         if was != verdict.outcome.label and (was is not None or verdict.outcome is Outcome.RISKY or verdict.outcome in BAD):
             await self._writer.tell(body, verdict.outcome, verdict.codes[0], verdict.findings[0].message)
@@ -220,7 +232,9 @@ class WorkloadReconciler:
         except ApiError as error:
             if error.status != HTTP_NOT_FOUND:
                 raise
-        self._verdicts.pop(name, None)
+        gone = self._verdicts.pop(name, None)
+        for owner in [] if gone is None else dicts(gone["metadata"].get("ownerReferences")):
+            self._said.pop(str(owner.get("uid")), None)
         return True
 
     def publish(self, *, leading: bool) -> None:

@@ -24,6 +24,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+DEFAULT = "default"
 MOST_OWED = 1000
 HTTP_FORBIDDEN = 403
 _FOR_GOOD = (400, 403, 404, 409, 422)
@@ -73,16 +74,17 @@ class Writer:
         await self._tell(regarding, kind, reason, f"{outcome.label}: {note}")
 
     async def tell_of(self, kind: str, namespace: str, name: str, reason: str, note: str) -> None:
-        """A warning event on an object of ours."""
-        regarding = {"apiVersion": API_VERSION, "kind": kind, "namespace": namespace, "name": name}
+        """A warning event on an object of ours. Events of what has no namespace stand in ``default``."""
+        regarding = {"apiVersion": API_VERSION, "kind": kind, "name": name, **({"namespace": namespace} if namespace else {})}
         await self._tell(regarding, "Warning", reason, note)
 
     async def _tell(self, regarding: Json, kind: str, reason: str, note: str) -> None:
         unique = hashlib.sha256(f"{regarding}{reason}{time.time_ns()}".encode()).hexdigest()[:16]
-        event = {
+        namespace = regarding.get("namespace") or DEFAULT
+        event: Json = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": f"{regarding['name'][:230]}.{unique}", "namespace": regarding["namespace"]},
+            "metadata": {"name": f"{regarding['name'][:230]}.{unique}", "namespace": namespace},
             "eventTime": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "reportingController": "shardgate.io/operator",
             "reportingInstance": self._identity[:128],
@@ -92,7 +94,7 @@ class Writer:
             "note": note[:1024],
             "regarding": regarding,
         }
-        self._owed.append((regarding["namespace"], event))
+        self._owed.append((namespace, event))
         await self.send_owed()
 
     async def send_owed(self) -> None:
