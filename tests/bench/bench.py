@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file
 from admission import added_rows, direct_rows
 from decision import decision_rows
 from extraction import extraction_rows
-from filling import admin, change, cpu_seconds, fill, memory_mib, say
+from filling import admin, change, cpu_seconds, fill, gpus_of_pod, memory_mib, say
 from load import open_loop, update_reviews
 from placement import placement_rows
 
@@ -92,8 +92,9 @@ async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str,
             rows.append(("operator's CPU meanwhile", f"{(cpu_seconds(pid) - cpu) / seconds:.0%} of a core"))
             rows.append(("RSS at the end", f"{memory_mib(pid):.0f} MiB"))
             await asyncio.sleep(2)  # the gauges are published at the end of a pass
+            taken = sum(gpus_of_pod(index, nodes) for index in range(pods))
             free = installation.metric('shardgate_gpus{product="H100-80GB-HBM3",state="free"}')
-            rows.append(("free GPUs it counts, of those there are", f"{free:.0f} of {8 * nodes - pods}"))
+            rows.append(("free GPUs it counts, of those there are", f"{free:.0f} of {8 * nodes - taken}"))
         finally:
             installation.stop()
     return rows

@@ -63,8 +63,14 @@ def pod_body(name: str, node: int, gpus: int) -> dict[str, Any]:
     return body
 
 
+def gpus_of_pod(index: int, nodes: int) -> int:
+    """One or none: of every eight nodes one is left free, one has a GPU taken, and so on to seven."""
+    turn, node = divmod(index, nodes)
+    return int(turn < node % 8)
+
+
 async def fill(cluster: Cluster, nodes: int, pods: int) -> None:
-    """Nodes of eight GPUs, and pods of one GPU on a part of them."""
+    """Nodes of eight GPUs, and pods on them in turn, some of one GPU and others of none."""
 
     def node(index: int) -> Callable[[], Awaitable[Any]]:
         async def create() -> None:
@@ -76,7 +82,7 @@ async def fill(cluster: Cluster, nodes: int, pods: int) -> None:
         return create
 
     def pod(index: int) -> Callable[[], Awaitable[Any]]:
-        body = pod_body(f"pod-{index:06}", index % nodes, 1)
+        body = pod_body(f"pod-{index:06}", index % nodes, gpus_of_pod(index, nodes))
         return lambda: cluster.request("POST", "/api/v1/namespaces/serving/pods", body=body)
 
     await all_of("nodes", nodes, (node(index) for index in range(nodes)))
