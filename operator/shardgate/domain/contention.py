@@ -94,18 +94,15 @@ def _room(node: Node, mine: Resources, taken: Resources, pod: PodShape) -> int:
 
 def after_preemption(groups: Iterable[NodeGroup], priority: int) -> tuple[NodeGroup, ...] | None:
     """The nodes once all pods of lower priority have made way; ``None`` where there are none of those."""
-    changed = False
+    groups = tuple(groups)
+    if not any(group.has_pods_below(priority) for group in groups):
+        return None
     nodes: list[Node] = []
-    for group in groups:
-        for node in group.nodes:
-            lower = [amounts for at, amounts in node.used_by_priority.items() if at < priority]
-            if lower:
-                changed = True
-                left = {name: amount - sum(each.get(name, 0) for each in lower) for name, amount in node.used.items()}
-                nodes.append(replace(node, used={name: amount for name, amount in left.items() if amount}))
-            else:
-                nodes.append(node)
-    return grouped(nodes) if changed else None
+    for node in (node for group in groups for node in group.nodes):
+        lower = [amounts for at, amounts in node.used_by_priority.items() if at < priority]
+        left = {name: amount - sum(each.get(name, 0) for each in lower) for name, amount in node.used.items()} if lower else {}
+        nodes.append(replace(node, used={name: amount for name, amount in left.items() if amount}) if lower else node)
+    return grouped(nodes)
 
 
 def usable_now(groups: Iterable[NodeGroup], node_filter: NodeFilter, left_out: frozenset[int]) -> tuple[NodeGroup, ...]:

@@ -3,7 +3,7 @@
 Amounts are whole numbers per resource name: GPUs and pods in pieces, memory in bytes, CPU in millicores.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -261,6 +261,15 @@ def group_key(node: Node) -> GroupKey:
     )
 
 
+HIGHEST_PRIORITY = 2**31 - 1
+"""Of any pod: the API's own limit."""
+
+
+def _lowest_priority(node: Node, _resource: str = "") -> int:
+    """Of the pods that hold something on the node."""
+    return min(node.used_by_priority, default=HIGHEST_PRIORITY)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NodeGroup:
     """Nodes that are alike in shape, state and GPUs (``group_key``): a cluster of thousands has few of them.
@@ -273,13 +282,19 @@ class NodeGroup:
     _names: list[str] = field(default_factory=list)
     _least_free: dict[str, int] = field(default_factory=dict)
     _least_allocatable: dict[str, int] = field(default_factory=dict)
+    _lowest_priority: dict[str, int] = field(default_factory=dict)
+    _coming_free: dict[str, int] = field(default_factory=dict)
     """All worked out when first asked for; they follow from the nodes alone."""
 
-    def take_over(self, before: "NodeGroup", left: Iterable[Node], joined: Iterable[Node]) -> None:
-        """Least amounts that are known of the group as it was: they still hold unless a node that had the least has left."""
+    def take_over(self, before: "NodeGroup", left: Sequence[Node], joined: Sequence[Node]) -> None:
+        """What is known of the group as it was: a sum moves with the nodes, a least holds unless a node that had it has left."""
+        for resource, total in before._coming_free.items():  # noqa: SLF001  # of its own kind
+            more, less = (sum(node.coming_free.get(resource, 0) for node in nodes) for nodes in (joined, left))
+            self._coming_free[resource] = total + more - less
         for known, old, amount_of in (
-            (self._least_free, before._least_free, Node.free),  # noqa: SLF001  # of its own kind
+            (self._least_free, before._least_free, Node.free),  # noqa: SLF001
             (self._least_allocatable, before._least_allocatable, Node.idle),  # noqa: SLF001
+            (self._lowest_priority, before._lowest_priority, _lowest_priority),  # noqa: SLF001
         ):
             for resource, least in old.items():
                 another = amount_of(self.nodes[0], resource) == least  # in a uniform cluster nearly all have the least
@@ -328,6 +343,18 @@ class NodeGroup:
         if resource not in self._least_free:
             self._least_free[resource] = min(node.free(resource) for node in self.nodes)
         return self._least_free[resource]
+
+    def coming_free(self, resource: str) -> int:
+        """What pods that are terminating hold of a resource, on all nodes together."""
+        if resource not in self._coming_free:
+            self._coming_free[resource] = sum(node.coming_free.get(resource, 0) for node in self.nodes)
+        return self._coming_free[resource]
+
+    def has_pods_below(self, priority: int) -> bool:
+        """Whether pods of a lower priority hold anything here."""
+        if not self._lowest_priority:
+            self._lowest_priority[""] = min(_lowest_priority(node) for node in self.nodes)
+        return self._lowest_priority[""] < priority
 
     def least_allocatable(self, resource: str) -> int:
         """What the smallest node has of a resource, were nothing running there."""

@@ -78,7 +78,7 @@ def _busy(situation: Situation) -> Finding:
     resource, placement = situation.pod.resource, situation.placement
     usable = [group for group in situation.counted if group.like.state is NodeState.USABLE]
     free = _gpus(usable, lambda node: max(0, node.free(resource)))
-    coming = sum(node.coming_free.get(resource, 0) for group in usable for node in group.nodes)
+    coming = sum(group.coming_free(resource) for group in usable)
     going = f", {coming} held by pods that are terminating" if coming else ""
     promised = situation.inventory.promised(resource, situation.declaration.owners)
     going += f", {promised} promised to others whose pods have not come" if promised else ""
