@@ -172,17 +172,22 @@ def test_every_layer_is_on_one_stage(layers: int, stages: int) -> None:
     assert max(map(len, split)) - min(map(len, split)) <= 1
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8), st.integers(1, 60)), max_size=12))
-def test_an_inventory_kept_by_events_equals_one_read_anew(events: list[tuple[int, int, int]]) -> None:
-    """Pods come, grow and go on four nodes: groups, and the least amounts that are kept of them, are those of a fresh read."""
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8), st.integers(1, 60), st.integers(-1, 1), st.booleans()), max_size=12)
+)
+def test_an_inventory_kept_by_events_equals_one_read_anew(events: list[tuple[int, int, int, int, bool]]) -> None:
+    """Pods come, grow, end and go on four nodes: groups, and what is kept of them, are those of a fresh read."""
     nodes = [a_node(f"n{index}") for index in range(4)]
     book = a_book(*nodes)
     pods: dict[str, dict[str, Any]] = {}
-    for node, gpus, cpu in events:
+    for node, gpus, cpu, priority, ends in events:
         for group in book.inventory(0.0).groups:  # what is asked of a group is kept
-            group.least_free("cpu"), group.least_allocatable("cpu")
+            group.least_free("cpu"), group.least_allocatable("cpu"), group.coming_free(GPU), group.has_pods_below(0)
         pod = a_pod(f"p{node}", node=f"n{node}", gpus=gpus)
         pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": str(cpu), GPU: str(gpus)}}
+        pod["spec"]["priority"] = priority
+        if ends:
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         pods[f"p{node}"] = pod
         record = read_pod(pod_from(pod))
         assert record is not None
@@ -195,6 +200,8 @@ def test_an_inventory_kept_by_events_equals_one_read_anew(events: list[tuple[int
     for group in kept.groups:
         assert group.least_free("cpu") == min(node.free("cpu") for node in group.nodes)
         assert group.least_allocatable("cpu") == min(node.idle("cpu") for node in group.nodes)
+        assert group.coming_free(GPU) == sum(node.coming_free.get(GPU, 0) for node in group.nodes)
+        assert group.has_pods_below(0) == any(-1 in node.used_by_priority for node in group.nodes)
 
 
 @settings(deadline=None)
