@@ -202,7 +202,7 @@ def placement_json(placement: Placement | None) -> Json:
             for each in placement.pods
         ],
         "excluded": [
-            {"reason": each.text, "count": len(each.nodes), "nodes": list(each.nodes)} for each in placement.excluded
+            {"reason": each.text, "count": each.count, "nodes": list(each.nodes)} for each in placement.excluded
         ],
     }  # fmt: skip
 

@@ -279,7 +279,6 @@ class NodeGroup:
 
     nodes: tuple[Node, ...]
     _by_labels: list[tuple[Node, ...]] = field(default_factory=list)
-    _names: list[str] = field(default_factory=list)
     _least_free: dict[str, int] = field(default_factory=dict)
     _least_allocatable: dict[str, int] = field(default_factory=dict)
     _lowest_priority: dict[str, int] = field(default_factory=dict)
@@ -320,13 +319,6 @@ class NodeGroup:
         """GPUs of one node, unhealthy ones included."""
         node = self.nodes[0]
         return node.allocatable.get(resource, 0) + node.unavailable_gpus.get(resource, 0)
-
-    @property
-    def names(self) -> list[str]:
-        """Of its nodes."""
-        if not self._names:
-            self._names.extend(node.name for node in self.nodes)
-        return self._names
 
     @property
     def by_labels(self) -> list[tuple[Node, ...]]:

@@ -60,13 +60,29 @@ _STATE_REASONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exclusion:
+class Exclusion:  # noqa: PLW1641  # the dataclass makes one, of reason and detail
     """Nodes left out for one reason."""
 
     reason: Reason
-    nodes: tuple[str, ...]
+    left_out: tuple[Node, ...] = field(hash=False, repr=False)
     detail: str = ""
     """The taint (``key=value``), or how many GPUs a pod asks for."""
+
+    @property
+    def count(self) -> int:
+        """How many nodes."""
+        return len(self.left_out)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Their names; few ask for those, and there may be thousands."""
+        return tuple(node.name for node in self.left_out)
+
+    def __eq__(self, other: object) -> bool:
+        """By names: what else is known of the nodes is no part of a verdict."""
+        if not isinstance(other, Exclusion):
+            return NotImplemented
+        return (self.reason, self.detail, self.nodes) == (other.reason, other.detail, other.nodes)
 
     @property
     def text(self) -> str:
@@ -111,8 +127,8 @@ class Placement:
 
 def summary_of(excluded: Iterable[Exclusion]) -> str:
     """``12 nodes: 3 tainted dedicated=training, 9 with fewer than 8 free GPUs``; empty when none was left out."""
-    parts = [f"{len(each.nodes)} {each.text}" for each in excluded]
-    total = sum(len(each.nodes) for each in excluded)
+    parts = [f"{each.count} {each.text}" for each in excluded]
+    total = sum(each.count for each in excluded)
     return f"{count(total, 'node')}: {', '.join(parts)}" if parts else ""
 
 
@@ -167,7 +183,7 @@ class PodShape:
         return self.pods_per_replica * self.replicas
 
 
-Excluded: TypeAlias = dict[tuple[Reason, str], list[str]]
+Excluded: TypeAlias = dict[tuple[Reason, str], list[Node]]
 """(reason, detail) -> names of nodes that were left out for it."""
 
 
@@ -194,7 +210,7 @@ class NodeFilter:
         selected: list[NodeGroup] = []
         for group in groups:
             if not self.accepts(group):
-                excluded[Reason.PRODUCT, ""].extend(group.names)
+                excluded[Reason.PRODUCT, ""].extend(group.nodes)
             elif not selects:
                 selected.append(group)
             elif nodes := self._chosen(group, excluded):
@@ -244,15 +260,15 @@ class NodeFilter:
             elif terms is not None and not any(term.may_match(labels) for term in terms):
                 reason = Reason.AFFINITY
             if reason is not None:
-                excluded[reason, ""].extend(node.name for node in nodes)
+                excluded[reason, ""].extend(nodes)
             elif host is None and not of_hosts and not wish.node_name:
                 chosen.extend(nodes)
             else:
                 for node in nodes:
                     if (host is not None and node.hostname != host) or wish.node_name not in ("", node.name):
-                        excluded[Reason.SELECTOR, ""].append(node.name)
+                        excluded[Reason.SELECTOR, ""].append(node)
                     elif of_hosts and not any(term.matches(labels, node.name, node.hostname) for term in terms or ()):
-                        excluded[Reason.AFFINITY, ""].append(node.name)
+                        excluded[Reason.AFFINITY, ""].append(node)
                     else:
                         chosen.append(node)
         return tuple(chosen)
@@ -317,7 +333,7 @@ def place(
     shape: PodShape,
     own: Mapping[str, Resources],
     left_out: frozenset[int],
-    unselected: Mapping[tuple[Reason, str], list[str]],
+    unselected: Mapping[tuple[Reason, str], list[Node]],
 ) -> Placement:
     """Place every pod of every replica on what is free now of groups that were selected.
 
@@ -326,7 +342,7 @@ def place(
     """
     slots: list[_Slots] = []
     usable: list[NodeGroup] = []
-    excluded: Excluded = defaultdict(list, {key: list(names) for key, names in unselected.items()})
+    excluded: Excluded = defaultdict(list, {key: list(nodes) for key, nodes in unselected.items()})
     for group in groups:
         reason = node_filter.reason_against(group)
         if reason in (None, Reason.TAINT):  # the taint that comes with a cordon or a failure says less than the state
@@ -335,7 +351,7 @@ def place(
             reason = Reason.MEMORY
         if reason is not None:
             detail = node_filter.barring_taint(group) if reason is Reason.TAINT else ""
-            excluded[reason, detail].extend(group.names)
+            excluded[reason, detail].extend(group.nodes)
             continue
         usable.append(group)
         nodes = group.nodes
@@ -356,8 +372,8 @@ def place(
         pods_that_fit=found.room,
         pods=_example_of(found, shape) if shape.replicas and feasible else (),
         excluded=tuple(
-            Exclusion(reason=reason, detail=detail, nodes=tuple(names))
-            for (reason, detail), names in sorted(excluded.items(), key=lambda each: (_ORDER[each[0][0]], each[0][1]))
+            Exclusion(reason=reason, detail=detail, left_out=tuple(nodes))
+            for (reason, detail), nodes in sorted(excluded.items(), key=lambda each: (_ORDER[each[0][0]], each[0][1]))
         ),
         is_search_spent=not feasible and found.most >= shape.pods,
         in_any_order=found.in_any_order,
@@ -403,7 +419,7 @@ def _fitted(
     rooms = [(node, each.room) for each in slots for node in each.nodes]
     left = restricted(rooms, node_filter.around(None), rules, shape.pods)
     kept = {node.name for node, _ in left.rooms}
-    if dropped := [node.name for node, _ in rooms if node.name not in kept]:
+    if dropped := [node for node, _ in rooms if node.name not in kept]:
         excluded[Reason.RULES, ""].extend(dropped)
     return _Found(
         slots=[_Slots(room, (node,)) for node, room in left.rooms],
@@ -443,8 +459,7 @@ def _place_others(group: NodeGroup, nodes: tuple[Node, ...], shape: PodShape, sl
     """Nodes without pods of our own: GPUs are asked of the group, the rest of each node unless even the fullest has it."""
     room = group.like.free(shape.resource) // shape.gpus
     if room <= 0:
-        names = group.names if nodes is group.nodes else [node.name for node in nodes]
-        excluded[Reason.GPUS, str(shape.gpus)].extend(names)
+        excluded[Reason.GPUS, str(shape.gpus)].extend(nodes)
     elif all(group.least_free(name) >= room * amount for name, amount in shape.other_requests if amount > 0):
         slots.append(_Slots(room, nodes))
     else:
@@ -457,7 +472,7 @@ def _sort_in(slots: list[_Slots], excluded: Excluded, nodes: tuple[Node, ...], r
     if room > 0:
         slots.append(_Slots(room, nodes))
     else:
-        excluded[Reason.OTHER_RESOURCE, ""].extend(node.name for node in nodes)
+        excluded[Reason.OTHER_RESOURCE, ""].extend(nodes)
 
 
 def _room_with_own(node: Node, shape: PodShape, mine: Resources) -> int:
