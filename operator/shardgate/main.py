@@ -148,9 +148,11 @@ class Operator:
         )  # fmt: skip
         common: dict[str, Any] = {"cluster": self.cluster, "on_change": self.rejudging.cluster_changed}
         self.reflectors: list[Reflector[Any]] = [
-            Reflector(name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=500, **common),
             Reflector(
-                name="pods", path="/api/v1/pods", item=PodObject, store=Pods(self.book), page=2000,
+                name="nodes", path="/api/v1/nodes", item=NodeObject, store=Nodes(self.book), page=500, protobuf="Node", **common
+            ),
+            Reflector(
+                name="pods", path="/api/v1/pods", item=PodObject, store=Pods(self.book), page=2000, protobuf="Pod",
                 selector="status.phase!=Succeeded,status.phase!=Failed", **common,
             ),
             *(

@@ -266,7 +266,9 @@ class Interceptor:
             await response.write(action.content)
             return await _ended(request, response, is_cut=action.is_cut)
         if isinstance(action, EmptyList):
-            async with self._session.request(request.method, self._to(request), params=query, headers=_headers(request)) as answer:
+            async with self._session.request(
+                request.method, self._to(request), params=query, headers=_headers(request) | {"Accept": "application/json"}
+            ) as answer:
                 found = json.loads(await answer.read())
             found["items"] = []
             found["metadata"].pop("continue", None)

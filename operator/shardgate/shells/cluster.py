@@ -107,15 +107,16 @@ class Cluster:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, parameters: Mapping[str, str], limits: aiohttp.ClientTimeout
+        self, path: str, parameters: Mapping[str, str], limits: aiohttp.ClientTimeout, accept: str = ""
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """GET; the caller reads the body and handles the client's exceptions. Raises ``ApiError``."""
+        """GET; the caller reads the body and handles the client's exceptions. ``accept``: forms of it. Raises ``ApiError``."""
         if self._session is None:
             problem = "the session is not open"
             raise RuntimeError(problem)
         async with self._session.get(
-            self.server + path, params=dict(parameters), headers=self._headers(), timeout=limits
-        ) as response:
+            self.server + path, params=dict(parameters), headers=self._headers() | ({"Accept": accept} if accept else {}),
+            timeout=limits,
+        ) as response:  # fmt: skip
             if response.status >= 400:  # noqa: PLR2004  # HTTP
                 raise _error(response, await response.read())
             yield response

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import aiohttp
 import msgspec
 
+from shardgate.adapters.kubernetes_protobuf import CONTENT_TYPE, ListedPage, NotProtobufError, page_reader
 from shardgate.shells.cluster import ApiError, Cluster
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,9 @@ class Reflector(Generic[T]):
     def __init__(  # keyword-only: what it reflects, and how
         self, *, cluster: Cluster, name: str, path: str | Sequence[str], item: type[T], store: Store[T],
         page: int = 500, selector: str = "", on_change: Callable[[], None] = lambda: None, is_optional: bool = False,
+        protobuf: str = "",
     ) -> None:  # fmt: skip
+        """``protobuf``: the kind's name, where its lists are asked for in that form."""
         self.name, self.health = name, Health()
         self.unreadable: dict[str, str] = {}
         self._version = ""
@@ -169,6 +172,7 @@ class Reflector(Generic[T]):
         self._versions = 1 if isinstance(path, str) else len(path)
         self._page, self._selector, self._on_change, self._is_optional = page, selector, on_change, is_optional
         self._item = msgspec.json.Decoder(item, strict=False)
+        self._read_page = page_reader(protobuf, item) if protobuf else None
         self._list, self._event = msgspec.json.Decoder(RawList), msgspec.json.Decoder(WatchEvent)
         self._any, self._error = msgspec.json.Decoder(AnyObject), msgspec.json.Decoder(ErrorStatus)
 
@@ -190,7 +194,7 @@ class Reflector(Generic[T]):
                 pause = max(self._broke(f"the API server answered {error}", str(error.status)), error.retry_after_seconds)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 pause = self._broke(f"{type(error).__name__} {error}".rstrip(), "connection")
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, NotProtobufError) as error:
                 pause = self._broke(f"not what the API server should send: {error}", "decode")
             except Exception:
                 # A defect of ours must not freeze the copy in silence: start over, and be seen as broken meanwhile.
@@ -230,7 +234,7 @@ class Reflector(Generic[T]):
         parameters = {"limit": str(self._page)} | ({"fieldSelector": self._selector} if self._selector else {})
         page = await self._page_of(parameters)
         while True:
-            following = page.metadata.continue_
+            following = page.following
             # The API server writes the next page while this one is read: of a large list, either takes seconds.
             coming = asyncio.create_task(self._page_of({**parameters, "continue": following})) if following else None
             try:
@@ -247,15 +251,20 @@ class Reflector(Generic[T]):
         self.health.heard()
         self.health.synced.set()
         self._on_change()
-        return page.metadata.resourceVersion
+        return page.version
 
-    async def _page_of(self, parameters: dict[str, str]) -> RawList:
-        async with self._cluster.stream(self._path, parameters, aiohttp.ClientTimeout(total=60)) as response:
-            return self._list.decode(await response.read())
+    async def _page_of(self, parameters: dict[str, str]) -> ListedPage[T | None]:
+        accept = f"{CONTENT_TYPE}, application/json" if self._read_page is not None else ""
+        async with self._cluster.stream(self._path, parameters, aiohttp.ClientTimeout(total=60), accept) as response:
+            content = await response.read()
+            if self._read_page is not None and response.content_type == CONTENT_TYPE:
+                return cast(ListedPage[T | None], self._read_page(content))
+        page = self._list.decode(content)
+        items = map(self._decoded, page.items or ())
+        return ListedPage(items=items, version=page.metadata.resourceVersion, following=page.metadata.continue_)
 
-    async def _take(self, page: RawList, seen: set[str]) -> None:
-        for number, raw in enumerate(page.items or ()):
-            item = self._decoded(raw)
+    async def _take(self, page: ListedPage[T | None], seen: set[str]) -> None:
+        for number, item in enumerate(page.items):
             if item is not None:
                 seen.add(self._store.key(item))
                 self._store.put(item)
