@@ -83,6 +83,17 @@ def wait_for_outcome(plane: ControlPlane, name: str, namespace: str, outcome: st
     return status(plane, name, namespace)
 
 
+def wait_for_rest(plane: ControlPlane, status: str = "") -> None:
+    """Until the operator has told how it is: it looks for its webhooks now and then, and says what it finds."""
+
+    def is_told() -> bool:
+        shown = plane.kubectl("get", "capacityledger", "shardgate", "-o", "json", check=False)
+        found = json.loads(shown.stdout or "{}").get("status", {}).get("conditions", [])
+        return any(each["type"] == "WebhooksInPlace" and each["status"] in (status or ("True", "False")) for each in found)
+
+    until("the operator has looked for its webhooks", is_told, timeout=40)
+
+
 def serving(plane: ControlPlane, definitions: Sequence[Json]) -> Iterator[ControlPlane]:
     """While these kinds are served."""
     plane.apply(*definitions, options=("--server-side",))  # some are too long for an annotation

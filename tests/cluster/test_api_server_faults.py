@@ -13,7 +13,7 @@ from calls import send
 from faults import LENGTH, Measured, at_length, fault, only_at_length
 from faulty import FITS, NODES, ROOT, Faulty, bound_pod, condition, faulty_plane, operator_behind, settle
 from interceptor import Hold, Interceptor, Refuse
-from live import create_node, find, patch_status, status, until, wait_for_outcome
+from live import create_node, find, patch_status, status, until, wait_for_outcome, wait_for_rest
 
 from builders import GPU, a_body, a_node
 from controlplane.installation import Installation
@@ -204,6 +204,7 @@ def test_the_leader_is_cut_off(faulty: Faulty, measured: Measured) -> None:
     try:
         other.start()
         assert other.metric("shardgate_leader") == 0
+        wait_for_rest(plane)
         with api.rule(Hold(), ROOT, "patch", times=1000) as held:
             cordon(plane)
             until("its write is on its way", lambda: held.left < 1000)

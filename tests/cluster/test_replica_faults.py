@@ -159,7 +159,7 @@ def test_an_evaluator_that_fails_is_http_500(ill: tuple[Installation, Path], mea
     assert installation.operator is not None
     log = installation.operator.log.read_text()
     assert "RuntimeError: this was injected" in log
-    assert log.count("the review of uid 0123 was not answered") == 2
+    assert log.count("of the review of uid 0123 failed") == 2
     illness.unlink()
     assert hook.post("/validate", review(a_body()))[0] == 200
     measured("500 twice, counted twice, the traceback and the review's uid in the log")

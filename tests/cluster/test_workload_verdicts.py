@@ -7,7 +7,7 @@ from typing import Any
 
 from audit import writes
 from faults import fault
-from live import create_node, patch_status, until
+from live import create_node, patch_status, until, wait_for_rest
 
 from builders import a_body, a_node, a_vllm_deployment
 from command_line import run
@@ -92,6 +92,7 @@ def test_a_storm_of_reapplies_writes_nothing(clean: ControlPlane, start: Start) 
         body["spec"]["replicas"] = 0
     plane.apply(*bodies)
     until("all are found", lambda: all(codes(plane, f"deployment-llama-{number}") for number in range(20)), timeout=30)
+    wait_for_rest(plane, "True")
     time.sleep(2)
     before = len(writes(plane))
     for options in ((), ("--dry-run=server",), (), ("--server-side", "--force-conflicts", "--dry-run=server")):

@@ -52,7 +52,14 @@ IDLE = standing(
 ELSEWHERE = {**SERVICE, "metadata": {**SERVICE["metadata"], "namespace": "other", "uid": "elsewhere"}}
 
 
-def admission(*stands: Json) -> Admission:
+class Claimed:
+    """A ledger with a claim of one object."""
+
+    def has_claim_of(self, *owner: str) -> bool:
+        return owner == ("service", "InferenceService", "serving", "isvc")
+
+
+def admission(*stands: Json, ledger: Any = None) -> Admission:
     workloads = StandingWorkloads()
     for each in stands:
         workloads.put(each)
@@ -60,7 +67,7 @@ def admission(*stands: Json) -> Admission:
     policy = {"mode": "Enforce", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}}}
     judge.book.put_namespace("serving", {"kubernetes.io/metadata.name": "serving"})
     judge.book.put_policy(read_policy({"metadata": {"name": "strict"}, "spec": policy}))
-    return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics())
+    return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics(), ledger)
 
 
 def answered(subject: Admission, request: Json) -> Json:
@@ -103,6 +110,20 @@ def test_an_owner_counts_if_it_stands_and_a_controller_asks(body: Json, user: st
     )
     assert answer["allowed"] is allowed
     assert ("status" in answer) is not allowed
+
+
+@pytest.mark.parametrize(
+    ("body", "user", "allowed"),
+    [
+        (owned(WRONG, SERVICE), CONTROLLER, True),
+        (owned(WRONG, SERVICE), "jane", False),
+        (owned(WRONG, SERVICE, uid="another"), CONTROLLER, False),
+        (owned(WRONG, {**SERVICE, "kind": "NIMCache"}), CONTROLLER, False),
+    ],
+)
+def test_an_owner_that_was_let_in_a_moment_ago_counts_by_its_claim(body: Json, user: str, allowed: bool) -> None:
+    assert answered(admission(ledger=Claimed()), review(body, user=user))["allowed"] is allowed
+    assert not answered(admission(), review(body, user=user))["allowed"]
 
 
 def scale(replicas: int, before: int, **more: Any) -> Json:

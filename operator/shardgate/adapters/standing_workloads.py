@@ -17,6 +17,15 @@ OWN_AFTER_SECONDS = 10 * 60
 """For so long after an object was deleted, pods of what was made for it count as those of one that is made anew in its place."""
 
 
+def plausible_owner(body: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+    """(uid, kind, namespace, name) of the owner that its controller names, where that is of a kind that makes such objects."""
+    owner = controller_of(body)
+    if owner is None or str(body.get("kind")) not in MADE_BY.get(str(owner.get("kind")), ()):
+        return None
+    namespace = str(mapping(body.get("metadata")).get("namespace") or "")
+    return str(owner.get("uid")), str(owner.get("kind")), namespace, str(owner.get("name"))
+
+
 @dataclass(slots=True)
 class StandingWorkloads:
     """What stands, and what of it is judged in another object's stead."""

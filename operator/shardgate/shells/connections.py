@@ -26,10 +26,8 @@ HANDSHAKE_SECONDS = 5.0
 class Connections:
     """All that are open. Called, it makes the protocol of a new one."""
 
-    def __init__(
-        self, make: Callable[[], asyncio.BaseProtocol], on_shed: Callable[[str], None], most: int = MOST_CONNECTIONS
-    ) -> None:
-        self._make, self._on_shed, self._most = make, on_shed, most
+    def __init__(self, make: Callable[[], asyncio.BaseProtocol], on_shed: Callable[[str], None], most: int | None = None) -> None:
+        self._make, self._on_shed, self._most = make, on_shed, MOST_CONNECTIONS if most is None else most
         self._open: dict[asyncio.BaseProtocol, _Watched] = {}
 
     def __len__(self) -> int:

@@ -198,6 +198,11 @@ class Ledger:
             return NEVER_CAME
         return RAN_OUT if held > self._entries[uid]["claimSeconds"] else ""
 
+    def has_claim_of(self, uid: str, kind: str, namespace: str, name: str) -> bool:
+        """Whether an object was let in with a claim that still stands: it may not have been seen to stand itself yet."""
+        entry = self._entries.get(uid)
+        return entry is not None and (entry["kind"], entry["namespace"], entry["name"]) == (kind, namespace, name)
+
     def gone(self, uid: str) -> None:
         """The object of this uid was deleted."""
         self._gone[uid] = time.monotonic()

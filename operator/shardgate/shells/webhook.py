@@ -10,7 +10,7 @@ from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.decisions import Facts, KeptDecision
 from shardgate.adapters.errors import DeclarationError, mistakes_in
 from shardgate.adapters.messages import mistakes, not_known, overridden, rejection, warning
-from shardgate.adapters.standing_workloads import declares, is_controller
+from shardgate.adapters.standing_workloads import declares, is_controller, plausible_owner
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS, controller_of, judged_kind
@@ -154,8 +154,15 @@ class Admission:
         asked = Asked(operation=operation, is_dry=is_dry, user=requester)
         with self._metrics.duration.time():
             namespace = str(mapping(body.get("metadata")).get("namespace") or "")
-            is_made = operation != SCALE and is_controller(requester, namespace) and self._judge.is_made_for_another(body)
+            is_made = operation != SCALE and is_controller(requester, namespace) and self._is_made_for_another(body)
             return [] if is_made else await self._answered(lambda: self._decide_workload(body, old), asked)
+
+    def _is_made_for_another(self, body: Mapping[str, Any]) -> bool:
+        """Its owner is judged in its stead; an owner that was let in a moment ago may be known by its claim alone."""
+        if self._judge.is_made_for_another(body):
+            return True
+        owner = None if self._ledger is None else plausible_owner(body)
+        return owner is not None and self._ledger is not None and self._ledger.has_claim_of(*owner)
 
     def _decide_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> Decision:
         unchanged = old is not None and declares(old) == declares(body)
