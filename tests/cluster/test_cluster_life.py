@@ -205,6 +205,9 @@ def service() -> Json:
     return body
 
 
+AS_CONTROLLER = ("--as=system:serviceaccount:kserve:kserve-controller-manager", "--as-group=system:masters")
+
+
 def made_for(plane: ControlPlane) -> Json:
     """That Deployment, as its controller makes it."""
     owner = plane.get("inferenceservice", "llama", "-n", CLOSED)["metadata"]
@@ -227,7 +230,8 @@ def test_delete_and_create(other_kinds: ControlPlane, start: Start, measured: Me
     Life(plane, nodes, **waiting)
     installation = start(failure_policy="Fail")
     plane.apply(*again)
-    plane.apply(made_for(plane), bound("own", "", declaration="llama"))
+    plane.apply(made_for(plane), options=AS_CONTROLLER)
+    plane.apply(bound("own", "", declaration="llama"))
     for namespace in (*FOREIGN, "serving"):
         until(f"pods are bound: {namespace}", lambda namespace=namespace: all_bound(plane, namespace), TIMEOUT)  # type: ignore[misc]
     until("all pods are bound", lambda: len(pods_of(plane, CLOSED)) == 2 and all_bound(plane, CLOSED), TIMEOUT)
@@ -253,7 +257,7 @@ def test_delete_and_create(other_kinds: ControlPlane, start: Start, measured: Me
     for name in FOREIGN:
         assert verdict(plane, name) == {}
         plane.kubectl("delete", "pods", "-n", name, "--grace-period=0", "--force", "--all")
-    plane.apply(made_for(plane))
+    plane.apply(made_for(plane), options=AS_CONTROLLER)
     until("the new pods are bound", lambda: all(all_bound(plane, name) for name in FOREIGN), TIMEOUT)
     assert [verdict(plane, name) for name in FOREIGN] == [{}, {}]
     measured(f"{len(again)} kinds of objects made anew while all GPUs were held, 0 refused or warned")
