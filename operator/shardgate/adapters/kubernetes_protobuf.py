@@ -1,4 +1,4 @@
-"""Lists of the API server as protobuf: half the bytes of JSON, and less than half of its time to write them.
+"""Lists of the API server as protobuf, which it writes in less than half of the time that JSON takes it.
 
 Messages are cut down to the fields that are read (``data/kubernetes_protobuf.json``); the others are skipped. What is read
 comes out in the same structs as from JSON, and equal to them as far as they are read: where protobuf writes out a zero
@@ -6,7 +6,7 @@ that JSON leaves out, the struct's default stands.
 """
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar, cast, get_args
@@ -30,6 +30,8 @@ T = TypeVar("T")
 Message = Any
 """Protobuf's classes are made at run time."""
 Read = Callable[[Message], Any]
+_Part = tuple[str, str, Read, bool]
+"""Name in what is made, field of the message, how it is read, whether it is a message."""
 
 
 class NotProtobufError(ValueError):
@@ -102,23 +104,22 @@ def _typed(field: Any, kind: str) -> None:
 def _struct(item: type[Any], message: str) -> Read:
     """From a message to a struct; what is zero or not there is the struct's default."""
     fields = table("kubernetes_protobuf")["messages"][message]
-    parts = []
+    parts: list[_Part] = []
     for each in msgspec.structs.fields(item):
         _, kind = fields[each.encode_name]
         inner = _struct_in(each.type)
         parts.append((each.name, each.encode_name, _reader(kind, inner), _is_message(kind)))
 
-    def read(found: Message) -> Any:
-        values = {}
-        for name, field, convert, is_message in parts:
-            if is_message:
-                if found.HasField(field):
-                    values[name] = convert(getattr(found, field))
-            elif value := getattr(found, field):
-                values[name] = convert(value)
-        return item(**values)
+    return lambda found: item(**_values(found, parts))
 
-    return read
+
+def _values(found: Message, parts: Sequence[_Part]) -> dict[str, Any]:
+    """What is there and not zero, by the name that it is to have."""
+    return {
+        name: convert(getattr(found, field))
+        for name, field, convert, is_message in parts
+        if (found.HasField(field) if is_message else getattr(found, field))
+    }
 
 
 def _is_message(kind: str) -> bool:
@@ -151,16 +152,8 @@ def _reader(kind: str, struct: type[Any] | None) -> Read:
 def _plain(message: str) -> Read:
     """From a message to what JSON would have of it."""
     fields = table("kubernetes_protobuf")["messages"][message]
-    parts = [(field, _reader(kind, None), _is_message(kind)) for field, (_, kind) in fields.items()]
-
-    def read(found: Message) -> dict[str, Any]:
-        return {
-            field: convert(value)
-            for field, convert, is_message in parts
-            if (found.HasField(field) if is_message else getattr(found, field)) and (value := getattr(found, field)) is not None
-        }
-
-    return read
+    parts = [(field, field, _reader(kind, None), _is_message(kind)) for field, (_, kind) in fields.items()]
+    return lambda found: _values(found, parts)
 
 
 def _same(value: Any) -> Any:

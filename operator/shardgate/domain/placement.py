@@ -184,7 +184,7 @@ class PodShape:
 
 
 Excluded: TypeAlias = dict[tuple[Reason, str], list[Node]]
-"""(reason, detail) -> names of nodes that were left out for it."""
+"""(reason, detail) -> nodes that were left out for it."""
 
 
 @dataclass(slots=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 from shardgate.adapters.decisions import record
 from shardgate.api import GROUP
+from shardgate.shells.access import Review, may
 from shardgate.shells.decisions import Decisions
-from shardgate.shells.exception_admission import Review
+from shardgate.shells.json_patches import json_patch
 from shardgate.shells.webhook_server import ELSEWHERE
 
 Json = dict[str, Any]
@@ -47,27 +48,15 @@ class DecisionReviews:
         status: Json = {"replica": self._replica, "kept": len(self._decisions), "found": len(found)}
         if found:
             async with self._turn:
-                may_see_nodes = await self._may_see_nodes(request["userInfo"])
+                may_see_nodes = await may(self._review, request["userInfo"], {"resource": "nodes", "verb": "list"})
                 self._decisions.settle()
 
                 def written() -> str:
                     return _compressed([record(each, self._replica, may_see_nodes=may_see_nodes) for each in found])
 
                 status["decisions"] = await asyncio.to_thread(written)
-        patch = [{"op": "add", "path": "/status", "value": status}]
-        answer = {
-            "allowed": True, "patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(patch).encode()).decode(),
-        }  # fmt: skip
+        answer = {"allowed": True, **json_patch([{"op": "add", "path": "/status", "value": status}])}
         return answer if found else {**answer, ELSEWHERE: True}
-
-    async def _may_see_nodes(self, user: Mapping[str, Any]) -> bool:
-        spec = {
-            "user": user.get("username") or "", "groups": user.get("groups") or [], "uid": user.get("uid") or "",
-            "extra": user.get("extra") or {}, "resourceAttributes": {"resource": "nodes", "verb": "list"},
-        }  # fmt: skip
-        answer = await self._review({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec})
-        status = answer.get("status") or {}
-        return bool(status.get("allowed")) and not status.get("denied")
 
 
 def _compressed(records: list[Json]) -> str:

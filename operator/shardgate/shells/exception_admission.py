@@ -1,20 +1,19 @@
 """Admission of ``VerificationException`` objects: only who may override may grant one, and it names who did."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.exceptions import CREATOR, PLURAL, read_exception
 from shardgate.adapters.messages import mistakes
 from shardgate.api import GROUP
-from shardgate.shells.annotation_patches import annotation_patch
+from shardgate.shells.access import Review, may
+from shardgate.shells.json_patches import annotation_patch
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
-Review = Callable[[Json], Awaitable[Json]]
-"""Sends a SubjectAccessReview, and returns it with its status."""
 FORBIDDEN, UNPROCESSABLE = 403, 422
 VERB, RESOURCE = "override", "verificationpolicies"
 
@@ -46,7 +45,7 @@ class ExceptionAdmission:
             asks = user.get("username")
             problem = f"{CREATOR} says {found.granted_by!r}, and {asks} asks: is the webhook grants.shardgate.io installed?"
             return _refused(FORBIDDEN, problem)
-        if not await self._may_override(user):
+        if not await may(self._review, user, {"group": GROUP, "resource": RESOURCE, "verb": VERB}):
             problem = (
                 f"{user.get('username')} may not grant exceptions: that needs the verb {VERB} on {RESOURCE}.{GROUP} "
                 f"(a ClusterRole with it, bound to the user)"
@@ -54,16 +53,6 @@ class ExceptionAdmission:
             return _refused(FORBIDDEN, problem)
         log.warning("exception %s granted by %s: %s", found.name, user.get("username"), ",".join(sorted(found.codes)))
         return {"allowed": True, "auditAnnotations": {"granted-by": str(user.get("username"))}}
-
-    async def _may_override(self, user: Mapping[str, Any]) -> bool:
-        attributes = {"group": GROUP, "resource": RESOURCE, "verb": VERB}
-        spec = {
-            "user": user.get("username") or "", "groups": user.get("groups") or [], "uid": user.get("uid") or "",
-            "extra": user.get("extra") or {}, "resourceAttributes": attributes,
-        }  # fmt: skip
-        answer = await self._review({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec})
-        status = answer.get("status") or {}
-        return bool(status.get("allowed")) and not status.get("denied")
 
     def mutate(self, request: Mapping[str, Any]) -> Json:
         """Who grants it is written on it, whatever stood there."""

@@ -36,7 +36,7 @@ MAX_DOUBLINGS = 6
 SHORT_WATCH_SECONDS = 1.0
 HTTP_GONE, HTTP_NOT_FOUND = 410, 404
 AT_A_TIME = 200
-"""Objects of a page that are read before other work gets its turn: 4 ms of pods."""
+"""Objects of a page that are read before other work gets its turn: about 5 ms of pods."""
 ABSENT_SECONDS = 30
 """How often a resource that is not served is asked for again."""
 

@@ -20,9 +20,9 @@ from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce
 from shardgate.domain.policy import Policy
 from shardgate.domain.verdict import Verdict
-from shardgate.shells.annotation_patches import annotation_patch
 from shardgate.shells.audit_annotations import note
 from shardgate.shells.config import OperatorConfig
+from shardgate.shells.json_patches import annotation_patch
 from shardgate.shells.judge import Judge
 from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
 from shardgate.shells.metrics import KIND, OTHER_KIND, Metrics

@@ -2,8 +2,8 @@
 
 An unknown path is 404 (kopf: allowed), an internal error HTTP 500 so that failurePolicy decides (kopf: denied), a body
 is capped, an answer has a deadline below the API server's, certificates are reloaded on the open socket, and after
-SIGTERM requests are answered until endpoints have forgotten us. Reviews do not go through kopf's handlers: those alone
-take longer than all the rest (docs/adr/0008-reviews-past-kopfs-handlers.md).
+SIGTERM requests are answered until endpoints have forgotten us. Reviews do not go through kopf's handlers, which
+take longer than all the rest where the judgement is known (docs/adr/0008-reviews-past-kopfs-handlers.md).
 """
 
 import asyncio

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shardgate.shells.annotation_patches import annotation_patch
+from shardgate.shells.json_patches import annotation_patch
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
-"""The part of a mutating answer that sets annotations."""
+"""The part of a mutating answer that changes the object."""
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
+
+
+def json_patch(steps: Sequence[Json]) -> Json:
+    """``patchType`` and ``patch`` of a response, of these steps."""
+    return {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(steps).encode()).decode()}
 
 
 def annotation_patch(body: Mapping[str, Any], wanted: Mapping[str, str | None]) -> Json:
@@ -20,6 +25,4 @@ def annotation_patch(body: Mapping[str, Any], wanted: Mapping[str, str | None]) 
             steps.append({"op": "remove", "path": path})
         elif value is not None and present.get(name) != value:
             steps.append({"op": "add", "path": path, "value": value})
-    if not steps:
-        return {}
-    return {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(steps).encode()).decode()}
+    return json_patch(steps) if steps else {}
