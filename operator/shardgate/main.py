@@ -267,7 +267,7 @@ class Operator:
         if self.certificates is not None:
             parts.insert(0, self.certificates.upkeep)
         for part in parts:
-            if time.monotonic() < self._upkeep_after:
+            if time.monotonic() < self._upkeep_after or not self.lease.is_held():
                 return
             try:  # what one cannot write must not keep the others from it
                 await part()

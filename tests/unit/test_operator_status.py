@@ -30,8 +30,10 @@ class Api:
             self.told.append(body["note"])
             return body
         assert path.endswith("/capacityledgers/shardgate/status")
+        assert body["metadata"] == {"resourceVersion": self.body["metadata"]["resourceVersion"]}, "no older one is written over"
         self.writes += 1
-        self.body = {**self.body, "metadata": {"name": "shardgate", "resourceVersion": str(self.writes + 1)}, **body}
+        metadata = {"name": "shardgate", "resourceVersion": str(self.writes + 1)}
+        self.body = {**self.body, "metadata": metadata, "status": body["status"]}
         return self.body
 
 

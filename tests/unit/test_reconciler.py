@@ -92,6 +92,26 @@ def reconciler(api: OneObject, lease: Holding) -> Judging:
     return made
 
 
+def test_a_pass_that_outlasts_the_lease_keeps_nothing_in_order_at_its_end() -> None:
+    async def test() -> None:
+        api, lease = OneObject(standing()), Holding()
+        subject, kept = reconciler(api, lease), []
+
+        async def upkeep() -> None:
+            kept.append(1)
+
+        subject.rejudging._upkeep = upkeep
+        subject.put(standing())
+        api.during = lambda: setattr(lease, "held", False)  # while its first write is on its way
+        await subject.once()
+        assert (len(api.writes) > 0, kept) == (True, [])
+        lease.held = True
+        await subject.once()
+        assert kept == [1]
+
+    asyncio.run(test())
+
+
 def test_it_writes_once_and_then_nothing() -> None:
     async def test() -> None:
         api, lease = OneObject(standing()), Holding()

@@ -92,9 +92,9 @@ class Ledger:
         self._take_over({each["uid"]: each for each in (body.get("spec") or {}).get("claims") or ()})
 
     @property
-    def exists(self) -> bool:
-        """Whether the object stands."""
-        return bool(self._version)
+    def version(self) -> str:
+        """``resourceVersion`` of the object as it was last seen; empty where none stands."""
+        return self._version
 
     def drop(self) -> None:
         """The ledger was deleted."""

@@ -70,12 +70,14 @@ class OperatorStatus:
         stored = {each["type"]: each for each in self._ledger.conditions}
         wanted = self.stated()
         changed = [each for each in wanted if _says_new(stored.get(each[0]) or {}, *each)]
-        if not self._ledger.exists or not changed or time.monotonic() - self._written < LEAST_PAUSE_SECONDS:
+        if not self._ledger.version or not changed or time.monotonic() - self._written < LEAST_PAUSE_SECONDS:
             return
         self._written = time.monotonic()
         conditions = [condition(stored.get(each[0]), *each, None, now()) for each in wanted]
         path = f"/apis/{GROUP}/{VERSION}/{PLURAL}/{NAME}/status"
-        self._ledger.put(await self._writer.write("PATCH", path, STATUS, {"status": {"conditions": conditions}}))
+        # Locked: of a leader that was cut off with this on its way, nothing is taken once another one has written.
+        patch = {"metadata": {"resourceVersion": self._ledger.version}, "status": {"conditions": conditions}}
+        self._ledger.put(await self._writer.write("PATCH", path, STATUS, patch))
         for kind, value, reason, message in changed:
             if kind in TOLD and value == "False":
                 await self._writer.tell_of(KIND, "", NAME, reason, f"{kind}: {message}")

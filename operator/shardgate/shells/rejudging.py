@@ -115,7 +115,7 @@ class Rejudging:
             else:
                 each.keep_promises()
             each.publish(leading=leading)
-        if leading and self._upkeep is not None:
+        if self._lease.is_held() and self._upkeep is not None:  # a pass may outlast the lease, waiting for an API server
             try:
                 await self._upkeep()
             except (ApiError, ClusterUnreachable) as error:
