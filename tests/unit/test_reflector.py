@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp.web
@@ -183,6 +184,29 @@ def test_a_stream_that_is_accepted_and_silent_is_nothing_heard(monkeypatch: pyte
     assert reflector.health.restarts["relist"] == 1
     assert reflector.health.broken_seconds() > 0.02
     assert reflector.health.age_seconds() > reflector.health.broken_seconds()
+
+
+def test_what_held_and_breaks_again_has_been_broken_since_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quiet resource says nothing for a minute: a break, mended and forgotten, is no part of the next one."""
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0]))
+    health = module.Health()
+    health.synced.set()
+    health.heard()
+    health.broke("away", "connection")
+    now[0] += 10
+    assert health.broken_seconds() == 10
+    health.connected()
+    now[0] += module.HOLDS_AFTER_SECONDS - 1
+    health.broke("away", "connection")
+    assert health.broken_seconds() == 14, "it did not hold"
+    health.connected()
+    now[0] += module.HOLDS_AFTER_SECONDS + 1
+    assert health.broken_seconds() == 0
+    health.broke("away", "connection")
+    now[0] += 2
+    assert health.broken_seconds() == 2
+    assert health.age_seconds() == 22
 
 
 def test_after_silence_it_lists_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,9 +127,9 @@ class Health:
 
     def broke(self, problem: str, reason: str) -> None:
         """The watch is known to be broken."""
-        self.connected_since = None
-        if self.broken_since is None:
+        if self.broken_since is None or self._holds():
             self.broken_since = time.monotonic()
+        self.connected_since = None
         if self.problem != problem:
             log.warning("%s", problem)
         self.problem = problem
@@ -141,9 +141,10 @@ class Health:
 
     def broken_seconds(self) -> float:
         """Since the watch was known to be broken; a new one that has held for a while is not."""
-        now = time.monotonic()
-        holds = self.connected_since is not None and now - self.connected_since > HOLDS_AFTER_SECONDS
-        return 0.0 if self.broken_since is None or holds else now - self.broken_since
+        return 0.0 if self.broken_since is None or self._holds() else time.monotonic() - self.broken_since
+
+    def _holds(self) -> bool:
+        return self.connected_since is not None and time.monotonic() - self.connected_since > HOLDS_AFTER_SECONDS
 
 
 class _ListAgain(Exception):
