@@ -19,7 +19,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from controlplane.binaries import Binaries, BuildError, find
+from controlplane.binaries import Binaries, find
+from controlplane.go_build import BuildError
 from controlplane.installation import NAMESPACE, ROOT, Installation
 from controlplane.plane import ControlPlane, KubectlError, control_plane
 from controlplane.processes import StartError

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from controlplane.binaries import go_command
+from controlplane.go_build import go_command
 
 Json = dict[str, Any]
 
