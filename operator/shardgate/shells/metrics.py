@@ -3,16 +3,17 @@
 import http.server
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from shardgate import __version__
 from shardgate.adapters.gpu_resources import is_gpu
-from shardgate.domain.codes import CLASS_OF_CODE
-from shardgate.domain.inventory import Inventory, NodeState
+from shardgate.domain.codes import CLASS_OF_CODE, WORST_OF_CODE
+from shardgate.domain.inventory import Gpu, Inventory, NodeState
+from shardgate.domain.plight import Plight
 from shardgate.domain.verdict import Outcome
 
 HEARTBEAT_SECONDS = 1.0
@@ -22,6 +23,7 @@ POD_SIZES = (1, 2, 4, 8)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 KIND, OPERATIONS, ANSWERS = "InferenceDeployment", ("CREATE", "UPDATE"), ("allowed", "warned", "refused", "exempt", "invalid")
+UNSOUND_CODES = tuple(code for code, worst in WORST_OF_CODE.items() if worst is Outcome.UNSOUND)
 OTHER_KIND = "other"
 """Of what a webhook sends us that we do not read."""
 
@@ -45,6 +47,20 @@ class Metrics:
         self.mismatches = self._gauge(
             "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", "kind", "code"
         )
+        self.down = self._gauge(
+            "declarations_down",
+            "Standing mismatches none of whose pods is ready, while no node is in transition (leader)",
+            "kind",
+        )
+        self.contradicted = self._gauge(
+            "declarations_contradicted",
+            "Standing declarations found Unsound, by code, all of whose pods are ready (leader)",
+            "kind",
+            "code",
+        )
+        self.stuck_roll_outs = self._gauge(
+            "rollouts_stuck", "Standing declarations whose new pods find no room beside the old ones (leader)", "kind"
+        )
         self.shed = self._counter("shed", "Connections and reviews that were not answered, by reason", "reason")
         self.in_flight = self._gauge("inflight", "Reviews that are being answered")
         self.claims = self._gauge("claims", "Objects that GPUs are promised to, until their pods hold them")
@@ -55,6 +71,12 @@ class Metrics:
         )
         self.gpus = self._gauge("gpus", "GPUs by product and state", "product", "state")
         self.placeable = self._gauge("placeable_pods", "Pods of so many GPUs that free GPUs could take", "product", "gpus")
+        self.short_nodes = self._gauge(
+            "nodes_short_of_gpus", "Nodes of which some GPUs are registered and not healthy, as 7 of 8", "product"
+        )
+        self.contradicting_nodes = self._gauge(
+            "node_facts_contradicting", "Nodes that say things of their GPUs that cannot all be right", "product"
+        )
         self.synced = self._gauge("inventory_synced", "1 when the resource was listed completely", "resource")
         self.last_event = self._gauge(
             "inventory_last_event_timestamp_seconds", "Unix time of the last event or bookmark", "resource"
@@ -69,9 +91,10 @@ class Metrics:
         self.not_after = self._gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires")
         self.refused_pair = self._gauge("tls_pair_refused", "1 while a certificate and key that were delivered are not served")
         self.internal_errors = self._counter("internal_errors", "Errors of our own")
+        ProcessCollector(registry=self.registry)
         Info("build", "Version", namespace=PREFIX, registry=self.registry).info({"version": __version__})
-        self._published_gpus: set[tuple[str, str]] = set()
-        self._published_placeable: set[tuple[str, str]] = set()
+        self._published: dict[Gauge, set[tuple[str, ...]]] = {}
+        """Labels of the series that come and go."""
         self._initialise()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -94,28 +117,33 @@ class Metrics:
                     self.requests.labels(KIND, operation, outcome.label, answer)
 
     def observe_inventory(self, inventory: Inventory) -> None:
-        """Publish GPU counts. Negative free counts as none to give."""
-        gpus: dict[tuple[str, str], int] = {}
+        """Publish GPU counts, and nodes that are less than they should be. Negative free counts as none to give."""
+        counts: dict[Gauge, dict[tuple[str, ...], int]] = {
+            gauge: {} for gauge in (self.gpus, self.placeable, self.short_nodes, self.contradicting_nodes)
+        }
+
+        def add(gauge: Gauge, labels: tuple[str, ...], amount: int) -> None:
+            counts[gauge][labels] = counts[gauge].get(labels, 0) + amount
+
         promised = inventory.promised_by_node()
-        placeable: dict[tuple[str, str], int] = {}
         for group in inventory.groups:
             node, nodes = group.like, group.count
             if node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
                 continue
+            product = _product(node.shape.gpu)
+            add(self.short_nodes, (product,), nodes if any(map(is_gpu, node.unavailable_gpus)) else 0)
+            add(self.contradicting_nodes, (product,), nodes if node.shape.gpu.contradiction else 0)
             for resource in filter(is_gpu, node.allocatable):
-                product = node.shape.unit(resource).product or "unknown"
+                product = _product(node.shape.unit(resource))
                 left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
                 claimed = sum(promised.get((each.name, resource), 0) for each in group.nodes) if promised else 0
-                for state, amount in (
-                    ("installed", node.allocatable[resource] * nodes),
-                    ("free", left * nodes),
-                    ("claimed", claimed),
-                ):
-                    gpus[product, state] = gpus.get((product, state), 0) + amount
+                add(self.gpus, (product, "installed"), node.allocatable[resource] * nodes)
+                add(self.gpus, (product, "free"), left * nodes)
+                add(self.gpus, (product, "claimed"), claimed)
                 for size in POD_SIZES:
-                    placeable[product, str(size)] = placeable.get((product, str(size)), 0) + left // size * nodes
-        self._published_gpus = _publish(self.gpus, gpus, self._published_gpus)
-        self._published_placeable = _publish(self.placeable, placeable, self._published_placeable)
+                    add(self.placeable, (product, str(size)), left // size * nodes)
+        for gauge, values in counts.items():
+            self._published[gauge] = _publish(gauge, values, self._published.get(gauge, set()))
 
     def observe_declarations(self, kinds: Iterable[str], standing: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
         """Publish standing declarations of these kinds: (kind, outcome, codes when it is a mismatch)."""
@@ -130,8 +158,27 @@ class Metrics:
         for code_labels, count in codes.items():
             self.mismatches.labels(*code_labels).set(count)
 
+    def observe_plights(self, kinds: Iterable[str], standing: Iterable[tuple[str, bool, Plight]]) -> None:
+        """Publish how standing declarations of these kinds fare: (kind, whether it is a mismatch, plight)."""
+        down, stuck = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+        contradicted = {(kind, code): 0 for kind in down for code in UNSOUND_CODES}
+        for kind, is_mismatch, plight in standing:
+            down[kind] += is_mismatch and plight.is_down
+            stuck[kind] += plight.is_roll_out_stuck
+            for code in plight.contradicted:
+                contradicted[kind, code] += 1
+        for kind in down:
+            self.down.labels(kind).set(down[kind])
+            self.stuck_roll_outs.labels(kind).set(stuck[kind])
+        for labels, count in contradicted.items():
+            self.contradicted.labels(*labels).set(count)
 
-def _publish(gauge: Gauge, values: dict[tuple[str, str], int], before: set[tuple[str, str]]) -> set[tuple[str, str]]:
+
+def _product(gpu: Gpu) -> str:
+    return gpu.product or "unknown"
+
+
+def _publish(gauge: Gauge, values: Mapping[tuple[str, ...], int], before: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
     """Set what is, take away what no longer is; a scrape in between sees every series that lasts."""
     for labels, value in values.items():
         gauge.labels(*labels).set(value)

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.api import GROUP, VERSION
+from shardgate.domain.plight import Plight
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.writer import Writer
 
@@ -29,6 +30,7 @@ class StandingVerdict:
     codes: tuple[str, ...]
     is_refused: bool
     """Its policy would refuse it, were it applied now."""
+    plight: Plight = field(default_factory=Plight)
 
 
 class PolicyStatus:

@@ -21,6 +21,7 @@ from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import enforce
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.placement import Placement
+from shardgate.domain.plight import plight
 from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.cluster import ApiError
@@ -246,7 +247,7 @@ class Reconciler:
         answer = enforce(judgement.declaration, verdict, judgement.policy, None, judgement.own_pods)
         self.judged[uid] = StandingVerdict(
             kind=KIND, group=GROUP, namespace=subject.namespace, name=subject.name, outcome=verdict.outcome, codes=verdict.codes,
-            is_refused=not answer.allowed,
+            is_refused=not answer.allowed, plight=plight(verdict, judgement.inventory, judgement.declaration.owners),
         )  # fmt: skip
 
     def _take(self, uid: str, started_from: Json, answer: Json) -> bool:
@@ -292,6 +293,8 @@ class Reconciler:
             if status.get("outcome")
         )
         self._metrics.observe_declarations([KIND], judged)
+        found = [(KIND, self._is_mismatch(uid, standing[uid]), each.plight) for uid, each in self.judged.items() if uid in standing]
+        self._metrics.observe_plights([KIND], found)
 
 
 def _codes(status: Mapping[str, Any]) -> tuple[str, ...]:

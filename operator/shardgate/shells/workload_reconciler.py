@@ -14,6 +14,7 @@ from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.enforce import enforce
 from shardgate.domain.inventory import Inventory
+from shardgate.domain.plight import plight
 from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.shells.cluster import APPLY_PATCH, ApiError
@@ -242,6 +243,8 @@ class WorkloadReconciler:
         judged = self.judged if leading else {}
         found = [(each.kind, each.outcome.label, self._mismatched(uid)) for uid, each in judged.items()]
         self._metrics.observe_declarations(self._kinds, found)
+        plights = [(each.kind, bool(self._mismatched(uid)), each.plight) for uid, each in judged.items()]
+        self._metrics.observe_plights(self._kinds, plights)
         for kind in self._kinds:
             self._metrics.violations.labels(kind).set(sum(each.is_refused for each in judged.values() if each.kind == kind))
 
@@ -259,9 +262,10 @@ def _standing(body: Json, judgement: WorkloadJudgement) -> StandingVerdict:
     declaration = declarations[0] if declarations else None
     answer = enforce(declaration, verdict, judgement.policy, None, judgement.own_pods)
     group, kind, namespace, name = key_of(body)
+    owners = {owner for each in declarations for owner in each.owners}
     return StandingVerdict(
         kind=kind, group=group, namespace=namespace, name=name, outcome=verdict.outcome, codes=verdict.codes,
-        is_refused=not answer.allowed,
+        is_refused=not answer.allowed, plight=plight(verdict, judgement.inventory, owners),
     )  # fmt: skip
 
 

@@ -1,0 +1,100 @@
+"""How standing declarations fare, and the series that say so."""
+
+from dataclasses import replace
+
+import pytest
+
+from builders import T4, Json, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
+from shardgate.domain.inventory import Inventory
+from shardgate.domain.plight import Plight, plight
+from shardgate.domain.policy import OWN_KIND
+from shardgate.domain.verdict import Finding, Outcome, Verdict
+from shardgate.domain.verify import verify
+from shardgate.shells.metrics import Metrics
+
+OWN, OTHER = a_pod("mine", node="node-a", gpus=8, declaration="llama", ready=True), a_pod("other", node="node-a", gpus=8)
+
+
+def fares(*objects: NodeBuilder | Json, **changes: object) -> tuple[Verdict, Plight]:
+    declaration, inventory = a_declaration(**changes), an_inventory(*objects)
+    verdict = verify(declaration, inventory, OWN_KIND)
+    return verdict, plight(verdict, inventory, declaration.owners)
+
+
+def unready(pod: Json, node: str = "node-a") -> Json:
+    spec = {**pod["spec"], "nodeName": node}
+    return {**pod, "spec": spec if node else {**pod["spec"], "nodeName": ""}, "status": {**pod["status"], "conditions": []}}
+
+
+@pytest.mark.parametrize(
+    ("objects", "outcome", "is_down"),
+    [
+        ([a_node(), OTHER], Outcome.WAITING, True),
+        ([a_node(), OWN], Outcome.SOUND, False),
+        ([a_node().allocatable(7), unready(OWN, "")], Outcome.WAITING, True),
+        ([a_node().allocatable(7), OWN], Outcome.WAITING, False),
+        ([a_node(gpus=4)], Outcome.UNSOUND, True),
+        ([a_node().label("nvidia.com/mig.config.state", "rebooting")], Outcome.WAITING, False),
+        ([a_node("node-b").label("nvidia.com/mig.config.state", "rebooting"), a_node(), OTHER], Outcome.WAITING, False),
+    ],
+)
+def test_down_is_what_does_not_come_back_by_itself(objects: list[NodeBuilder | Json], outcome: Outcome, is_down: bool) -> None:
+    verdict, found = fares(*objects)
+    assert (verdict.outcome, found.is_down) == (outcome, is_down)
+
+
+def test_what_can_never_run_and_runs_contradicts_us() -> None:
+    verdict, found = fares(a_node(), OWN, strategy={"tensor": 16})
+    assert verdict.outcome is Outcome.UNSOUND
+    assert found.contradicted == tuple(each.code for each in verdict.findings if each.outcome is Outcome.UNSOUND)
+    assert not found.is_down
+    pair = a_pod("two", node="node-b", gpus=1, declaration="llama")
+    assert fares(a_node(), a_node("node-b"), OWN, pair, strategy={"tensor": 32})[1].contradicted == (), "one of them is not ready"
+    assert fares(a_node(), strategy={"tensor": 16})[1].contradicted == (), "nothing runs"
+
+
+def test_a_roll_out_is_stuck_while_new_pods_wait_beside_old_ones() -> None:
+    verdict, _ = fares(a_node(), OWN)
+    surging = replace(verdict, findings=(replace(_a_finding(), code="SurgeDoesNotFit", outcome=Outcome.RISKY),))
+    owners = a_declaration().owners
+    fresh = unready(a_pod("fresh", gpus=8, declaration="llama"), "")
+    assert plight(surging, an_inventory(a_node(), OWN, fresh), owners).is_roll_out_stuck
+    assert not plight(surging, an_inventory(a_node(), OWN), owners).is_roll_out_stuck
+    assert not plight(verdict, an_inventory(a_node(), OWN, fresh), owners).is_roll_out_stuck
+
+
+def _a_finding() -> Finding:
+    return fares(a_node(), OTHER)[0].findings[0]
+
+
+def test_series_of_how_they_fare() -> None:
+    metrics = Metrics()
+    metrics.observe_plights(
+        ["Deployment", "Job"],
+        [
+            ("Deployment", True, Plight(is_down=True)),
+            ("Deployment", False, Plight(is_down=True)),
+            ("Deployment", False, Plight(contradicted=("GpuCountTooLow",), is_roll_out_stuck=True)),
+        ],
+    )
+    value = metrics.registry.get_sample_value
+    assert value("shardgate_declarations_down", {"kind": "Deployment"}) == 1, "what never was better is a queue"
+    assert value("shardgate_declarations_down", {"kind": "Job"}) == 0
+    assert value("shardgate_rollouts_stuck", {"kind": "Deployment"}) == 1
+    assert value("shardgate_declarations_contradicted", {"kind": "Deployment", "code": "GpuCountTooLow"}) == 1
+    assert value("shardgate_declarations_contradicted", {"kind": "Job", "code": "WorldSizeMismatch"}) == 0
+
+
+def test_series_of_nodes_that_are_less_than_they_should_be() -> None:
+    metrics = Metrics()
+    wrong = a_node("node-c", labels={**T4, "nvidia.com/gpu.memory": "999999"})
+    metrics.observe_inventory(an_inventory(a_node().allocatable(7), a_node("node-b"), wrong))
+    value = metrics.registry.get_sample_value
+    assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 1
+    assert value("shardgate_node_facts_contradicting", {"product": "H100-80GB-HBM3"}) == 0
+    assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4"}) == 1
+    metrics.observe_inventory(an_inventory(a_node()))
+    assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 0
+    assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4"}) is None
+    metrics.observe_inventory(Inventory(groups=(), nodes_seen=0))
+    assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) is None
