@@ -41,6 +41,7 @@ from shardgate.shells.lease import Lease
 from shardgate.shells.ledger import NAME as LEDGER
 from shardgate.shells.ledger import PLURAL as LEDGERS
 from shardgate.shells.ledger import Ledger
+from shardgate.shells.log_queue import LogQueue
 from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.operator_status import OperatorStatus
@@ -108,6 +109,7 @@ class Operator:
     def __init__(self, config: OperatorConfig) -> None:
         self.config = config
         self.metrics = Metrics()
+        self.log = LogQueue(self.metrics.lost_log_lines.inc)
         self.health = HealthServer(self.metrics, config.bind_address, config.metrics_port)
         self.cluster = Cluster.from_environment()
         self.book = ClusterBook()
@@ -321,6 +323,7 @@ class Operator:
 
     async def start(self) -> None:
         """Returns when the inventory is complete; no request is answered before."""
+        self.log.install()
         self.health.unready, self.health.refresh = self.unready, self.refresh_metrics
         self.health.start()
         await self.cluster.__aenter__()
@@ -391,6 +394,7 @@ class Operator:
         self.health.stop()
         if self.certificates is not None:
             self.certificates.clear()
+        self.log.uninstall()
 
 
 def _pair(config: OperatorConfig, certificates: Certificates | None) -> tuple[Path, Path]:

@@ -35,6 +35,7 @@ class Installation:
         """The operator makes its own, rather than being given a pair."""
         self.webhook_port, self.metrics_port = free_ports(2)
         self.certificate, self.key = plane.authority.issue(f"webhook-{self.webhook_port}")
+        self.log = plane.folder / f"operator-{self.webhook_port}.log"
         self.operator: Guarded | None = None
         self.kubeconfig: Path | None = None
 
@@ -87,8 +88,7 @@ class Installation:
 
     def launch(self) -> Guarded:
         """Start the operator, ready or not."""
-        log = self.plane.folder / f"operator-{self.webhook_port}.log"
-        self.operator = Guarded("operator", self.command(), log, self.environment())
+        self.operator = Guarded("operator", self.command(), self.log, self.environment())
         return self.operator
 
     def register_webhooks(self) -> None:

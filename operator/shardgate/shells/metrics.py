@@ -1,6 +1,7 @@
 """Metrics, liveness and readiness, served from a thread of their own: a busy event loop cannot hide them."""
 
 import http.server
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -90,6 +91,7 @@ class Metrics:
         )
         self.not_after = self._gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires")
         self.refused_pair = self._gauge("tls_pair_refused", "1 while a certificate and key that were delivered are not served")
+        self.lost_log_lines = self._counter("log_lines_lost", "Lines of our log that could not be written")
         self.internal_errors = self._counter("internal_errors", "Errors of our own")
         ProcessCollector(registry=self.registry)
         Info("build", "Version", namespace=PREFIX, registry=self.registry).info({"version": __version__})
@@ -187,6 +189,13 @@ def _publish(gauge: Gauge, values: Mapping[tuple[str, ...], int], before: set[tu
     return set(values)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def server_bind(self) -> None:
+        """Without a look-up of our own name, as the base class does: DNS may be dead, and is nothing to us."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+
 class HealthServer:
     """``/livez``, ``/readyz`` and ``/metrics`` on one port.
 
@@ -222,7 +231,7 @@ class HealthServer:
             def log_message(self, *_: object) -> None:
                 """Probes are not worth a line."""
 
-        self._server = http.server.ThreadingHTTPServer((address, port), Handler)
+        self._server = _Server((address, port), Handler)
         self._server.daemon_threads = True
 
     def start(self) -> None:
