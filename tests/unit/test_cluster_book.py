@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import AWS, GPU, H100, NodeBuilder, a_book, a_declaration, a_node, a_pod
-from shardgate.adapters.cluster_book import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS, ClusterBook
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.node_memory import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.status import summary
@@ -362,7 +363,7 @@ def test_what_is_gone_leaves_nothing_behind() -> None:
         book.drop_pod(record.uid)
         book.drop_node(f"spot-{index}", float(index))
     book.inventory(20.0 + GONE_COUNTS_SECONDS)
-    kept = (book._used, book._bound, book._used_by_priority, book._objects, book._known, book._without_gpus)
+    kept = (book._used, book._bound, book._used_by_priority, book._objects, book._memory._known, book._without_gpus)
     assert [len(each) for each in kept] == [0] * len(kept)
 
 

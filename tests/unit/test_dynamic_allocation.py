@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from builders import GPU, a_node
-from shardgate.adapters.cluster_book import TRANSITION_SECONDS, ClusterBook
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.node_memory import TRANSITION_SECONDS
 from shardgate.adapters.nodes import node_from, slice_from
 from shardgate.adapters.nodes.slices import ClaimObject, DeviceClassObject
 from shardgate.domain.inventory import Node, NodeState

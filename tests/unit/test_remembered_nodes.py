@@ -4,7 +4,8 @@ import pytest
 
 from builders import T4, a_book, a_declaration, a_node
 from shardgate.adapters import remembered_nodes
-from shardgate.adapters.cluster_book import GONE_COUNTS_SECONDS, TRANSITION_SECONDS, ClusterBook
+from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.node_memory import GONE_COUNTS_SECONDS, TRANSITION_SECONDS
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.remembered_nodes import REMEMBERED_SECONDS
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
@@ -71,7 +72,7 @@ def test_nodes_that_come_and_go_under_new_names_are_no_more_than_were_here_at_on
         book.inventory(now + 60 + GONE_COUNTS_SECONDS)
     (node,) = book.inventory(20 * HOUR).remembered
     assert node.count == 1
-    assert len(book._remembered._kinds) == 1
+    assert len(book._memory.left._kinds) == 1
 
 
 def test_a_drained_node_is_remembered_without_what_passed() -> None:
@@ -107,4 +108,4 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         book.drop_node(f"n{number}", float(number))
     assert [node.labels["rack"] for node in book.inventory(HOUR).remembered] == ["2", "3", "4"]
-    assert (book._remembered._here, book._remembered._key_of) == ({}, {})
+    assert (book._memory.left._here, book._memory.left._key_of) == ({}, {})

@@ -2,10 +2,6 @@
 
 Every change costs what changed: a pod touches its node's sums, a snapshot rebuilds the nodes that were touched. No
 clock of its own: the caller says what time it is, in seconds of any steady clock.
-
-What the life of a cluster does to nodes is kept here too: a node that was just deleted still counts as what the
-cluster may get for a while, one whose device plugin restarts keeps its last known GPUs, one whose labels vanish keeps
-its last known labels.
 """
 
 from collections import defaultdict
@@ -14,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from shardgate.adapters.claimed import ClaimedPods
-from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool, why_no_more
 from shardgate.adapters.limit_ranges import LimitRangeObject, read_limit_range
 from shardgate.adapters.models.catalogue import Profile
+from shardgate.adapters.node_memory import NodeMemory
 from shardgate.adapters.nodes import (
     ClaimObject,
     Device,
@@ -35,13 +31,11 @@ from shardgate.adapters.nodes import (
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject, read_quota
-from shardgate.adapters.remembered_nodes import RememberedNodes
 from shardgate.adapters.workloads.library import Library
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
 from shardgate.domain.inventory import (
     DEVICE_CLASS_DOMAIN,
-    REMEMBERED_LABELS,
     GroupKey,
     HeldPod,
     Inventory,
@@ -60,37 +54,7 @@ from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
 
 BUILT_IN_PRIORITIES = {"": 0, "system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 """PriorityClasses that every cluster has, and that of pods without one where no other is the default."""
-GONE_COUNTS_SECONDS = 15 * 60
-TRANSITION_SECONDS = 15 * 60
-LABELS_KEPT_SECONDS = 24 * 3600
-LABELLERS = ("nvidia.com/", "amd.com/", "gpu.intel.com/", "feature.node.kubernetes.io/")
-"""Prefixes of labels that a labeller writes, and takes away as a whole while it is replaced."""
-
-
-OPERATORS_LABELS = (
-    "nvidia.com/gpu.present",
-    "nvidia.com/gpu.deploy.",
-    "nvidia.com/gpu.workload.",
-    "nvidia.com/gpu-driver-upgrade",
-    "nvidia.com/mig.config",
-    "nvidia.com/device-plugin.config",
-    "nvidia.com/vgpu.config",
-    "nvidia.com/dra-kubelet-plugin",
-)
-"""Written by the GPU Operator itself: they stay while GPU Feature Discovery's are away."""
-
-
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is remembered of a node: as it last was with GPUs, and since when something is missing."""
-
-    good: Node
-    gpus_missing_since: float | None = None
-    labels_missing_since: float | None = None
-    gone_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -139,8 +103,7 @@ class ClusterBook:
     _objects: dict[str, NodeObject] = field(default_factory=dict)
     """Nodes as they were last seen: read again when their slices or the DeviceClasses change."""
     _stated: dict[str, Node | None] = field(default_factory=dict)
-    _known: dict[str, _Known] = field(default_factory=dict)
-    _remembered: RememberedNodes = field(default_factory=RememberedNodes)
+    _memory: NodeMemory = field(init=False)
     _pods: dict[str, PodRecord] = field(default_factory=dict)
     _used: dict[str, dict[str, int]] = field(default_factory=dict)
     _bound: dict[str, dict[str, PodRecord]] = field(default_factory=dict)
@@ -172,16 +135,13 @@ class ClusterBook:
     _groups: dict[GroupKey, NodeGroup] = field(default_factory=dict)
     _dirty: dict[str, None] = field(default_factory=dict)
     """Names to build again, in the order in which they changed."""
-    _timed: dict[str, None] = field(default_factory=dict)
-    """Names of nodes of which something is remembered for a while."""
     _frozen: tuple[NodeGroup, ...] = ()
-    _expires: float = float("inf")
-    """When the next remembered thing stops counting."""
     claims: ClaimedPods = field(init=False)
     """GPUs that are promised and not held yet."""
 
     def __post_init__(self) -> None:
         self.claims = ClaimedPods(self)
+        self._memory = NodeMemory(self.shapes)
 
     # ---- nodes
 
@@ -195,18 +155,14 @@ class ClusterBook:
         except QuantityError as error:
             self.unreadable[f"Node {name}"] = str(error)
             self.version += 1
-            if name in self._known:
+            if self._memory.knows(name):
                 return  # it counts as it was when it could last be read
             stated = None
         self._put_without_gpus(name, read_node_without_gpus(node, self.shapes) if stated is None else None)
-        if (
-            name in self._stated
-            and self._stated[name] == stated
-            and (name not in self._known or self._known[name].gone_since is None)
-        ):
+        if name in self._stated and self._stated[name] == stated and not self._memory.is_gone(name):
             return  # heartbeats and images change nothing here
         self._stated[name] = stated
-        self._remember(name, stated, now)
+        self._memory.saw(name, stated, now)
         self._touch(name)
 
     def _read_node(self, node: NodeObject) -> Node | None:
@@ -310,7 +266,7 @@ class ClusterBook:
 
     def _classes_changed(self, now: float) -> None:
         for node in [node for node in self._devices if node in self._objects]:
-            self._known.pop(node, None)  # what is offered by other names now is not lost
+            self._memory.drop(node)  # what is offered by other names now is not lost
             self.put_node(self._objects[node], now)
             self._touch(node)
 
@@ -398,54 +354,13 @@ class ClusterBook:
         self._put_without_gpus(name, None)
         self._objects.pop(name, None)
         self.unreadable.pop(f"Node {name}", None)
-        if name in self._known:
-            self._known[name].gone_since = now
+        self._memory.went(name, now)
         self._touch(name)
 
     def retain_nodes(self, names: set[str], now: float) -> None:
         """A complete list was read: what is not in it is gone."""
         for name in [name for name in self._stated if name not in names]:
             self.drop_node(name, now)
-
-    def _remember(self, name: str, stated: Node | None, now: float) -> None:
-        known = self._known.get(name)
-        if known is not None and (stated is None or _lost_devices(known.good, stated)):
-            known.gone_since = None
-            if known.gpus_missing_since is None:
-                known.gpus_missing_since = now
-            if stated is not None:
-                remembering = self._remembering_labels(stated, known, now)
-                known.good = replace(known.good, shape=remembering.shape, labels=remembering.labels)
-        elif stated is not None and _devices(stated):
-            if known is None:
-                known = self._known[name] = _Known(good=stated)
-            else:
-                known.good = self._remembering_labels(stated, known, now)
-            known.gpus_missing_since = known.gone_since = None
-            self._remembered.here(known.good)
-        elif known is not None:
-            known.gone_since = None
-
-    def _remembering_labels(self, node: Node, known: _Known, now: float) -> Node:
-        """The node as stated, with a labeller's labels that all vanished at once put back, for a while."""
-        before = known.good
-        vanished = {
-            key: value
-            for prefix in LABELLERS
-            if not any(_is_labellers(key, prefix) for key in node.labels)
-            for key, value in before.labels.items()
-            if _is_labellers(key, prefix)
-        }
-        if not vanished:
-            known.labels_missing_since = None
-            return node
-        if known.labels_missing_since is None:
-            known.labels_missing_since = now
-        gpu, units = node.shape.gpu, node.shape.units
-        if gpu.product is None and before.shape.gpu.product is not None:
-            gpu, units = replace(before.shape.gpu, source=REMEMBERED_LABELS), before.shape.units
-        shape = self.shapes.shape(node.shape.taints, gpu, tuple(units.items()))
-        return replace(node, shape=shape, labels=self.shapes.labels({**vanished, **node.labels}))
 
     # ---- pods
 
@@ -544,7 +459,7 @@ class ClusterBook:
         if not bound:
             for kept in (self._bound, self._used, self._used_by_priority):
                 kept.pop(name, None)
-        if self._stated.get(name) is not None or name in self._known:
+        if self._stated.get(name) is not None or self._memory.knows(name):
             self._touch(name)
         if name in self._without_gpus:
             self._without_gpus_dirty.add(name)
@@ -678,7 +593,7 @@ class ClusterBook:
     def settle(self, now: float) -> None:
         """Bring it to this moment: what time alone changes is in ``version`` from here on."""
         self.claims.settle(tuple(self._held_dirty))
-        if now >= self._expires:
+        if now >= self._memory.expires:
             self._forget(now)
 
     def inventory(self, now: float, age_seconds: float = 0.0, broken_seconds: float = 0.0) -> Inventory:
@@ -698,7 +613,7 @@ class ClusterBook:
             repelling=tuple(self._repelling.values()),
             without_gpus=self._without_gpus_frozen,
             provisionable=self._provisionable,
-            remembered=self._remembered.may_return(now),
+            remembered=self._memory.left.may_return(now),
             exhausted=tuple(self._exhausted.items()),
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
@@ -722,27 +637,10 @@ class ClusterBook:
 
     def _forget(self, now: float) -> None:
         """What was remembered for long enough counts no longer."""
-        for name in list(self._timed):
-            known = self._known.get(name)
-            if known is None or not any(deadline <= now for deadline in _deadlines(known)):
-                continue
-            stated = self._stated.get(name)
-            if known.gone_since is not None and now - known.gone_since >= GONE_COUNTS_SECONDS:
-                self._remembered.left(known.good, known.gone_since)
-                del self._known[name]
-            elif known.gpus_missing_since is not None and not _says_so(stated):
-                if stated is not None and _devices(stated):
-                    self._known[name] = _Known(good=stated)
-                    self._remembered.here(stated)
-                else:
-                    self._remembered.left(known.good, known.gpus_missing_since)
-                    del self._known[name]
-                    self._without_gpus_dirty.add(name)
-            elif known.labels_missing_since is not None and stated is not None:
-                self._known[name] = _Known(good=stated)
-            else:
-                continue
+        for name in self._memory.forget(self._stated, now):
             self._touch(name)
+            if name in self._without_gpus:
+                self._without_gpus_dirty.add(name)
 
     def _rebuild(self, now: float) -> None:
         """Sort the touched nodes into groups again, and freeze the groups that they left or joined."""
@@ -750,11 +648,11 @@ class ClusterBook:
         joined: dict[GroupKey, list[Node]] = defaultdict(list)
         self.frozen_anew += len(self._dirty)
         for name in self._dirty:
-            self._note_deadlines(name)
+            self._memory.note_deadlines(name)
             before = self._key_of.pop(name, None)
             if before is not None:
                 left[before].append(self._members[before].pop(name))
-            node = self._present(name, now)
+            node = self._memory.present(name, self._stated.get(name), now)
             if node is not None:
                 node = replace(
                     node,
@@ -784,8 +682,7 @@ class ClusterBook:
                 self._groups.pop(key, None)
         self._dirty.clear()
         self._frozen = tuple(self._groups.values())
-        deadlines = [deadline for name in self._timed for deadline in _deadlines(self._known[name])]
-        self._expires = min((each for each in deadlines if each > now), default=float("inf"))
+        self._memory.note_next(now)
 
     def _running_on(self, name: str) -> dict[str, Any]:
         """Of a Node: what rules between pods look at."""
@@ -822,7 +719,7 @@ class ClusterBook:
     def _unreadable_nodes(self) -> tuple[str, ...]:
         """Nodes of which nothing is known, each with why."""
         nodes = (name.removeprefix("Node ") for name in self.unreadable if name.startswith("Node "))
-        return tuple(f"{name}: {self.unreadable[f'Node {name}']}" for name in nodes if name not in self._known)
+        return tuple(f"{name}: {self.unreadable[f'Node {name}']}" for name in nodes if not self._memory.knows(name))
 
     def _note_repelling(self, name: str, node: Node | None) -> None:
         if node is not None and node.repelling:
@@ -840,30 +737,6 @@ class ClusterBook:
         self._without_gpus_dirty.clear()
         self._without_gpus_frozen = tuple(self._without_gpus.values())
 
-    def _note_deadlines(self, name: str) -> None:
-        """Whether something of the node is remembered for a while: only those need be looked at as time goes by."""
-        known = self._known.get(name)
-        if known is not None and any(True for _ in _deadlines(known)):
-            self._timed[name] = None
-        else:
-            self._timed.pop(name, None)
-
-    def _present(self, name: str, now: float) -> Node | None:
-        """The node as it counts now: as stated, or as remembered while something is on its way."""
-        stated, known = self._stated.get(name), self._known.get(name)
-        if known is None:
-            return stated
-        if known.gone_since is not None:
-            still = now - known.gone_since < GONE_COUNTS_SECONDS
-            return replace(known.good, state=NodeState.GONE, unavailable_gpus={}) if still else None
-        if known.gpus_missing_since is not None:
-            if _says_so(stated) or now - known.gpus_missing_since < TRANSITION_SECONDS:
-                return replace(known.good, state=NodeState.IN_TRANSITION, unavailable_gpus={})
-            return stated
-        if known.labels_missing_since is not None and now - known.labels_missing_since >= LABELS_KEPT_SECONDS:
-            return stated
-        return known.good
-
 
 def _by_namespace(objects: Mapping[tuple[str, str], T]) -> dict[str, tuple[T, ...]]:
     found: dict[str, list[T]] = {}
@@ -875,38 +748,3 @@ def _by_namespace(objects: Mapping[tuple[str, str], T]) -> dict[str, tuple[T, ..
 def _placing(pod: PodRecord) -> tuple[object, ...]:
     """What of a pod bears on others' places."""
     return pod.node, pod.requests, pod.priority, pod.daemon, pod.labels, pod.owners, pod.repels, pod.host_ports, pod.is_terminating
-
-
-def _is_labellers(key: str, prefix: str) -> bool:
-    return key.startswith(prefix) and not key.startswith(OPERATORS_LABELS)
-
-
-def _devices(node: Node) -> dict[str, int]:
-    """Devices that a pod could get there."""
-    return {name: amount for name, amount in node.allocatable.items() if amount > 0 and is_device(name)}
-
-
-def _lost_devices(before: Node, now: Node) -> bool:
-    """All of a vendor's GPUs went away: a plugin or driver is, nothing was rebuilt."""
-    had, has = ({_offered_by(name) for name in _devices(node) if _offered_by(name)} for node in (before, now))
-    return bool(had - has)
-
-
-def _offered_by(resource: str) -> str:
-    """What a GPU resource goes away with: its vendor's domain, or DeviceClasses; empty for what is no GPU."""
-    domain = resource.partition("/")[0]
-    return domain if domain == DEVICE_CLASS_DOMAIN or is_gpu(resource) else ""
-
-
-def _says_so(stated: Node | None) -> bool:
-    """A node that tells itself that its GPUs are being changed."""
-    return stated is not None and stated.state is NodeState.IN_TRANSITION and not stated.unavailable_gpus
-
-
-def _deadlines(known: _Known) -> Iterable[float]:
-    if known.gone_since is not None:
-        yield known.gone_since + GONE_COUNTS_SECONDS
-    if known.gpus_missing_since is not None:
-        yield known.gpus_missing_since + TRANSITION_SECONDS
-    if known.labels_missing_since is not None:
-        yield known.labels_missing_since + LABELS_KEPT_SECONDS
