@@ -85,8 +85,8 @@ def test_no_case_names_a_node_to_who_may_not_list_them(case: Case) -> None:
             body["spec"]["nodeName"] = names.get(body["spec"]["nodeName"], "")
     snapshot = Snapshot()
     snapshot.add(Document(case.name, body) for body in bodies)
-    declaration = read_declaration(case.workload, snapshot.book.known_profiles)
-    policy = snapshot.book.policy_for(declaration.subject.namespace, "InferenceDeployment.shardgate.io", OWN_KIND)
+    declaration = read_declaration(case.workload, snapshot.book.rules.known_profiles)
+    policy = snapshot.book.rules.policy_for(declaration.subject.namespace, "InferenceDeployment.shardgate.io", OWN_KIND)
     inventory = snapshot.inventory()
     verdict = told(verify(declaration, inventory, policy), inventory, policy)
     kept = replace(

@@ -29,9 +29,9 @@ def test_every_case_is_judged_alike_by_the_facts_that_it_used(case: Case) -> Non
     snapshot = Snapshot()
     snapshot.add(Document(case.name, body) for body in case.cluster)
 
-    declaration = read_declaration(case.workload, snapshot.book.known_profiles)
+    declaration = read_declaration(case.workload, snapshot.book.rules.known_profiles)
     kind = f"{declaration.subject.kind}.shardgate.io"
-    policy = snapshot.book.policy_for(declaration.subject.namespace, kind, OWN_KIND)
+    policy = snapshot.book.rules.policy_for(declaration.subject.namespace, kind, OWN_KIND)
     inventory = snapshot.inventory()
     before = verify(declaration, inventory, policy)
     then = through_json((declaration, used_facts(inventory, [declaration]), policy))

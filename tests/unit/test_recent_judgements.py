@@ -57,7 +57,7 @@ def test_a_change_of_the_cluster_or_of_the_policy_ends_it() -> None:
     put_node(judge.book, gpus=7)
     second = judge.judge(a_body())
     assert (first.verdict.outcome.label, second.verdict.outcome.label) == ("Sound", "Unsound")
-    judge.book.put_policy(read_policy({"metadata": {"name": "p"}, "spec": {"capacity": "Open", "namespaceSelector": {}}}))
+    judge.book.rules.put_policy(read_policy({"metadata": {"name": "p"}, "spec": {"capacity": "Open", "namespaceSelector": {}}}))
     assert judge.judge(a_body()) is not second
 
 

@@ -65,8 +65,8 @@ def admission(*stands: Json, ledger: Any = None) -> Admission:
         workloads.put(each)
     judge = Judge(a_book(a_node()), lambda: (0.0, 0.0), workloads)
     policy = {"mode": "Enforce", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}}}
-    judge.book.put_namespace("serving", {"kubernetes.io/metadata.name": "serving"})
-    judge.book.put_policy(read_policy({"metadata": {"name": "strict"}, "spec": policy}))
+    judge.book.rules.put_namespace("serving", {"kubernetes.io/metadata.name": "serving"})
+    judge.book.rules.put_policy(read_policy({"metadata": {"name": "strict"}, "spec": policy}))
     return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics(), ledger)
 
 

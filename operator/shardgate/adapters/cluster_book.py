@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 from shardgate.adapters.claimed import ClaimedPods
 from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool, why_no_more
-from shardgate.adapters.limit_ranges import LimitRangeObject, read_limit_range
-from shardgate.adapters.models.catalogue import Profile
+from shardgate.adapters.namespace_rules import NamespaceRules
 from shardgate.adapters.node_memory import NodeMemory
 from shardgate.adapters.nodes import (
     ClaimObject,
@@ -30,27 +29,21 @@ from shardgate.adapters.nodes import (
 )
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
-from shardgate.adapters.quotas import QuotaObject, read_quota
 from shardgate.adapters.workloads.library import Library
-from shardgate.domain.declaration import Subject
-from shardgate.domain.enforce import Override
 from shardgate.domain.inventory import (
     DEVICE_CLASS_DOMAIN,
     GroupKey,
     HeldPod,
     Inventory,
-    LimitRange,
     Node,
     NodeGroup,
     NodeState,
     Owner,
     PendingPods,
-    Quota,
     group_key,
     grouped,
     is_device,
 )
-from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
 
 BUILT_IN_PRIORITIES = {"": 0, "system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 """PriorityClasses that every cluster has, and that of pods without one where no other is the default."""
@@ -62,28 +55,14 @@ class ClusterBook:
     """All that is known of the cluster now. Not thread-safe: one event loop writes and reads it."""
 
     shapes: Shapes = field(default_factory=Shapes)
-    namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     references: Library = field(default_factory=Library)
     """Objects that workloads of other kinds refer to."""
-    policies: dict[str, StatedPolicy] = field(default_factory=dict)
-    profiles: dict[str, Profile] = field(default_factory=dict)
-    """What private names of models stand for, by the profile's name."""
-    profiles_version: int = 0
-    """Counts changes of profiles: declarations are read anew."""
-    quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
-    """(namespace, name) -> what it limits."""
-    limit_ranges: dict[tuple[str, str], LimitRange] = field(default_factory=dict)
-    """(namespace, name) -> what it says of pods."""
-    overrides: dict[str, Override] = field(default_factory=dict)
-    """Exceptions that were granted, by namespace and name."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
     """Counts changes that a verdict could depend on."""
     frozen_anew: int = 0
     """Counts nodes that were frozen again: inventories that were handed out keep those that stood in their place."""
-    _quotas_of: dict[str, tuple[Quota, ...]] = field(default_factory=dict)
-    _limit_ranges_of: dict[str, tuple[LimitRange, ...]] = field(default_factory=dict)
     _may_come: dict[tuple[str, str], tuple[Node, ...]] = field(default_factory=dict)
     """(kind, name) of an autoscaler's object -> nodes that it may bring."""
     _provisionable: tuple[NodeGroup, ...] = ()
@@ -136,12 +115,18 @@ class ClusterBook:
     _dirty: dict[str, None] = field(default_factory=dict)
     """Names to build again, in the order in which they changed."""
     _frozen: tuple[NodeGroup, ...] = ()
+    rules: NamespaceRules = field(init=False)
+    """What people say holds in namespaces."""
     claims: ClaimedPods = field(init=False)
     """GPUs that are promised and not held yet."""
 
     def __post_init__(self) -> None:
+        self.rules = NamespaceRules(self._changed, self.unreadable)
         self.claims = ClaimedPods(self)
         self._memory = NodeMemory(self.shapes)
+
+    def _changed(self) -> None:
+        self.version += 1
 
     # ---- nodes
 
@@ -493,101 +478,6 @@ class ClusterBook:
         self._held_dirty.clear()
         return self._held_pods
 
-    # ---- namespaces, policies and profiles
-
-    def put_profile(self, profile: Profile) -> None:
-        """A profile was added or changed."""
-        if self.profiles.get(profile.name) != profile:
-            self.profiles[profile.name] = profile
-            self._profiles_changed()
-
-    def drop_profile(self, name: str) -> None:
-        """A profile was deleted."""
-        if self.profiles.pop(name, None) is not None:
-            self._profiles_changed()
-
-    def _profiles_changed(self) -> None:
-        self.profiles_version += 1
-        self.version += 1
-
-    @property
-    def known_profiles(self) -> tuple[Profile, ...]:
-        """All of them, by name: of several that match, the first counts."""
-        return tuple(self.profiles[name] for name in sorted(self.profiles))
-
-    def put_policy(self, policy: StatedPolicy) -> None:
-        """A policy was added or changed."""
-        if self.policies.get(policy.name) != policy:
-            self.policies[policy.name] = policy
-            self.version += 1
-
-    def drop_policy(self, name: str) -> None:
-        """A policy was deleted."""
-        self.policies.pop(name, None)
-        self.version += 1
-
-    def overrides_for(self, subject: Subject, now: float) -> tuple[Override, ...]:
-        """Those that hold for an object at this Unix time."""
-        return tuple(each for each in self.overrides.values() if each.holds(subject.namespace, subject.kind, subject.name, now))
-
-    def put_quota(self, item: QuotaObject) -> None:
-        """A ResourceQuota was added or changed."""
-        key = (item.metadata.namespace, item.metadata.name)
-        quota = self._read(f"ResourceQuota {'/'.join(key)}", lambda: read_quota(item))
-        if quota is None:
-            self.drop_quota(key)
-        elif self.quotas.get(key) != quota:
-            self.quotas[key] = quota
-            self._quotas_of = _by_namespace(self.quotas)
-            self.version += 1
-
-    def drop_quota(self, key: tuple[str, str]) -> None:
-        """A ResourceQuota was deleted, or limits nothing of ours."""
-        if self.quotas.pop(key, None) is not None:
-            self._quotas_of = _by_namespace(self.quotas)
-            self.version += 1
-
-    def put_limit_range(self, item: LimitRangeObject) -> None:
-        """A LimitRange was added or changed."""
-        key = (item.metadata.namespace, item.metadata.name)
-        limits = self._read(f"LimitRange {'/'.join(key)}", lambda: read_limit_range(item))
-        if limits is None:
-            self.drop_limit_range(key)
-        elif self.limit_ranges.get(key) != limits:
-            self.limit_ranges[key] = limits
-            self._limit_ranges_of = _by_namespace(self.limit_ranges)
-            self.version += 1
-
-    def drop_limit_range(self, key: tuple[str, str]) -> None:
-        """A LimitRange was deleted, or says nothing of pods."""
-        if self.limit_ranges.pop(key, None) is not None:
-            self._limit_ranges_of = _by_namespace(self.limit_ranges)
-            self.version += 1
-
-    def _read(self, name: str, read: Callable[[], T | None]) -> T | None:
-        """What an object says; nothing where an amount is no quantity, which is named."""
-        try:
-            found = read()
-        except QuantityError as error:
-            self.unreadable[name] = str(error)
-            return None
-        self.unreadable.pop(name, None)
-        return found
-
-    def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
-        """A namespace was added or changed."""
-        if self.namespaces.get(name) != labels:
-            self.namespaces = {**self.namespaces, name: labels}  # inventories that were handed out keep theirs
-            self.version += 1
-
-    def policy_for(self, namespace: str, kind: str, default: Policy) -> Policy:
-        """The policy that holds for objects of a kind (``Kind.group``) in a namespace."""
-        return effective_policy(self.policies.values(), self.labels_of(namespace), kind, default)
-
-    def labels_of(self, namespace: str) -> dict[str, str]:
-        """Of a namespace; its name is one, whether or not it was seen."""
-        return {**self.namespaces.get(namespace, {}), "kubernetes.io/metadata.name": namespace}
-
     # ---- the inventory
 
     def settle(self, now: float) -> None:
@@ -618,10 +508,10 @@ class ClusterBook:
             pending=self._frozen_pending(),
             priorities={**BUILT_IN_PRIORITIES, **self.priorities, "": self.priorities.get(self._default_priority, 0)},
             not_preempting=self._not_preempting | ({""} if self._default_priority in self._not_preempting else frozenset()),
-            namespaces=self.namespaces,
+            namespaces=self.rules.labels(),
             unreadable_nodes=self._unreadable_nodes(),
-            quotas=self._quotas_of,
-            limit_ranges=self._limit_ranges_of,
+            quotas=self.rules.quotas(),
+            limit_ranges=self.rules.limit_ranges(),
             known_gpus=known_gpus(),
             age_seconds=age_seconds,
             broken_seconds=broken_seconds,
@@ -736,13 +626,6 @@ class ClusterBook:
         self.frozen_anew += len(self._without_gpus_dirty)
         self._without_gpus_dirty.clear()
         self._without_gpus_frozen = tuple(self._without_gpus.values())
-
-
-def _by_namespace(objects: Mapping[tuple[str, str], T]) -> dict[str, tuple[T, ...]]:
-    found: dict[str, list[T]] = {}
-    for (namespace, _), each in sorted(objects.items(), key=lambda item: item[0]):
-        found.setdefault(namespace, []).append(each)
-    return {namespace: tuple(each) for namespace, each in found.items()}
 
 
 def _placing(pod: PodRecord) -> tuple[object, ...]:

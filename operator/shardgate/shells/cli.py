@@ -284,7 +284,7 @@ def _snapshot(clusters: tuple[str, ...], gpus: str | None, declared: Sequence[Ma
 
 
 def _judge(document: Document, library: Library, snapshot: Snapshot, results: list[_Result], unreadable: list[Unreadable]) -> None:
-    profiles = snapshot.book.known_profiles
+    profiles = snapshot.book.rules.known_profiles
     try:
         declaration = read_declaration(document.body, profiles, groups_in(library, profiles))
     except ExceptionGroup as problems:
@@ -292,7 +292,7 @@ def _judge(document: Document, library: Library, snapshot: Snapshot, results: li
         unreadable += [Unreadable(f"{document.where}, InferenceDeployment {name}", str(each)) for each in mistakes_in(problems)]
         return
     subject = declaration.subject
-    policy = snapshot.book.policy_for(subject.namespace, f"{subject.kind}.{GROUP}", OWN_KIND)
+    policy = snapshot.book.rules.policy_for(subject.namespace, f"{subject.kind}.{GROUP}", OWN_KIND)
     verdict = verify_declaration(declaration, snapshot.inventory(), policy)
     answer = enforce(declaration, verdict, replace(policy, mode=Mode.ENFORCE), None)
     reference = reference_of(document.body.get("spec") or {}, verdict, policy)
@@ -308,10 +308,10 @@ def _judge_workload(document: Document, library: Library, snapshot: Snapshot, re
         return
     subject = workload.subject
     group = subject.api_version.rpartition("/")[0]
-    policy = snapshot.book.policy_for(subject.namespace, f"{subject.kind}.{group}", FOREIGN_KIND)
+    policy = snapshot.book.rules.policy_for(subject.namespace, f"{subject.kind}.{group}", FOREIGN_KIND)
     declarations = [each.declaration for each in declare(workload) if each.declaration is not None]
     snapshot.offer(name for each in declarations for name in each.placement.requests)
-    found = judged(workload, snapshot.book.known_profiles, snapshot.inventory(), policy)
+    found = judged(workload, snapshot.book.rules.known_profiles, snapshot.inventory(), policy)
     if found is None:
         return
     enforced = replace(policy, mode=Mode.ENFORCE)

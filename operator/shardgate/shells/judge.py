@@ -150,7 +150,7 @@ class Judge:
 
     def declare(self, body: Mapping[str, Any]) -> Declaration:
         """What the object declares. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
-        return read_declaration(body, self.book.known_profiles, self._groups_named)
+        return read_declaration(body, self.book.rules.known_profiles, self._groups_named)
 
     def _groups_named(self, api_version: str, kind: str, namespace: str, name: str) -> list[GroupDeclaration] | None:
         body = self.workloads.named(api_version.rpartition("/")[0], kind, namespace, name)
@@ -165,7 +165,7 @@ class Judge:
         if subject is None:
             return None
         kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
-        policy = self.book.policy_for(subject.namespace, kind, FOREIGN_KIND)
+        policy = self.book.rules.policy_for(subject.namespace, kind, FOREIGN_KIND)
         inventory = self.inventory()
         found = judged_groups(subject, self._with_owners(groups, body), inventory, policy)
         if found is None:
@@ -178,7 +178,7 @@ class Judge:
         """What a workload declares; of one that stands it is kept until it, or what it refers to, changes."""
         uid = str((body.get("metadata") or {}).get("uid") or "")
         stands = not rolls_out and self.workloads.get(uid) is body
-        facts = (self.book.references.version, self.book.profiles_version)
+        facts = (self.book.references.version, self.book.rules.profiles_version)
         known = self._read.get(uid) if stands else None
         if known is not None and known.body is body and known.facts == facts:
             return known.subject, known.groups
@@ -186,7 +186,8 @@ class Judge:
         stands = stands and resolved is body
         workload = read_workload(resolved, self.book.references)
         is_judged = workload is not None and workload.is_judged and not is_finished(body)
-        groups = declare(workload, self.book.known_profiles, rolls_out=rolls_out) if workload is not None and is_judged else []
+        profiles = self.book.rules.known_profiles
+        groups = declare(workload, profiles, rolls_out=rolls_out) if workload is not None and is_judged else []
         subject = workload.subject if workload is not None else None
         if stands:
             if len(self._read) > 2 * len(self.workloads) + 100:
@@ -236,9 +237,9 @@ class Judge:
 
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""
-        declared = declaration or self._recent.declaration(body, self.book.profiles_version, self.declare)
+        declared = declaration or self._recent.declaration(body, self.book.rules.profiles_version, self.declare)
         self.book.follows_all_pods |= declared.placement.rules.demands
-        policy = self.book.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
+        policy = self.book.rules.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
         self.book.settle(time.monotonic())
         known = self._recent.judgement(declared, policy, self.version)
         if known is not None and not is_too_old(*self._freshness(), policy):

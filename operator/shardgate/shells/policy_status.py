@@ -59,13 +59,13 @@ class PolicyStatus:
     def wanted(self, name: str) -> Json:
         """The status that the policy should have."""
         generation, _ = self._stored[name]
-        policy, problem = self._book.policies.get(name), self._problems.get(name)
+        policy, problem = self._book.rules.policies.get(name), self._problems.get(name)
         if problem or policy is None:
             return {"observedGeneration": generation, "problem": problem or "not read yet"}
         matched = [
             each
             for each in self._standing()
-            if policy.selects(self._book.labels_of(each.namespace), f"{each.kind}.{each.group}" if each.group else each.kind)
+            if policy.selects(self._book.rules.labels_of(each.namespace), f"{each.kind}.{each.group}" if each.group else each.kind)
         ]
         worst = sorted((each for each in matched if each.is_refused), key=lambda each: (-each.outcome, each.namespace, each.name))
         return {

@@ -277,7 +277,7 @@ class Reconciler:
 
     def _declaration(self, uid: str, body: Json) -> Declaration:
         referrals = f" {self._judge.version}" if referred_to(body) else ""
-        version = f"{body['metadata']['resourceVersion']} {self._judge.book.profiles_version}{referrals}"
+        version = f"{body['metadata']['resourceVersion']} {self._judge.book.rules.profiles_version}{referrals}"
         known = self._declarations.get(uid)
         if known is None or known[0] != version:
             known = self._declarations[uid] = (version, self._judge.declare(body))

@@ -153,12 +153,12 @@ class Snapshot:
 
     def _put_quota(self, body: Any) -> list[str]:
         item = quota_from(body)
-        self.book.put_quota(item)
+        self.book.rules.put_quota(item)
         return self._why_not(f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}")
 
     def _put_limit_range(self, body: Any) -> list[str]:
         item = limit_range_from(body)
-        self.book.put_limit_range(item)
+        self.book.rules.put_limit_range(item)
         return self._why_not(f"LimitRange {item.metadata.namespace}/{item.metadata.name}")
 
     def _why_not(self, name: str) -> list[str]:
@@ -172,15 +172,15 @@ class Snapshot:
 
     def _put_namespace(self, body: Any) -> list[str]:
         namespace = msgspec.convert(body, NamespaceObject).metadata
-        self.book.put_namespace(namespace.name, namespace.labels or {})
+        self.book.rules.put_namespace(namespace.name, namespace.labels or {})
         return []
 
     def _put_policy(self, body: Any) -> list[str]:
-        self.book.put_policy(read_policy(body))
+        self.book.rules.put_policy(read_policy(body))
         return []
 
     def _put_profile(self, body: Any) -> list[str]:
-        self.book.put_profile(profile_of(body))
+        self.book.rules.put_profile(profile_of(body))
         return []
 
     def nodes(self) -> list[dict[str, Any]]:

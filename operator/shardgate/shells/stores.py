@@ -265,16 +265,15 @@ class Quotas:
 
     def put(self, item: QuotaObject) -> None:
         """Added or changed."""
-        self._book.put_quota(item)
+        self._book.rules.put_quota(item)
 
     def drop(self, item: QuotaObject) -> None:
         """Deleted."""
-        self._book.drop_quota((item.metadata.namespace, item.metadata.name))
+        self._book.rules.drop_quota((item.metadata.namespace, item.metadata.name))
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
-        for namespace, name in [each for each in self._book.quotas if "/".join(each) not in keys]:
-            self._book.drop_quota((namespace, name))
+        self._book.rules.retain_quotas(keys)
 
 
 class LimitRanges:
@@ -289,16 +288,15 @@ class LimitRanges:
 
     def put(self, item: LimitRangeObject) -> None:
         """Added or changed."""
-        self._book.put_limit_range(item)
+        self._book.rules.put_limit_range(item)
 
     def drop(self, item: LimitRangeObject) -> None:
         """Deleted."""
-        self._book.drop_limit_range((item.metadata.namespace, item.metadata.name))
+        self._book.rules.drop_limit_range((item.metadata.namespace, item.metadata.name))
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
-        for namespace, name in [each for each in self._book.limit_ranges if "/".join(each) not in keys]:
-            self._book.drop_limit_range((namespace, name))
+        self._book.rules.retain_limit_ranges(keys)
 
 
 class Pods:
@@ -344,16 +342,15 @@ class Namespaces:
 
     def put(self, item: NamespaceObject) -> None:
         """Added or changed."""
-        self._book.put_namespace(item.metadata.name, item.metadata.labels or {})
+        self._book.rules.put_namespace(item.metadata.name, item.metadata.labels or {})
 
     def drop(self, item: NamespaceObject) -> None:
         """Deleted."""
-        self._book.namespaces.pop(item.metadata.name, None)
+        self._book.rules.drop_namespace(item.metadata.name)
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
-        for name in [name for name in self._book.namespaces if name not in keys]:
-            del self._book.namespaces[name]
+        self._book.rules.retain_namespaces(keys)
 
 
 class PriorityClasses:
@@ -396,7 +393,7 @@ class Policies:
         """Added or changed."""
         problem = ""
         try:
-            self._book.put_policy(read_policy({"metadata": {"name": item.metadata.name}, "spec": item.spec}))
+            self._book.rules.put_policy(read_policy({"metadata": {"name": item.metadata.name}, "spec": item.spec}))
         except ExceptionGroup as problems:
             problem = "; ".join(str(each) for each in mistakes_in(problems))
             log.warning("VerificationPolicy %s is not read: %s", item.metadata.name, problem)
@@ -404,13 +401,13 @@ class Policies:
 
     def drop(self, item: PolicyObject) -> None:
         """Deleted."""
-        self._book.drop_policy(item.metadata.name)
+        self._book.rules.drop_policy(item.metadata.name)
         self._seen.gone(item.metadata.name)
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
-        for name in [name for name in self._book.policies if name not in keys]:
-            self._book.drop_policy(name)
+        for name in [name for name in self._book.rules.policies if name not in keys]:
+            self._book.rules.drop_policy(name)
             self._seen.gone(name)
 
 
@@ -434,19 +431,19 @@ class Profiles:
     def put(self, item: ProfileObject) -> None:
         """Added or changed."""
         try:
-            self._book.put_profile(read_profile({"metadata": {"name": item.metadata.name}, "spec": item.spec}))
+            self._book.rules.put_profile(read_profile({"metadata": {"name": item.metadata.name}, "spec": item.spec}))
         except ExceptionGroup as problems:
             for each in mistakes_in(problems):
                 log.warning("ModelProfile %s is not read: %s", item.metadata.name, each)
 
     def drop(self, item: ProfileObject) -> None:
         """Deleted."""
-        self._book.drop_profile(item.metadata.name)
+        self._book.rules.drop_profile(item.metadata.name)
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
-        for name in [name for name in self._book.profiles if name not in keys]:
-            self._book.drop_profile(name)
+        for name in [name for name in self._book.rules.profiles if name not in keys]:
+            self._book.rules.drop_profile(name)
 
 
 class FollowedWorkloads(Protocol):
@@ -610,20 +607,20 @@ class Exceptions:
     def put(self, item: dict[str, Any]) -> None:
         """Added or changed."""
         try:
-            self._book.overrides[self.key(item)] = read_exception(item)
+            self._book.rules.overrides[self.key(item)] = read_exception(item)
         except ExceptionGroup as problems:
-            self._book.overrides.pop(self.key(item), None)
+            self._book.rules.overrides.pop(self.key(item), None)
             for each in mistakes_in(problems):
                 log.warning("VerificationException %s is not read: %s", self.key(item), each)
 
     def drop(self, item: dict[str, Any]) -> None:
         """Deleted."""
-        self._book.overrides.pop(self.key(item), None)
+        self._book.rules.overrides.pop(self.key(item), None)
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
-        for name in [name for name in self._book.overrides if name not in keys]:
-            del self._book.overrides[name]
+        for name in [name for name in self._book.rules.overrides if name not in keys]:
+            del self._book.rules.overrides[name]
 
 
 class DeclarationObject(msgspec.Struct):

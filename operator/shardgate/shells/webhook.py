@@ -111,7 +111,7 @@ class Admission:
             return self._unreadable(body, old, operation, mistakes_in(problems))
         stored = self._stored(old)
         declaration, policy = judgement.declaration, judgement.policy
-        words = self._judge.book.overrides_for(declaration.subject, time.time())
+        words = self._judge.book.rules.overrides_for(declaration.subject, time.time())
         told = judgement.told
         answer = enforce(declaration, told, policy, stored, judgement.own_pods, words)
         return Decision(
@@ -175,7 +175,7 @@ class Admission:
         stored = self._stored_workload(old, workload)
         declarations = workload.declarations
         declaration = declarations[0] if declarations else None
-        words = self._judge.book.overrides_for(workload.subject, time.time())
+        words = self._judge.book.rules.overrides_for(workload.subject, time.time())
         told = judgement.told
         answer = enforce(declaration, told, judgement.policy, stored, judgement.own_pods, words)
         declared = [each.group for each in workload.groups]

@@ -229,7 +229,7 @@ async def _verdict(look: _LookUp, body: Json, owners: tuple[Owner, ...]) -> tupl
 def _judged_now(
     look: _LookUp, snapshot: Snapshot, body: Json, owners: tuple[Owner, ...]
 ) -> tuple[Json | None, str, Json | None]:  # fmt: skip
-    library, profiles = Library.of([body], snapshot.references), snapshot.book.known_profiles
+    library, profiles = Library.of([body], snapshot.references), snapshot.book.rules.known_profiles
     inventory, spec = snapshot.inventory(), body.get("spec") or {}
     if is_inference_deployment(body):
         try:
@@ -238,7 +238,7 @@ def _judged_now(
             look.unread.append(("verdict", f"it cannot be read: {'; '.join(map(str, mistakes_in(problems)))}"))
             return None, "", None
         declaration = replace(declaration, makes=(*declaration.makes, *owners))
-        policy = snapshot.book.policy_for(declaration.subject.namespace, f"{OWN.kind}.{GROUP}", OWN_KIND)
+        policy = snapshot.book.rules.policy_for(declaration.subject.namespace, f"{OWN.kind}.{GROUP}", OWN_KIND)
         verdict = verify(declaration, inventory, policy)
         document = report(declaration, verdict, reference=reference_of(spec, verdict, policy))
     else:
@@ -251,7 +251,7 @@ def _judged_now(
             return None, "", None
         subject = workload.subject
         kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
-        policy = snapshot.book.policy_for(subject.namespace, kind, FOREIGN_KIND)
+        policy = snapshot.book.rules.policy_for(subject.namespace, kind, FOREIGN_KIND)
         found = judged_groups(subject, groups, inventory, policy)
         if found is None:
             return None, "", None
