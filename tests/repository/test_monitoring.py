@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from promql import OF_OTHERS, metrics_of, served
+from shardgate.shells.cli import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "charts/shardgate/files"
@@ -77,6 +78,8 @@ def test_a_page_refers_only_to_what_exists(page: Path) -> None:
         assert (page.parent / link).exists(), link
     for name in re.findall(r"\b(?:shardgate|apiserver)_\w+", text):
         assert name in served() | OF_OTHERS, name
+    for command in re.findall(r"^shardgate (\w+)|`shardgate (\w+)", text, re.MULTILINE):
+        assert "".join(command) in cli.commands, command
     for name in re.findall(r"\bShardgate[A-Z]\w+", text):
         assert name in RULES, name
 
