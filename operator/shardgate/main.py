@@ -42,6 +42,7 @@ from shardgate.shells.ledger import NAME as LEDGER
 from shardgate.shells.ledger import PLURAL as LEDGERS
 from shardgate.shells.ledger import Ledger
 from shardgate.shells.log_queue import LogQueue
+from shardgate.shells.memory_limit import memory_limit_bytes
 from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.operator_status import OperatorStatus
@@ -316,6 +317,8 @@ class Operator:
         for each in (*self.reflectors, *self.followers):
             self.metrics.synced.labels(each.name).set(each.health.synced.is_set())
             self.metrics.last_event.labels(each.name).set(each.health.last_heard_at)
+        self.metrics.ready.set(not self.unready())
+        self.metrics.memory_limit.set(memory_limit_bytes())
         self.metrics.in_flight.set(self.server.in_flight)
         self.metrics.refused_pair.set(bool(self.server.refused_pair))
         if self.server.not_after is not None:

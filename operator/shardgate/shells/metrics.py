@@ -86,6 +86,8 @@ class Metrics:
         self.writes = self._counter("writes", "Requests that wrote to the API server", "resource", "verb")
         self.write_failures = self._counter("write_failures", "Such requests that were refused, by status", "resource", "status")
         self.leader = self._gauge("leader", "1 on the replica that writes")
+        self.ready = self._gauge("ready", "1 while the replica answers admission: /readyz says so")
+        self.memory_limit = self._gauge("memory_limit_bytes", "Memory that the process may take, 0 without a limit")
         self.webhook_problems = self._gauge(
             "webhook_configuration_problems", "What is missing from, or was changed in, a webhook configuration of ours", "kind"
         )

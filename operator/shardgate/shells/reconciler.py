@@ -284,8 +284,7 @@ class Reconciler:
         return known[1]
 
     def publish(self, *, leading: bool) -> None:
-        """Set the metrics of all that stand, and of who leads."""
-        self._metrics.leader.set(leading)
+        """Set the metrics of all that stand."""
         standing = {uid: body.get("status") or {} for uid, body in self._bodies.items()} if leading else {}
         judged = (
             (KIND, status["outcome"], _codes(status) if self._is_mismatch(uid, status) else ())

@@ -115,6 +115,7 @@ class Rejudging:
             else:
                 each.keep_promises()
             each.publish(leading=leading)
+        self._metrics.leader.set(leading)  # after what the leader tells: alerts hold until there is a leader who says otherwise
         if self._lease.is_held() and self._upkeep is not None:  # a pass may outlast the lease, waiting for an API server
             try:
                 await self._upkeep()

@@ -1,0 +1,70 @@
+"""promtool runs every alert's cases on the rules as they are shipped.
+
+Cases are one file an alert, in promtool's own form. Their names begin with what they show: fires, does not fire, boundary of for,
+missing series (tests/repository/test_monitoring.py asks for all four). Time begins at 0, and `2x3` is four samples.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controlplane.tools import find_tool
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "charts/shardgate/files/rules.yaml"
+CASES = sorted(Path(__file__).parent.glob("*.yaml"))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    return str(find_tool("promtool", say))
+
+
+def run(promtool: str, *arguments: object, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([promtool, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("path", [RULES, ROOT / "deploy/monitoring/rules.yaml"], ids=["chart", "plain"])
+def test_the_rules_are_rules(promtool: str, path: Path) -> None:
+    result = run(promtool, "check", "rules", "--lint=all", "--lint-fatal", path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_sample_configuration_is_one(promtool: str) -> None:
+    result = run(promtool, "check", "config", "--syntax-only", ROOT / "deploy/monitoring/prometheus.yml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 rule files found" in result.stdout
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_an_alert_does_what_its_cases_say(promtool: str, path: Path) -> None:
+    result = run(promtool, "test", "rules", path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("minutes", [-1, 1])
+def test_the_boundary_cases_notice_a_minute(promtool: str, tmp_path: Path, minutes: int) -> None:
+    """Cases that pass whatever the rule says would be none: with each `for` a minute off, every alert's cases fail."""
+    document: dict[str, Any] = yaml.safe_load(RULES.read_text())
+    for group in document["groups"]:
+        for rule in group["rules"]:
+            number, unit = re.fullmatch(r"(\d+)([mh])", rule["for"]).groups()  # type: ignore[union-attr]  # then the test fails
+            rule["for"] = f"{int(number) * {'m': 1, 'h': 60}[unit] + minutes}m"
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(document))
+    unnoticed = []
+    for path in CASES:
+        cases = yaml.safe_load(path.read_text())
+        cases["rule_files"] = ["rules.yaml"]
+        (tmp_path / path.name).write_text(yaml.safe_dump(cases))
+        if run(promtool, "test", "rules", path.name, cwd=tmp_path).returncode == 0:
+            unnoticed.append(path.stem)
+    assert unnoticed == []
