@@ -42,7 +42,7 @@ def test_the_rules_are_rules(promtool: str, path: Path) -> None:
 def test_the_sample_configuration_is_one(promtool: str) -> None:
     result = run(promtool, "check", "config", "--syntax-only", ROOT / "deploy/monitoring/prometheus.yml")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 rule files found" in result.stdout
+    assert "is valid" in result.stdout
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
@@ -64,6 +64,7 @@ def test_the_boundary_cases_notice_a_minute(promtool: str, tmp_path: Path, minut
     for path in CASES:
         cases = yaml.safe_load(path.read_text())
         cases["rule_files"] = ["rules.yaml"]
+        cases["tests"] = [each for each in cases["tests"] if each["name"].startswith("boundary of for")]
         (tmp_path / path.name).write_text(yaml.safe_dump(cases))
         if run(promtool, "test", "rules", path.name, cwd=tmp_path).returncode == 0:
             unnoticed.append(path.stem)
