@@ -6,7 +6,6 @@ missing series (tests/repository/test_monitoring.py asks for all four). Time beg
 
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,12 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
+from charts import say
 from controlplane.tools import find_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "charts/shardgate/files/rules.yaml"
 CASES = sorted(Path(__file__).parent.glob("*.yaml"))
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @pytest.fixture(scope="module")
