@@ -177,7 +177,7 @@ def scene_t4(scene: Scene) -> None:
     scene.node(T4)
     scene.start_operator()
     scene.installation.register_webhooks()
-    tell("The webhooks are registered (as deploy/install.yaml has them, here by URL). Now the declaration:")
+    tell("The webhooks are registered (as the chart has them, here by URL). Now the declaration:")
     scene.kubectl("create", "namespace", "serving")
     said = scene.kubectl("apply", "-f", str(DECLARATION), expect=1)
     for code in ("score 0/100", "GpuCountTooLow", "WeightsDoNotFit", "ModelExceedsCluster"):
