@@ -41,7 +41,7 @@ check: venv ## style, types, layers, generated files
 	@.venv/bin/lint-imports
 	@$(PYTHON) deploy/generate.py --check
 
-generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the finding catalogue
+generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the pages of findings, metrics and alerts
 	@$(PYTHON) deploy/generate.py
 
 install-manifests: venv ## deploy/install.yaml, rendered from the chart by helm
