@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from live import create_node, patch_status, until, wait_for_outcome
 
-from builders import a_body, a_node
+from builders import a_body, a_node, a_vllm_deployment
 from charts import say
 from controlplane.chart import CHART, rendered
 from controlplane.installation import Installation
@@ -20,6 +20,7 @@ from controlplane.tools import find_tool
 
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files/dashboard.json").read_text())
 ALERT, FOR_SECONDS = "ShardgateDeclarationMismatch", 6
+VIOLATIONS = 'shardgate_policy_violations{kind="Deployment"}'
 MISMATCHES = "max(shardgate_declaration_mismatches)"
 
 
@@ -71,8 +72,11 @@ def test_a_node_that_loses_a_gpu_alarms_and_the_dashboard_shows_it(plane: Contro
     plane.apply(*Installation(plane).webhooks())
     until("the API server lets something in unjudged, as nobody answers", lambda: _fails_open(plane))
     installation = start()
+    wrong = a_vllm_deployment("wrong", tensor=16, gpus=16)  # its pod stays Pending, and takes nothing
+    plane.apply({**wrong, "metadata": {**wrong["metadata"], "namespace": "unseen"}})  # by no webhook: policy would refuse it
     plane.apply(a_body())
     wait_for_outcome(plane, "llama", "serving", "Sound")
+    until("what was let in unseen is counted", lambda: installation.metric(VIOLATIONS) == 1)
     prometheus = watch(installation)
     assert set(prometheus.targets().values()) == {""}
     loaded = prometheus.rules()
