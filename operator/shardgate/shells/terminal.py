@@ -33,6 +33,21 @@ def print_server_verdict(console: Console, verdict: ServerVerdict) -> None:
     console.print()
 
 
+def print_accuracy(console: Console, document: Mapping[str, Any]) -> None:
+    """How well memory was predicted here."""
+    if not document["accuracy"]:
+        console.print("No engine was compared yet: set prometheusUrl to a Prometheus that scrapes them (docs/calibration.md).")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Engine", "GPU", "Engines", "p90 error", "Predicted", "Measured", "Memory"):
+        table.add_column(column, justify="left" if column in ("Engine", "GPU", "Memory") else "right", no_wrap=True)
+    for each in document["accuracy"]:
+        word = "may refuse" if each["mayRefuse"] else "[red]refuses nothing[/]"
+        figures = (f"{each['p90Error']:.1%}", f"{each['predictedTokens']:,}", f"{each['measuredTokens']:,}")
+        table.add_row(escape(each["engineVersion"]), escape(each["product"]), str(each["engines"]), *figures, word)
+    console.print(table)
+
+
 def print_explanation(console: Console, answer: Mapping[str, Any]) -> None:
     """Why a live object runs or does not, and what says so."""
     subject = answer["subject"]
