@@ -31,6 +31,7 @@ from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify as verify_declaration
 from shardgate.shells.accuracy import live_accuracy
 from shardgate.shells.cluster import ApiError, ClusterUnreachable, own_namespace
+from shardgate.shells.doctor import check_up
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
 from shardgate.shells.extraction import extracted
 from shardgate.shells.kept_decisions import Found, kept_decisions
@@ -39,6 +40,7 @@ from shardgate.shells.server_verdicts import server_verdicts
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
 from shardgate.shells.terminal import (
     print_accuracy,
+    print_checkup,
     print_decision,
     print_explanation,
     print_nodes,
@@ -48,6 +50,7 @@ from shardgate.shells.terminal import (
 from shardgate.shells.why import NoSuchObject, why_live
 
 REFUSED, UNDECIDED = 1, 2
+UNHEALTHY = 1
 USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
 
 click.rich_click.TEXT_MARKUP = "rich"
@@ -207,6 +210,31 @@ def _not_kept(reference: str, namespace: str, found: Found) -> str:
         f"no decision {reference} of namespace {namespace} is kept by those replicas that answered: {asked}; "
         "each keeps its last 200, and none outlives its process"
     )
+
+
+@cli.command()
+@click.option(
+    "-n",
+    "--namespace",
+    metavar="NAMESPACE",
+    help="Where admission is asked by dry runs. Default: the kubeconfig's.",
+)
+@click.option(
+    "--operator-namespace", default="shardgate-system", show_default=True, metavar="NAMESPACE", help="Where the operator runs."
+)
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the answer.")
+@click.pass_context
+def doctor(context: click.Context, namespace: str | None, operator_namespace: str, output: str) -> None:
+    """Check whether a live installation is healthy, and say how to repair what is not.
+
+    With your own rights: what you may not read is a check that could not be told. Nothing is written; admission is asked by
+    dry runs. Exit code: 1 if a check failed, else 2 if it could not be told whether admission works, else 0; 69 cluster
+    unreachable.
+    """
+    found = check_up(namespace or own_namespace(), operator_namespace)
+    if not _print_json([found.json()], output):
+        print_checkup(Console(), found)
+    context.exit({True: 0, False: UNHEALTHY, None: UNDECIDED}[found.healthy])
 
 
 @cli.command()
