@@ -161,7 +161,7 @@ class Metrics:
 
     def observe_accuracy(self, found: Iterable[Accuracy]) -> None:
         """Publish how well engines were predicted, one series for each minor version and product that runs here."""
-        errors = {(each.engine_version, each.product): each.p90_error for each in found}
+        errors: dict[tuple[str, ...], float] = {(each.engine_version, each.product): each.p90_error for each in found}
         self._published[self.prediction_error] = _publish(
             self.prediction_error, errors, self._published.get(self.prediction_error, set())
         )
