@@ -419,7 +419,7 @@ def test_why_engines_are_left_out_is_said(caplog: pytest.LogCaptureFixture) -> N
     with a_prometheus(200, vector(*series)) as (url, _):
         Reader(url).go()
     (said,) = [each.message for each in caplog.records if "compared" in each.message]
-    assert "1 engines compared, 3 not: 2 because no pod of its name is Ready with GPUs; 1 because nothing that is judged" in said
+    assert "1 engine compared, 3 not: 2 because no pod of its name is Ready with GPUs; 1 because nothing that is judged" in said
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from shardgate.api import GROUP, VERSION
 from shardgate.domain.calibration import Accuracy, Comparison, accuracies
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Owner
+from shardgate.domain.units import count
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
 from shardgate.shells.lease import Lease
@@ -39,7 +40,8 @@ from shardgate.shells.writer import Writer
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
-READ_SECONDS = 60.0
+READ_SECONDS, FOLLOWING_SECONDS = 60.0, 2.0
+"""Between two looks of the replica that leads; and until another one looks whether it leads."""
 REQUEST_SECONDS = 10.0
 MOST_BYTES = 32 << 20
 STATUS = "capacityledgers/status"
@@ -66,9 +68,10 @@ class Calibration:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            if self._lease.is_held():
+            leads = self._lease.is_held()
+            if leads:
                 await self.look()
-            await asyncio.sleep(READ_SECONDS)
+            await asyncio.sleep(READ_SECONDS if leads else FOLLOWING_SECONDS)
 
     async def look(self) -> None:
         """Once. A Prometheus that does not answer leaves what was found before."""
@@ -81,7 +84,9 @@ class Calibration:
         self._metrics.accuracy_reads.labels("read").inc()
         found, left_out = self.compare(series)
         self._found = accuracies(found)
-        self._say(f"{len(found)} engines compared" + (f", {len(left_out)} not: {left_out_text(left_out)}" if left_out else ""))
+        self._say(
+            f"{count(len(found), 'engine')} compared" + (f", {len(left_out)} not: {left_out_text(left_out)}" if left_out else "")
+        )
 
     def _say(self, text: str) -> None:
         if text != self._said:

@@ -86,7 +86,7 @@ def policies(found: Listed) -> Check:
 
 def alerts(found: Listed | None, namespace: str) -> Check:
     """A PrometheusRule with rules on our metrics is loaded. ``None``: the kind is not served."""
-    repair = "turn on prometheusRule.enabled in the chart, or load the plain rules file into your Prometheus"
+    repair = "turn on prometheusRule.enabled in the chart, or load deploy/monitoring/rules.yaml into your Prometheus"
     if found is None:
         return unknown("alerts", "PrometheusRule is not served here: whether a Prometheus has the rules cannot be seen", repair)
     if isinstance(found, Unread):
