@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check generate bench accuracy oracle faults fuzz clean
+.PHONY: help venv demo test check generate install-manifests bench accuracy oracle faults fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ check: venv ## style, types, layers, generated files
 	@.venv/bin/lint-imports
 	@$(PYTHON) deploy/generate.py --check
 
-generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them, the finding catalogue
+generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the finding catalogue
 	@$(PYTHON) deploy/generate.py
+
+install-manifests: venv ## deploy/install.yaml, rendered from the chart by helm
+	@$(PYTHON) deploy/render_install.py
 
 bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (ARGS=--nodes N --pods N)
 	@$(PYTHON) tests/bench/bench.py $(ARGS)

@@ -126,7 +126,7 @@ class Scene:
         return str(yaml.safe_load((ROOT / file).read_text())["metadata"]["name"])
 
     def start_operator(self) -> None:
-        """With a token of its own ServiceAccount, which may do what deploy/rbac.yaml says and no more."""
+        """With a token of its own ServiceAccount, which may do what charts/shardgate/files/rbac.yaml says and no more."""
         console.print(
             f"[cyan]$ SHARDGATE_WEBHOOK_PORT={self.installation.webhook_port} "
             f"SHARDGATE_METRICS_PORT={self.installation.metrics_port} .. kopf run -A -m shardgate.main &[/]"
@@ -172,7 +172,7 @@ def scene_h100(scene: Scene) -> None:
     name = scene.node(H100)
     scene.start_operator()
     scene.installation.register_webhooks()
-    tell("The webhooks are registered (deploy/webhooks.yaml, here by URL). Now the declaration:")
+    tell("The webhooks are registered (as the chart has them, here by URL). Now the declaration:")
     scene.kubectl("create", "namespace", "serving")
     scene.kubectl("apply", "-f", str(DECLARATION))
     scene.until("the outcome", *OUTCOME, is_so="Sound")
@@ -247,7 +247,7 @@ def main() -> int:
             installation = Installation(plane)
             stack.callback(installation.kill)
             installation.install()
-            tell(f"Up at {plane.url}; CRDs and RBAC are installed (deploy/crds/, deploy/rbac.yaml), namespace {NAMESPACE}.")
+            tell(f"Up at {plane.url}; CRDs and RBAC are installed (as the chart has them), namespace {NAMESPACE}.")
             scene = Scene(plane, installation)
             scene_h100(scene)
             scene_t4(scene)

@@ -20,6 +20,7 @@ from shardgate.adapters.exceptions import PLURAL as EXCEPTIONS
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
+from shardgate.adapters.manifests import SECRET
 from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
@@ -31,7 +32,7 @@ from shardgate.domain.calibration import Accuracy
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
 from shardgate.shells.calibration import Calibration
-from shardgate.shells.certificates import SECRET, Certificates
+from shardgate.shells.certificates import Certificates
 from shardgate.shells.cluster import ApiError, Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
 from shardgate.shells.config_maps import ConfigMaps

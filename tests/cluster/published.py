@@ -29,6 +29,14 @@ MODULES = {
 }
 
 
+ALSO = {
+    "github.com/cert-manager/cert-manager@v1.21.1": [
+        f"deploy/crds/cert-manager.io_{plural}.yaml" for plural in ("certificates", "issuers")
+    ],
+}
+"""Not of workloads."""
+
+
 def fetched(folder: Path, modules: Sequence[str] = tuple(MODULES)) -> list[Json]:
     """The CRDs of these modules. Raises ``CalledProcessError`` where one cannot be had."""
     (folder / "go.mod").write_text("module crds\ngo 1.24\n")
@@ -36,7 +44,7 @@ def fetched(folder: Path, modules: Sequence[str] = tuple(MODULES)) -> list[Json]
         [go_command(print), "mod", "download", "-json", *modules], cwd=folder, capture_output=True, text=True, check=True, timeout=300
     )  # fmt: skip
     folders = {f"{each['Path']}@{each['Version']}": Path(each["Dir"]) for each in _several(done.stdout)}
-    return [_taken(folders[module] / path) for module in modules for path in MODULES[module]]
+    return [_taken(folders[module] / path) for module in modules for path in (MODULES | ALSO)[module]]
 
 
 def _several(text: str) -> list[Json]:

@@ -493,6 +493,7 @@ def test_turned_off_what_was_found_goes() -> None:
 
 def test_it_is_off_unless_asked_for_and_needs_no_right_that_the_operator_lacks() -> None:
     assert read_config({}).prometheus_url is None
+    assert read_config({"SHARDGATE_PROMETHEUS_URL": "", "SHARDGATE_PROMETHEUS_CA": ""}).prometheus_ca is None
     assert read_config({"SHARDGATE_PROMETHEUS_URL": "https://thanos.monitoring:9091/tenant"}).prometheus_url is not None
     for url in ("prometheus:9090", "file:///etc/passwd", "http://", "http://a?x=1", "http://a b"):
         with pytest.raises(ConfigError, match="SHARDGATE_PROMETHEUS_URL"):

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from shardgate.adapters.manifests import SECRET
 from shardgate.shells import certificates as module
 from shardgate.shells import repairs
-from shardgate.shells.certificates import SECRET, Certificates
+from shardgate.shells.certificates import Certificates
 from shardgate.shells.cluster import ApiError
 from shardgate.shells.metrics import Metrics
 from shardgate.shells.writer import Writer

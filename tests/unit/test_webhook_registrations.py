@@ -73,6 +73,17 @@ def test_what_was_changed_is_named_until_it_is_put_back(field: str, value: Any, 
     assert (subject.stated()[0], series._value.get()) == ("True", 0)
 
 
+def test_conditions_that_the_installation_adds_are_its_own_and_kept() -> None:
+    """One that nobody had when it was first seen takes objects away from us."""
+    own = {"name": "not-the-robot", "expression": "request.userInfo.username != 'robot'"}
+    api = Api()
+    api.bodies[VALIDATING]["webhooks"][0]["matchConditions"].append(own)
+    subject = looked(api)
+    assert subject.stated()[:2] == ("True", "AsInstalled")
+    api.bodies[VALIDATING]["webhooks"][0]["matchConditions"].append({"name": "never", "expression": "false"})
+    assert looked(api, subject).stated() == ("False", "Changed", "validate.shardgate.io: matchConditions was changed")
+
+
 def test_a_ca_bundle_that_is_renewed_is_no_change() -> None:
     api = Api()
     subject = looked(api)

@@ -69,12 +69,27 @@ NAMESPACE_RULES: list[Json] = [
 ]
 
 
+SECRET = "shardgate-webhook-tls"  # noqa: S105  # a name
 CERTIFICATE_CLUSTER_RULES: list[Json] = [{**WEBHOOK_CONFIGURATIONS, "verbs": ["patch"]}]
 CERTIFICATE_NAMESPACE_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
-    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["shardgate-webhook-tls"], "verbs": ["list", "patch", "watch"]},
+    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["list", "patch", "watch"]},
 ]
 """Of certificates of our own: not granted where they are files, or cert-manager's."""
+
+REMOVE_WEBHOOKS_RULES: list[Json] = [{**WEBHOOK_CONFIGURATIONS, "verbs": ["delete"]}]
+"""Of an uninstallation's first step."""
+REMOVE_LEFTOVERS_CLUSTER_RULES: list[Json] = [
+    {"apiGroups": [GROUP], "resources": ["capacityledgers"], "resourceNames": [NAME], "verbs": ["delete"]},
+    {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["delete", "list"]},
+]
+REMOVE_LEFTOVERS_NAMESPACE_RULES: list[Json] = [
+    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["delete"]},
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [NAME], "verbs": ["delete"]},
+]
+"""Of its last step: what the operator made while it ran."""
+TRY_RULES: list[Json] = [{"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["create", "patch"]}]
+"""Of ``helm test``, in one namespace: a dry run needs the rights of what it tries."""
 
 
 def rbac(namespace: str, *, keeps_certificates: bool = False) -> list[Json]:
@@ -173,6 +188,38 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
         }
         for kind, webhooks in (("Validating", validating), ("Mutating", mutating))
     ]  # fmt: skip
+
+
+def chart_rules() -> Json:
+    """What the chart's roles may do, by role: names, namespaces and bindings are the templates'."""
+    return {
+        "cluster": CLUSTER_RULES,
+        "certificateCluster": CERTIFICATE_CLUSTER_RULES,
+        "namespace": NAMESPACE_RULES,
+        "certificateNamespace": CERTIFICATE_NAMESPACE_RULES,
+        "removeWebhooks": {"cluster": REMOVE_WEBHOOKS_RULES, "namespace": []},
+        "removeLeftovers": {"cluster": REMOVE_LEFTOVERS_CLUSTER_RULES, "namespace": REMOVE_LEFTOVERS_NAMESPACE_RULES},
+        "try": TRY_RULES,
+        "users": [{"labels": each["metadata"]["labels"], "rules": each["rules"]} for each in user_roles()],
+    }
+
+
+def chart_webhooks() -> Json:
+    """What the chart's values do not decide of the webhooks: a policy or a time that stands here is not theirs to change."""
+    chosen = "chosen by the values"
+    found: Json = {"exemptNamespaces": list(KUBE_NAMESPACES)}
+    for configuration in webhook_configurations({"url": ""}, exempt_namespaces=(), failure_policy=chosen):
+        webhooks = found[configuration["kind"].removesuffix("WebhookConfiguration").lower()] = []
+        for each in configuration["webhooks"]:
+            webhook = {key: value for key, value in each.items() if key not in ("clientConfig", "namespaceSelector")}
+            webhook["path"] = each["clientConfig"]["url"]
+            if webhook["failurePolicy"] == chosen:
+                del webhook["failurePolicy"]
+                webhook.pop("reinvocationPolicy", None)
+            if webhook["timeoutSeconds"] == WEBHOOK_TIMEOUT_SECONDS:
+                del webhook["timeoutSeconds"]
+            webhooks.append(webhook)
+    return found
 
 
 _OF_THE_CLUSTER = (

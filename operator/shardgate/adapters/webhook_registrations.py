@@ -7,10 +7,13 @@ from shardgate.adapters.manifests import webhook_configurations
 
 Json = dict[str, Any]
 
-OURS = ("rules", "matchConditions", "matchPolicy", "sideEffects", "admissionReviewVersions", "reinvocationPolicy")
+OURS = ("rules", "matchPolicy", "sideEffects", "admissionReviewVersions")
 """Fields that this version decides."""
-CHOSEN = ("failurePolicy", "timeoutSeconds", "namespaceSelector", "objectSelector", "clientConfig")
-"""Fields that whoever installs it decides: they are right as they were first seen."""
+CHOSEN = (
+    "failurePolicy", "timeoutSeconds", "namespaceSelector", "objectSelector", "clientConfig", "reinvocationPolicy",
+    "matchConditions",
+)  # fmt: skip
+"""Fields that whoever installs it decides: they are right as they were first seen. Of conditions, those beside this version's."""
 _DEFAULTS: Json = {"objectSelector": {}, "namespaceSelector": {}, "matchConditions": [], "reinvocationPolicy": "Never"}
 
 
@@ -35,6 +38,10 @@ def differences(wanted: Mapping[str, Any], found: Mapping[str, Any], first: Mapp
             continue
         stands, then = webhooks.pop(name), first.get(name) or {}
         told += [f"{name}: {field} is not this version's" for field in OURS if _value(stands, field) != _value(each, field)]
+        conditions = _value(stands, "matchConditions")
+        if any(condition not in conditions for condition in _value(each, "matchConditions")):
+            told.append(f"{name}: matchConditions is not this version's")
+            then = {field: value for field, value in then.items() if field != "matchConditions"}
         told += [f"{name}: {field} was changed" for field in CHOSEN if field in then and _value(stands, field) != then[field]]
     told += [f"{name} is none of this version" for name in sorted(webhooks)]
     return told

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shardgate.adapters.certificates import TLS, TLS_KEY, bundle, decoded, is_servable, renewed
+from shardgate.adapters.manifests import SECRET
 from shardgate.shells.cluster import JSON_PATCH, ApiError
 from shardgate.shells.repairs import Repairs
 from shardgate.shells.writer import Writer
@@ -20,7 +21,6 @@ from shardgate.shells.writer import Writer
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
-SECRET = "shardgate-webhook-tls"  # noqa: S105  # a name
 CONFIGURATION = "shardgate"
 KINDS = ("validatingwebhookconfigurations", "mutatingwebhookconfigurations")
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1"

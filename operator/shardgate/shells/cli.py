@@ -47,6 +47,7 @@ from shardgate.shells.terminal import (
     print_report,
     print_server_verdict,
 )
+from shardgate.shells.uninstallation import removed_leftovers, removed_webhooks
 from shardgate.shells.why import NoSuchObject, why_live
 
 REFUSED, UNDECIDED = 1, 2
@@ -317,6 +318,23 @@ def model_add(folder: str, match: tuple[str, ...], name: str | None) -> None:
     Exit code: 65 where config.json or the index cannot be read, 66 where there is none.
     """
     click.echo(yaml.safe_dump(profile_of_folder(folder, match, name), sort_keys=False), nl=False)
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["webhooks", "leftovers"]))
+@click.option("-n", "--namespace", metavar="NAMESPACE", required=True, help="Where the operator ran.")
+@click.option(
+    "--policy", metavar="NAME", help="A VerificationPolicy that was installed with the operator, to go with the leftovers."
+)
+def uninstall(what: str, namespace: str, policy: str | None) -> None:
+    """Remove what must go before or after the operator: the chart's hooks run this; `helm uninstall` is the whole of it.
+
+    webhooks: their configurations, first, so that nobody waits for an operator that is going. leftovers: what it made while
+    it ran (its Lease and Secret, the CapacityLedger, WorkloadVerdicts), last. Declarations, exceptions and other policies stay.
+    Exit code: 0 also where they are gone already, 69 cluster unreachable or not allowed.
+    """
+    for each in removed_webhooks() if what == "webhooks" else removed_leftovers(namespace, policy):
+        click.echo(each)
 
 
 def _snapshot(clusters: tuple[str, ...], gpus: str | None, declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:

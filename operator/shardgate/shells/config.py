@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 _VARIABLES = {
@@ -65,6 +65,12 @@ class OperatorConfig(BaseModel):
     """A file with a bearer token for it; read anew each time."""
     prometheus_ca: Path | None = None
     """Certificates of authorities that its own is checked by, PEM. Unset: the system's."""
+
+    @field_validator("prometheus_url", "prometheus_token_file", "prometheus_ca", mode="before")
+    @classmethod
+    def _or_none(cls, value: Any) -> Any:
+        """A chart's empty value is unset."""
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _has_both(self) -> Self:

@@ -92,7 +92,7 @@ def reached(answer: Answer, namespace: str, *, is_exempt: bool) -> Check:
         return ok("answer", f"replica {replica} answers the API server")
     if answer.stands is not None:
         why = "the API server asks no webhook of ours about DecisionReviews"
-        return failed("answer", why, "apply deploy/webhooks.yaml, or upgrade the chart")
+        return failed("answer", why, "apply deploy/install.yaml, or upgrade the chart")
     failure = _CALLING.search(answer.message)
     why = " ".join((failure["why"] if failure else answer.message).split())
     if failure:

@@ -75,7 +75,7 @@ def webhooks(found: Mapping[str, Found]) -> Check:
             told += differences(wanted, stands, chosen(stands))
     if told:
         more = "; they come with the chart" if missing else "; somebody changed them, or they are another version's"
-        return failed("webhooks", _few(told), f"apply deploy/webhooks.yaml, or upgrade the chart{more}")
+        return failed("webhooks", _few(told), f"apply deploy/install.yaml, or upgrade the chart{more}")
     open_ = sorted(each["name"] for each in _all(found) if each.get("failurePolicy") == "Ignore")
     policy = f"{len(open_)} let objects in unjudged while the operator is away" if open_ else "all fail closed"
     return ok("webhooks", f"both configurations are as this version needs them; {policy}")
@@ -158,7 +158,7 @@ def access(account: str, granted: Mapping[Right, bool] | Unread) -> Check:
     lacking += [text for text, is_granted in own if keeps and not is_granted]
     if lacking:
         return failed(
-            "rbac", f"{account} may not: {_few(lacking)}", "apply deploy/rbac.yaml, or upgrade the chart with rbac.create on"
+            "rbac", f"{account} may not: {_few(lacking)}", "apply deploy/install.yaml, or upgrade the chart with rbac.create on"
         )  # fmt: skip
     has = sum(granted.values())
     certificates = "keeps certificates of its own" if keeps else "is given its certificates"

@@ -93,7 +93,7 @@ _CONDITIONS = {
         "servingCertificate",
         "deliver a valid pair, or delete the Secret shardgate-webhook-tls: the operator makes another",
     ),
-    "WebhooksInPlace": ("True", "registration", "apply deploy/webhooks.yaml, or upgrade the chart; end what changes them"),
+    "WebhooksInPlace": ("True", "registration", "apply deploy/install.yaml, or upgrade the chart; end what changes them"),
     "Degraded": ("False", "degraded", "see what the message names, and the check rbac"),
 }  # fmt: skip
 """Condition -> how it should be, the check's name, what to do."""

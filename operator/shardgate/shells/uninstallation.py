@@ -1,0 +1,67 @@
+"""``uninstall``: the webhook configurations before the operator goes, and what it left behind after."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import starmap
+
+from shardgate.adapters.manifests import NAME, SECRET
+from shardgate.api import GROUP, VERSION
+from shardgate.shells.cluster import ApiError, Cluster
+
+HTTP_NOT_FOUND = 404
+OURS = f"/apis/{GROUP}/{VERSION}"
+REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1"
+
+
+def removed_webhooks() -> list[str]:
+    """A line for each configuration. Raises ``ClusterUnreachable`` and ``ApiError``."""
+    kinds = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
+    return asyncio.run(_removed([(f"{kind} {NAME}", f"{REGISTRATIONS}/{kind.lower()}s/{NAME}") for kind in kinds]))
+
+
+def removed_leftovers(namespace: str, policy: str | None) -> list[str]:
+    """A line for each object; ``policy``: one that came with the operator. Raises ``ClusterUnreachable`` and ``ApiError``."""
+    return asyncio.run(_removed_leftovers(namespace, policy))
+
+
+async def _removed_leftovers(namespace: str, policy: str | None) -> list[str]:
+    async with Cluster.from_environment() as cluster:
+        found = [
+            (f"Lease {namespace}/{NAME}", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{NAME}"),
+            (f"Secret {namespace}/{SECRET}", f"/api/v1/namespaces/{namespace}/secrets/{SECRET}"),
+            (f"CapacityLedger {NAME}", f"{OURS}/capacityledgers/{NAME}"),
+        ]
+        if policy:
+            found.append((f"VerificationPolicy {policy}", f"{OURS}/verificationpolicies/{policy}"))
+        for place, name in await _verdicts(cluster):
+            found.append((f"WorkloadVerdict {place}/{name}", f"{OURS}/namespaces/{place}/workloadverdicts/{name}"))
+        return await _all(cluster, found)
+
+
+async def _verdicts(cluster: Cluster) -> list[tuple[str, str]]:
+    """Namespace and name of each."""
+    try:
+        listed = await cluster.list_all(f"{OURS}/workloadverdicts")
+    except ApiError as error:
+        if error.status != HTTP_NOT_FOUND:
+            raise
+        return []  # the kind is gone, and they with it
+    return [(each["metadata"]["namespace"], each["metadata"]["name"]) for each in listed]
+
+
+async def _removed(objects: Sequence[tuple[str, str]]) -> list[str]:
+    async with Cluster.from_environment() as cluster:
+        return await _all(cluster, objects)
+
+
+async def _all(cluster: Cluster, objects: Sequence[tuple[str, str]]) -> list[str]:
+    async def remove(what: str, path: str) -> str:
+        try:
+            await cluster.request("DELETE", path)
+        except ApiError as error:
+            if error.status != HTTP_NOT_FOUND:
+                raise
+            return f"{what} was gone already"
+        return f"{what} removed"
+
+    return [await each for each in starmap(remove, objects)]
