@@ -28,8 +28,10 @@ from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.adapters.workloads.references import REFERENCES
 from shardgate.api import GROUP, VERSION
+from shardgate.domain.calibration import Accuracy
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
+from shardgate.shells.calibration import Calibration
 from shardgate.shells.certificates import Certificates
 from shardgate.shells.cluster import ApiError, Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
@@ -121,6 +123,7 @@ class Operator:
         wake = asyncio.Event()
         self.writer = writer = Writer(self.cluster, self.metrics, self.identity)
         self.ledger = Ledger(writer, self.book.claims, self.metrics)
+        self.ledger.on_accuracy = self.note_accuracy
         self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.ledger.gone)
         self.config_maps = ConfigMaps(self.cluster, self.book.references)
         self.workloads = WorkloadReconciler(
@@ -146,6 +149,10 @@ class Operator:
             writer, self.book, lambda: [*self.reconciler.judged.values(), *self.workloads.judged.values()]
         )
         self.registrations = WebhookRegistrations(writer, self.metrics)
+        self.calibration = Calibration(
+            writer, self.ledger, self.lease, self.judge, self.metrics, config,
+            lambda: itertools.chain(self.reconciler.declarations(), self.judge.declarations()),
+        )  # fmt: skip
         self.status = OperatorStatus(
             writer, self.ledger, unready=self.unready, unsynced=self.unsynced, not_after=lambda: self.server.not_after,
             refused_pair=lambda: self.server.refused_pair, webhooks=self.webhooks_in_place,
@@ -256,6 +263,11 @@ class Operator:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
+    def note_accuracy(self, found: tuple[Accuracy, ...]) -> None:
+        """What the leader found of engines that run here holds for every replica."""
+        self.book.put_accuracy(found)
+        self.metrics.observe_accuracy(found)
+
     async def upkeep(self) -> None:
         """What the leader keeps in order besides verdicts."""
 
@@ -267,7 +279,7 @@ class Operator:
             return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid, made)
 
         parts = [lambda: self.ledger.upkeep(stands, covered), self.policy_status.upkeep, self.workloads.take_away_what_is_over]
-        parts += [self.writer.send_owed, *([self.status.upkeep] if self.server.is_serving else [])]
+        parts += [self.writer.send_owed, self.calibration.upkeep, *([self.status.upkeep] if self.server.is_serving else [])]
         if self.certificates is not None:
             parts.insert(0, self.certificates.upkeep)
         for part in parts:
@@ -342,6 +354,8 @@ class Operator:
         self._tasks.append(asyncio.create_task(self.lease.run(), name="lease"))
         self._tasks.append(asyncio.create_task(self.rejudging.run(), name="rejudging"))
         self._tasks.append(asyncio.create_task(self.registrations.run(), name="webhook configurations"))
+        if self.config.prometheus_url is not None:
+            self._tasks.append(asyncio.create_task(self.calibration.run(), name="calibration"))
         if self.certificates is not None:
             await self.certificates.served.wait()  # the leader, this replica or another one, sees to it
         nodes, pods = self.book.counts()

@@ -18,14 +18,19 @@ Json = dict[str, Any]
 class Prometheus:
     """One server on 127.0.0.1. Its data are in the plane's folder and go with it."""
 
-    def __init__(self, program: Path, plane: ControlPlane, metrics_ports: Sequence[int], rules: Mapping[str, Any]) -> None:
-        """``metrics_ports``: of operators; ``rules``: what a rules file holds."""
+    def __init__(
+        self, program: Path, plane: ControlPlane, metrics_ports: Sequence[int], rules: Mapping[str, Any],
+        *, more_jobs: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
+        """``metrics_ports``: of operators; ``rules``: what a rules file holds; ``more_jobs``: what else is scraped."""
         (self.port,) = free_ports(1)
         self.folder = plane.folder / f"prometheus-{self.port}"
         self.folder.mkdir()
         (self.folder / "rules.yaml").write_text(json.dumps(rules))
         self._config = self.folder / "prometheus.yml"
-        self._config.write_text(yaml.safe_dump(_config(plane, metrics_ports)))
+        config = _config(plane, metrics_ports)
+        config["scrape_configs"] += more_jobs
+        self._config.write_text(yaml.safe_dump(config))
         self._program = program
         self._server: Guarded | None = None
 

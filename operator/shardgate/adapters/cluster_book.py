@@ -30,6 +30,7 @@ from shardgate.adapters.nodes import (
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.workloads.library import Library
+from shardgate.domain.calibration import Accuracy, distrusted
 from shardgate.domain.inventory import (
     DEVICE_CLASS_DOMAIN,
     GroupKey,
@@ -63,6 +64,8 @@ class ClusterBook:
     """Counts changes that a verdict could depend on."""
     frozen_anew: int = 0
     """Counts nodes that were frozen again: inventories that were handed out keep those that stood in their place."""
+    _distrusted: tuple[Accuracy, ...] = ()
+    """Engine versions on products that were predicted badly here."""
     _may_come: dict[tuple[str, str], tuple[Node, ...]] = field(default_factory=dict)
     """(kind, name) of an autoscaler's object -> nodes that it may bring."""
     _provisionable: tuple[NodeGroup, ...] = ()
@@ -478,6 +481,11 @@ class ClusterBook:
         self._held_dirty.clear()
         return self._held_pods
 
+    def put_accuracy(self, found: Iterable[Accuracy]) -> None:
+        """How well memory was predicted here, of every engine version and product."""
+        before, self._distrusted = self._distrusted, distrusted(found)
+        self.version += [each.key for each in before] != [each.key for each in self._distrusted]
+
     # ---- the inventory
 
     def settle(self, now: float) -> None:
@@ -513,6 +521,7 @@ class ClusterBook:
             quotas=self.rules.quotas(),
             limit_ranges=self.rules.limit_ranges(),
             known_gpus=known_gpus(),
+            distrusted=self._distrusted,
             age_seconds=age_seconds,
             broken_seconds=broken_seconds,
         )

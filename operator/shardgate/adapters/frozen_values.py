@@ -14,11 +14,13 @@ import msgspec
 
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.workload_declarations import GroupDeclaration
-from shardgate.domain import declaration, engine, estimate, inventory, model, pod_rules, policy, selectors, strategy
+from shardgate.domain import calibration, declaration, engine, estimate, inventory, model, pod_rules, policy, selectors, strategy
 
 Json = dict[str, Any]
 
-_MODULES: tuple[ModuleType, ...] = (declaration, engine, estimate, inventory, model, pod_rules, policy, selectors, strategy)
+_MODULES: tuple[ModuleType, ...] = (
+    calibration, declaration, engine, estimate, inventory, model, pod_rules, policy, selectors, strategy,
+)  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
 
 

@@ -8,6 +8,7 @@ from shardgate.api.fields import ApiModel, Name
 from shardgate.api.inference_deployment import Condition
 
 MOST_CLAIMS = 2000
+MOST_ACCURACIES = 200
 
 
 class LedgerPod(ApiModel):
@@ -42,8 +43,33 @@ class CapacityLedgerSpec(ApiModel):
     ] = None  # fmt: skip
 
 
+class LedgerAccuracy(ApiModel):
+    """How well the memory of engines of one version on one product was predicted here."""
+
+    engine_version: Annotated[str, Field(min_length=1, max_length=63, description="Engine and minor version, as vllm 0.19.")]
+    product: Annotated[str, Field(min_length=1, max_length=128, description="GPU product.")]
+    engines: Annotated[int, Field(ge=1, description="How many engines were compared.")]
+    p90_error: Annotated[
+        float,
+        Field(ge=0, description="90th percentile of the error of predicted KV-cache tokens: a fraction of those measured."),
+    ]
+    predicted_tokens: Annotated[int, Field(ge=0, description="Tokens predicted for the engine at the 90th percentile.")]
+    measured_tokens: Annotated[int, Field(ge=1, description="Tokens that this engine holds.")]
+    may_refuse: Annotated[bool, Field(description="False where predictions for such engines refuse nothing for memory any more.")]
+    measured_at: Annotated[str, Field(description="When it was last measured.", json_schema_extra={"format": "date-time"})]
+
+
 class CapacityLedgerStatus(ApiModel):
     """How the whole operator is."""
+
+    accuracy: Annotated[
+        list[LedgerAccuracy] | None,
+        Field(
+            max_length=MOST_ACCURACIES,
+            description="Predictions of memory against engines that run here, where the operator reads a Prometheus.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["engineVersion", "product"]},
+        ),
+    ] = None
 
     conditions: Annotated[
         list[Condition] | None,

@@ -1,8 +1,10 @@
 """Whether one kind of GPU will do for the ranks of a declaration: precision, memory, and what is not known of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from shardgate.domain.calibration import Accuracy, doubt_of
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.engine import EngineRule, Holds, MemoryRules
 from shardgate.domain.inventory import Gpu, Sharing, Visible
@@ -73,8 +75,26 @@ class Weighed:
         return found
 
 
-def fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
-    """Whether this GPU will do; not known where readings that stay possible differ in it."""
+PREDICTED = frozenset({"WeightsDoNotFit", "NoRoomForKvCache", "ContextDoesNotFit", "UtilizationTooHigh"})
+"""Codes that rest on how much memory was predicted."""
+
+
+def fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed, distrusted: Sequence[Accuracy] = ()) -> GpuFit:
+    """Whether this GPU will do; not known where readings that stay possible differ in it.
+
+    ``distrusted``: engine versions on products whose predictions failed here. What they would refuse is not decided.
+    """
+    found = _read_fit_of(gpu, declaration, weighed)
+    if found.fit is not Fit.UNFIT or found.code not in PREDICTED:
+        return found
+    doubt = doubt_of(declaration.engine, gpu.product, distrusted)
+    if doubt is None:
+        return found
+    message = f"{found.message}; but {doubt.text}"
+    return GpuFit(gpu=gpu, fit=Fit.TIGHT, code="MemoryNotModelled", message=message, estimate=found.estimate)
+
+
+def _read_fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
     found = _fit_of(gpu, declaration, weighed)
     for other in gpu.alternatives:
         if _fit_of(other, declaration, weighed).fit is not found.fit:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeAlias
 
+from shardgate.domain.calibration import Accuracy
 from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm, compares
 from shardgate.domain.units import Bytes
 
@@ -465,6 +466,8 @@ class Inventory:
     """Namespace -> its limit ranges."""
     known_gpus: tuple[Gpu, ...] = ()
     """The table of GPU products: what could ever come."""
+    distrusted: tuple[Accuracy, ...] = ()
+    """Engine versions on products whose memory was predicted badly here: they refuse nothing for memory."""
     age_seconds: float = 0.0
     broken_seconds: float = 0.0
 

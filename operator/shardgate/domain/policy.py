@@ -1,7 +1,7 @@
 """What the cluster's owners decided: how strict, what may be refused, what tenants may see."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 
 from shardgate.domain.inventory import Node
@@ -118,6 +118,12 @@ def effective_policy(stated: Iterable[StatedPolicy], namespace_labels: Mapping[s
         values = [_guarded(policy, each.name, floor) for policy in matching if each.name in policy.stated]
         merged[each.name] = _strictest(each.name, values) if values else floor
     return Policy(**merged)  # type: ignore[arg-type]  # the names come from Policy's own fields
+
+
+def weaker_fields(policy: StatedPolicy, default: Policy) -> tuple[str, ...]:
+    """Fields that state something weaker than the default: they count only where the policy names its namespaces."""
+    as_a_tenants = replace(policy, by_namespace_name=False)
+    return tuple(name for name, value in policy.stated.items() if _guarded(as_a_tenants, name, getattr(default, name)) != value)
 
 
 def _guarded(policy: StatedPolicy, name: str, floor: object) -> object:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from shardgate.domain.calibration import Accuracy
 from shardgate.domain.contention import after_preemption, ahead_of, both_fit, usable_now
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
@@ -122,7 +123,7 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
     selected = tuple(group for group in let_in if group.installed(resource) > 0)
     candidates = tuple(group for group in selected if node_filter.reason_against(group, passing=False) is None)
     weighed = Weighed.of(declaration)
-    found_of_shape = _found(candidates, declaration, weighed) if weighed is not None else {}
+    found_of_shape = _found(candidates, declaration, weighed, inventory.distrusted) if weighed is not None else {}
     unfit = _worse_than(Fit.UNKNOWN, found_of_shape)
     holding = tuple(group for group in candidates if id(group.shape) not in unfit)
     nodes = holding or candidates or accepted
@@ -226,7 +227,9 @@ def is_too_old(age_seconds: float, broken_seconds: float, policy: Policy) -> boo
     return age_seconds > policy.stale_after_seconds or broken_seconds > BROKEN_WATCH_STALE_AFTER_SECONDS
 
 
-def _found(candidates: tuple[NodeGroup, ...], declaration: Declaration, weighed: Weighed) -> dict[int, GpuFit]:
+def _found(
+    candidates: tuple[NodeGroup, ...], declaration: Declaration, weighed: Weighed, distrusted: tuple[Accuracy, ...]
+) -> dict[int, GpuFit]:
     """Each kind of GPU is asked once, however many shapes of nodes have it."""
     of_gpu: dict[Gpu, GpuFit] = {}
     found: dict[int, GpuFit] = {}
@@ -234,7 +237,7 @@ def _found(candidates: tuple[NodeGroup, ...], declaration: Declaration, weighed:
         if id(group.shape) not in found:
             gpu = group.shape.unit(declaration.gpus.resource)
             if gpu not in of_gpu:
-                of_gpu[gpu] = fit_of(gpu, declaration, weighed)
+                of_gpu[gpu] = fit_of(gpu, declaration, weighed, distrusted)
             found[id(group.shape)] = of_gpu[gpu]
     return found
 

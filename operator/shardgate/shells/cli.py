@@ -29,18 +29,29 @@ from shardgate.domain.enforce import enforce
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Mode
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify as verify_declaration
+from shardgate.shells.accuracy import live_accuracy
 from shardgate.shells.cluster import ApiError, ClusterUnreachable, own_namespace
+from shardgate.shells.doctor import check_up
 from shardgate.shells.documents import Document, NoSuchFile, Unreadable, read_documents
 from shardgate.shells.extraction import extracted
 from shardgate.shells.kept_decisions import Found, kept_decisions
 from shardgate.shells.model_folder import UnreadableFolder, profile_of_folder
 from shardgate.shells.server_verdicts import server_verdicts
 from shardgate.shells.snapshot import GpusError, Snapshot, from_gpus, live_snapshot
-from shardgate.shells.terminal import print_decision, print_explanation, print_nodes, print_report, print_server_verdict
+from shardgate.shells.terminal import (
+    print_accuracy,
+    print_checkup,
+    print_decision,
+    print_explanation,
+    print_nodes,
+    print_report,
+    print_server_verdict,
+)
 from shardgate.shells.uninstallation import removed_leftovers, removed_webhooks
 from shardgate.shells.why import NoSuchObject, why_live
 
 REFUSED, UNDECIDED = 1, 2
+UNHEALTHY = 1
 USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
 
 click.rich_click.TEXT_MARKUP = "rich"
@@ -200,6 +211,45 @@ def _not_kept(reference: str, namespace: str, found: Found) -> str:
         f"no decision {reference} of namespace {namespace} is kept by those replicas that answered: {asked}; "
         "each keeps its last 200, and none outlives its process"
     )
+
+
+@cli.command()
+@click.option(
+    "-n",
+    "--namespace",
+    metavar="NAMESPACE",
+    help="Where admission is asked by dry runs. Default: the kubeconfig's.",
+)
+@click.option(
+    "--operator-namespace", default="shardgate-system", show_default=True, metavar="NAMESPACE", help="Where the operator runs."
+)
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the answer.")
+@click.pass_context
+def doctor(context: click.Context, namespace: str | None, operator_namespace: str, output: str) -> None:
+    """Check whether a live installation is healthy, and say how to repair what is not.
+
+    With your own rights: what you may not read is a check that could not be told. Nothing is written; admission is asked by
+    dry runs. Exit code: 1 if a check failed, else 2 if it could not be told whether admission works, else 0; 69 cluster
+    unreachable.
+    """
+    found = check_up(namespace or own_namespace(), operator_namespace)
+    if not _print_json([found.json()], output):
+        print_checkup(Console(), found)
+    context.exit({True: 0, False: UNHEALTHY, None: UNDECIDED}[found.healthy])
+
+
+@cli.command()
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the answer.")
+def accuracy(output: str) -> None:
+    """Show how well the memory of engines that run here was predicted.
+
+    By engine version and GPU product, as the operator reads it from the Prometheus of its prometheusUrl: predicted tokens
+    of KV cache against those that engines hold. One whose p90 error exceeds 15 % refuses nothing for memory. Exit code:
+    0, 66 where no operator has written anything, 69 cluster unreachable.
+    """
+    document = live_accuracy()
+    if not _print_json([document], output):
+        print_accuracy(Console(), document)
 
 
 @cli.command()

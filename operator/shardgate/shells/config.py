@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 _VARIABLES = {
@@ -20,6 +20,9 @@ _VARIABLES = {
     "SHARDGATE_NAMESPACE": "namespace",
     "SHARDGATE_EXEMPT_NAMESPACES": "exemptNamespaces",
     "SHARDGATE_DRAIN_SECONDS": "drainSeconds",
+    "SHARDGATE_PROMETHEUS_URL": "prometheusUrl",
+    "SHARDGATE_PROMETHEUS_TOKEN_FILE": "prometheusTokenFile",
+    "SHARDGATE_PROMETHEUS_CA": "prometheusCa",
 }
 
 
@@ -55,6 +58,19 @@ class OperatorConfig(BaseModel):
     """Namespaces that are never judged, besides ``kube-*`` and our own."""
     drain_seconds: Annotated[float, Field(ge=0, le=60)] = 10
     """How long to go on answering after SIGTERM, while endpoints forget us."""
+    prometheus_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$")] | None = None
+    """A Prometheus that scrapes the engines, as ``http://prometheus.monitoring:9090``: predictions of memory are compared with
+    what runs. Unset: they are not."""
+    prometheus_token_file: Path | None = None
+    """A file with a bearer token for it; read anew each time."""
+    prometheus_ca: Path | None = None
+    """Certificates of authorities that its own is checked by, PEM. Unset: the system's."""
+
+    @field_validator("prometheus_url", "prometheus_token_file", "prometheus_ca", mode="before")
+    @classmethod
+    def _or_none(cls, value: Any) -> Any:
+        """A chart's empty value is unset."""
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _has_both(self) -> Self:

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -217,6 +217,15 @@ class Judge:
             else each
             for each in groups
         ]
+
+    def declarations(self) -> Iterator[Declaration]:
+        """Of workloads of other kinds that stand and are judged themselves."""
+        for uid in self.workloads.all_uids():
+            body = self.workloads.get(uid)
+            if body is None or self.is_judged_elsewhere(body):
+                continue
+            _, groups = self._declared(body, rolls_out=False)
+            yield from (each.declaration for each in self._with_owners(groups, body) if each.declaration is not None)
 
     def is_made_for_another(self, body: Mapping[str, Any]) -> bool:
         """Whether its controller's owner stands and is judged in its stead."""

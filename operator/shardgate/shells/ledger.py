@@ -14,9 +14,11 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from shardgate.adapters.accuracy import accuracies_in
 from shardgate.adapters.claimed import Claim, ClaimedPod, ClaimedPods, ledger_key
 from shardgate.api import API_VERSION, GROUP, VERSION
 from shardgate.api.capacity_ledger import MOST_CLAIMS, CapacityLedger
+from shardgate.domain.calibration import Accuracy
 from shardgate.domain.declaration import Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells.cluster import ApiError
@@ -74,6 +76,10 @@ class Ledger:
         """uid -> when its object went: it may have come and gone between two looks."""
         self.conditions: list[Json] = []
         """Of the whole operator, as they stand on the object."""
+        self.status: Json = {}
+        """All that stands there besides."""
+        self.on_accuracy: Callable[[tuple[Accuracy, ...]], None] = lambda _: None
+        """Told of how well memory was predicted here, whenever the object is seen."""
         self._lock = asyncio.Lock()
 
     # ---- what is seen
@@ -82,7 +88,9 @@ class Ledger:
         """The ledger, as it stands. One that cannot be read promises nothing, and is written anew with the next claim."""
         # It may be older than our own last write: the next write meets that, and reads what stands.
         self._version = str(body["metadata"]["resourceVersion"])
-        self.conditions = list((body.get("status") or {}).get("conditions") or ())
+        self.status = dict(body.get("status") or {})
+        self.conditions = list(self.status.get("conditions") or ())
+        self.on_accuracy(accuracies_in(self.status))
         try:
             CapacityLedger.read(body.get("spec"))
         except ValidationError as error:
@@ -98,7 +106,8 @@ class Ledger:
 
     def drop(self) -> None:
         """The ledger was deleted."""
-        self._version, self.conditions = "", []
+        self._version, self.conditions, self.status = "", [], {}
+        self.on_accuracy(())
         self._take_over({})
 
     def _take_over(self, entries: dict[str, Json]) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 from shardgate import __version__
 from shardgate.adapters.gpu_resources import is_gpu
+from shardgate.domain.calibration import Accuracy
 from shardgate.domain.codes import CLASS_OF_CODE, WORST_OF_CODE
 from shardgate.domain.inventory import Gpu, Inventory, NodeState
 from shardgate.domain.plight import Plight
@@ -94,6 +95,13 @@ class Metrics:
         self.not_after = self._gauge("tls_not_after_timestamp_seconds", "Unix time at which the serving certificate expires")
         self.refused_pair = self._gauge("tls_pair_refused", "1 while a certificate and key that were delivered are not served")
         self.lost_log_lines = self._counter("log_lines_lost", "Lines of our log that could not be written")
+        self.prediction_error = self._gauge(
+            "prediction_error_ratio",
+            "p90 error of predicted KV-cache tokens of engines that run here",
+            "engine_version",
+            "product",
+        )
+        self.accuracy_reads = self._counter("accuracy_reads", "Looks at what engines say of their KV cache, by result", "result")
         self.internal_errors = self._counter("internal_errors", "Errors of our own")
         ProcessCollector(registry=self.registry)
         Info("build", "Version", namespace=PREFIX, registry=self.registry).info({"version": __version__})
@@ -111,6 +119,8 @@ class Metrics:
         """Series that alerts rest on exist from the start."""
         for reason in ("connections", "slow", "bodies", "busy", "deadline"):
             self.shed.labels(reason)
+        for result in ("read", "failed"):
+            self.accuracy_reads.labels(result)
         for code in CLASS_OF_CODE:
             self.findings.labels(code)
             self.mismatches.labels(KIND, code)
@@ -150,6 +160,13 @@ class Metrics:
         for gauge, values in counts.items():
             self._published[gauge] = _publish(gauge, values, self._published.get(gauge, set()))
 
+    def observe_accuracy(self, found: Iterable[Accuracy]) -> None:
+        """Publish how well engines were predicted, one series for each minor version and product that runs here."""
+        errors: dict[tuple[str, ...], float] = {(each.engine_version, each.product): each.p90_error for each in found}
+        self._published[self.prediction_error] = _publish(
+            self.prediction_error, errors, self._published.get(self.prediction_error, set())
+        )
+
     def observe_declarations(self, kinds: Iterable[str], standing: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
         """Publish standing declarations of these kinds: (kind, outcome, codes when it is a mismatch)."""
         outcomes = {(kind, outcome.label): 0 for kind in kinds for outcome in Outcome}
@@ -183,7 +200,7 @@ def _product(gpu: Gpu) -> str:
     return gpu.product or "unknown"
 
 
-def _publish(gauge: Gauge, values: Mapping[tuple[str, ...], int], before: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+def _publish(gauge: Gauge, values: Mapping[tuple[str, ...], float], before: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
     """Set what is, take away what no longer is; a scrape in between sees every series that lasts."""
     for labels, value in values.items():
         gauge.labels(*labels).set(value)

@@ -1,7 +1,8 @@
 """Status, annotations and events of standing InferenceDeployments: written to only where a verdict says something new."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from shardgate.adapters.errors import mistakes_in
@@ -119,6 +120,12 @@ class Reconciler:
         """Whether the declaration stands and was judged at this generation, or a later one: its own promise is what counts."""
         status = (self._bodies.get(uid) or {}).get("status") or {}
         return int(status.get("observedGeneration") or 0) >= max(generation, 1)
+
+    def declarations(self) -> Iterator[Declaration]:
+        """All that stand and can be read."""
+        for uid, body in list(self._bodies.items()):
+            with contextlib.suppress(ExceptionGroup):
+                yield self._declaration(uid, body)
 
     def stands(self, uid: str) -> bool:
         """Whether there is a declaration of this uid."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardgate.adapters.status import FINDINGS, SCORE, VERDICT
+from shardgate.adapters.warning_headers import warnings_in
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.cluster import APPLY_PATCH, ApiError, Cluster
 from shardgate.shells.documents import Document
 
 Json = dict[str, Any]
 DRY = {"dryRun": "All", "fieldManager": "shardgate-verify", "force": "true"}
-_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 _OURS = re.compile(r'admission webhook "[^"]*\.shardgate\.io" denied the request: ')
 
 
@@ -86,4 +86,4 @@ async def _one(cluster: Cluster, body: Any, plurals: dict[str, dict[str, str]]) 
         ours = _OURS.search(error.message)
         text = error.message[ours.end() :] if ours else f"{error}"
         return verdict(refused=ours is not None, message=text)
-    return verdict(warnings=[each.replace('\\"', '"') for line in headers for each in _WARNING.findall(line)], stands=stands)
+    return verdict(warnings=warnings_in(headers), stands=stands)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from shardgate.adapters.accuracy import accuracies_in
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpu_resources import is_gpu
@@ -34,9 +35,10 @@ from shardgate.shells.documents import Document, Unreadable
 from shardgate.shells.live_references import referred
 from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 
-HTTP_NOT_FOUND = 404
+HTTP_FORBIDDEN, HTTP_NOT_FOUND = 403, 404
 _DYNAMIC_ALLOCATION = {"resourceslices": "ResourceSlice", "deviceclasses": "DeviceClass", "resourceclaims": "ResourceClaim"}
-_OWN_KINDS = ("VerificationPolicy", "ModelProfile")
+LEDGER = "CapacityLedger"
+_OWN_KINDS = ("VerificationPolicy", "ModelProfile", LEDGER)
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
 
@@ -104,6 +106,7 @@ class Snapshot:
             "LimitRange": self._put_limit_range,
             "PriorityClass": self._put_priority_class,
             "Namespace": self._put_namespace,
+            LEDGER: self._put_ledger,
         }
 
     def _put_node(self, body: Any) -> list[str]:
@@ -173,6 +176,10 @@ class Snapshot:
     def _put_namespace(self, body: Any) -> list[str]:
         namespace = msgspec.convert(body, NamespaceObject).metadata
         self.book.rules.put_namespace(namespace.name, namespace.labels or {})
+        return []
+
+    def _put_ledger(self, body: Any) -> list[str]:
+        self.book.put_accuracy(accuracies_in(body.get("status")))
         return []
 
     def _put_policy(self, body: Any) -> list[str]:
@@ -253,12 +260,15 @@ async def live(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
             ("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
             (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
             (f"/apis/{GROUP}/{VERSION}/modelprofiles", "ModelProfile"),
+            (f"/apis/{GROUP}/{VERSION}/capacityledgers", LEDGER),
         ):
             try:
                 items = await cluster.list_all(path)
             except ApiError as error:
                 if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, *_DYNAMIC_ALLOCATION.values(), "NodePool", "NodeClaim"):
                     continue  # Shardgate is not installed there, or DRA is not served
+                if error.status == HTTP_FORBIDDEN and kind == LEDGER:
+                    continue  # what it says of predictions decides little, and only few may read it
                 raise
             snapshot.add(_labelled(items, kind, path, cluster.server))
         async for body in referred(cluster, declared):

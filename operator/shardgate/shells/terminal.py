@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shardgate.adapters.checkup.check import State
 from shardgate.domain.units import KIBI, count, gb, gib
+from shardgate.shells.doctor import Checkup
 from shardgate.shells.server_verdicts import ServerVerdict
 
 MOST_COLUMNS = 1000
@@ -31,6 +33,36 @@ def print_server_verdict(console: Console, verdict: ServerVerdict) -> None:
     for each in verdict.warnings:
         console.print(f"  warning: {escape(each)}", highlight=False)
     console.print()
+
+
+_STATES = {State.OK: "green", State.UNKNOWN: "magenta", State.WARNING: "yellow", State.FAILED: "red bold"}
+_HEALTH = {True: "[green bold]healthy[/]", False: "[red bold]unhealthy[/]", None: "[magenta bold]could not be told[/]"}
+
+
+def print_checkup(console: Console, checkup: Checkup) -> None:
+    """A line a check, what to do beneath those that are not well, and the whole."""
+    for each in checkup.checks:
+        word = f"[{_STATES[each.state]}]{each.state.value:<8}[/]"
+        console.print(f"{word} {each.name:<19} {escape(each.message)}", highlight=False, soft_wrap=True)
+        if each.repair and each.state is not State.OK:
+            console.print(f"{'':<28} -> {escape(each.repair)}", highlight=False, soft_wrap=True)
+    counts = ", ".join(f"{number} {state}" for state, number in checkup.json()["counts"].items() if number)
+    console.print(f"\n{_HEALTH[checkup.healthy]}: {counts}", highlight=False)
+
+
+def print_accuracy(console: Console, document: Mapping[str, Any]) -> None:
+    """How well memory was predicted here."""
+    if not document["accuracy"]:
+        console.print("No engine was compared yet: set prometheusUrl to a Prometheus that scrapes them (docs/calibration.md).")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Engine", "GPU", "Engines", "p90 error", "Predicted", "Measured", "Memory"):
+        table.add_column(column, justify="left" if column in ("Engine", "GPU", "Memory") else "right", no_wrap=True)
+    for each in document["accuracy"]:
+        word = "may refuse" if each["mayRefuse"] else "[red]refuses nothing[/]"
+        figures = (f"{each['p90Error']:.1%}", f"{each['predictedTokens']:,}", f"{each['measuredTokens']:,}")
+        table.add_row(escape(each["engineVersion"]), escape(each["product"]), str(each["engines"]), *figures, word)
+    console.print(table)
 
 
 def print_explanation(console: Console, answer: Mapping[str, Any]) -> None:

@@ -372,7 +372,8 @@ _IN_BYTES = ("memory", "ephemeral-storage", "storage")
 def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     """The model's weights against all accepted GPUs together; says something only beside a finding that it worsens."""
     weights, pod = situation.weights, situation.pod
-    if situation.declaration.is_memory_uncertain:
+    is_doubted = any(each.code == "MemoryNotModelled" for each in situation.found_of_shape.values())
+    if situation.declaration.is_memory_uncertain or is_doubted:
         return
     if weights is None or situation.stale or situation.nothing_seen or not situation.accepted or pod.replicas == 0:
         return

@@ -87,7 +87,7 @@ def _may_come(situation: Situation) -> Iterable[Gpu]:
 def _would_do(gpu: Gpu, situation: Situation) -> bool:
     if situation.weighed is None:
         return True
-    return fit_of(gpu, situation.declaration, situation.weighed).fit is not Fit.UNFIT
+    return fit_of(gpu, situation.declaration, situation.weighed, situation.inventory.distrusted).fit is not Fit.UNFIT
 
 
 def _remedy(best: GpuFit) -> str:
@@ -134,6 +134,8 @@ def uncertain_fit(situation: Situation) -> Iterator[Finding]:
     remedy = "leave more room: a wider split, smaller weights, a shorter maxModelLen, or GPUs with more memory"
     if tight.code == "PrecisionUnsupported":
         remedy = "name the engine's version, or select newer GPUs"
+    elif tight.code == "MemoryNotModelled":
+        remedy = "try it on a GPU before you rely on it; `shardgate accuracy` shows what was predicted badly"
     yield finding(
         tight.code, where=_WHERE.get(tight.code, "spec.model"), outcome=Outcome.UNDECIDED, message=tight.message, remedy=remedy,
         source=_source(situation.declaration, tight.rule),
