@@ -32,6 +32,7 @@ demo: venv ## both reference deployments on a real control plane, step by step (
 
 test: venv ## all tests, on real control planes, two at a time (ARGS are pytest's)
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
+	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.tools helm promtool prometheus > /dev/null
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv ## style, types, layers, generated files
@@ -41,7 +42,7 @@ check: venv ## style, types, layers, generated files
 	@.venv/bin/lint-imports
 	@$(PYTHON) deploy/generate.py --check
 
-generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the finding catalogue
+generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the pages of findings, metrics and alerts
 	@$(PYTHON) deploy/generate.py
 
 install-manifests: venv ## deploy/install.yaml, rendered from the chart by helm

@@ -24,11 +24,16 @@ from controlplane.go_build import BuildError
 from controlplane.installation import NAMESPACE, ROOT, Installation
 from controlplane.plane import ControlPlane, KubectlError, control_plane
 from controlplane.processes import StartError
+from controlplane.prometheus import Prometheus
+from controlplane.tools import found_tool
 
 EXAMPLES = Path("deploy/examples")
 DECLARATION = EXAMPLES / "llama3-70b-tp2-pp4.yaml"
 SHARDGATE = str(Path(sys.executable).with_name("shardgate"))
 H100, T4 = EXAMPLES / "node-8x-h100.yaml", EXAMPLES / "node-1x-t4.yaml"
+
+RULES = Path("deploy/monitoring/rules.yaml")
+ALERT, ALERT_SECONDS = "ShardgateDeclarationMismatch", 5
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -166,14 +171,28 @@ class Scene:
 OUTCOME = ("get", "infd", "llama3-70b", "-n", "serving", "-o", "jsonpath={.status.outcome}")
 
 
-def scene_h100(scene: Scene) -> None:
-    """Admitted, then one GPU fails."""
-    title("2. A live cluster with eight H100: the declaration is admitted, and the verdict follows the node")
-    name = scene.node(H100)
+def scene_t4(scene: Scene) -> None:
+    """Refused."""
+    title("2. A live cluster with a single Tesla T4: the declaration is refused")
+    scene.node(T4)
     scene.start_operator()
     scene.installation.register_webhooks()
     tell("The webhooks are registered (as the chart has them, here by URL). Now the declaration:")
     scene.kubectl("create", "namespace", "serving")
+    said = scene.kubectl("apply", "-f", str(DECLARATION), expect=1)
+    for code in ("score 0/100", "GpuCountTooLow", "WeightsDoNotFit", "ModelExceedsCluster"):
+        if code not in said:
+            problem = f"the refusal does not say {code}"
+            raise DemoError(problem)
+    tell("Nothing was created, nothing was pulled:")
+    scene.kubectl("get", "infd", "-n", "serving")
+
+
+def scene_h100(scene: Scene) -> None:
+    """Admitted, then one GPU fails."""
+    title("3. Eight H100 in its place: the declaration is admitted, and the verdict follows the node")
+    scene.kubectl("delete", "node", "g4dn-0")
+    name = scene.node(H100)
     scene.kubectl("apply", "-f", str(DECLARATION))
     scene.until("the outcome", *OUTCOME, is_so="Sound")
     scene.kubectl("get", "infd", "-n", "serving")
@@ -196,22 +215,37 @@ def scene_h100(scene: Scene) -> None:
     console.print("\n".join(series), markup=False)
 
 
-def scene_t4(scene: Scene) -> None:
-    """Refused."""
-    title("3. Another cluster, with a single Tesla T4: the same declaration is refused")
-    tell("The first scene is taken down, and a fresh operator started that remembers none of its nodes.")
-    scene.kubectl("delete", "-f", str(DECLARATION))
-    scene.installation.stop()
-    scene.kubectl("delete", "node", "hgx-h100-0")
-    scene.node(T4)
-    scene.start_operator()
-    said = scene.kubectl("apply", "-f", str(DECLARATION), expect=1)
-    for code in ("score 0/100", "GpuCountTooLow", "WeightsDoNotFit", "ModelExceedsCluster"):
-        if code not in said:
-            problem = f"the refusal does not say {code}"
+def scene_alert(scene: Scene, stack: contextlib.ExitStack) -> None:
+    """The mismatch becomes an alert."""
+    title("4. Prometheus: what stands and would not start again is an alert")
+    program = found_tool("prometheus")
+    if program is None:
+        tell("There is no Prometheus here. With one on the PATH, this step starts it and shows the alert firing.")
+        tell("The pinned one is built, once, in about 5 minutes on 2 cores, by")
+        tell("  PYTHONPATH=deploy/local .venv/bin/python -m controlplane.tools prometheus")
+        return
+    rules = yaml.safe_load((ROOT / RULES).read_text())
+    (rule,) = (each for group in rules["groups"] for each in group["rules"] if each.get("alert") == ALERT)
+    usual, rule["for"] = rule["for"], f"{ALERT_SECONDS}s"
+    prometheus = Prometheus(program, scene.plane, [scene.installation.metrics_port], rules)
+    stack.callback(prometheus.stop)
+    prometheus.start()
+    tell(f"{program.name} scrapes the operator and has {RULES}; {ALERT} waits {ALERT_SECONDS} s here, {usual} as it is delivered.")
+    deadline, seen = time.monotonic() + 60, ""
+    while seen != "firing":
+        found = prometheus.alerts(ALERT)
+        state = found[0]["state"] if found else ""
+        if state and state != seen:
+            tell(f"  {state}")
+            seen = state
+        if time.monotonic() > deadline:
+            problem = f"{ALERT} does not fire"
             raise DemoError(problem)
-    tell("Nothing was created, nothing was pulled:")
-    scene.kubectl("get", "infd", "-n", "serving")
+        time.sleep(0.2)
+    (alert,) = prometheus.alerts(ALERT)
+    console.print(f"[cyan]$ curl -s 127.0.0.1:{prometheus.port}/api/v1/alerts[/]")
+    for name, value in (*alert["labels"].items(), *alert["annotations"].items()):
+        console.print(f"  {name}: {value}", markup=False)
 
 
 def how_to_go_on(scene: Scene, *, keep: bool) -> None:
@@ -249,8 +283,9 @@ def main() -> int:
             installation.install()
             tell(f"Up at {plane.url}; CRDs and RBAC are installed (as the chart has them), namespace {NAMESPACE}.")
             scene = Scene(plane, installation)
-            scene_h100(scene)
             scene_t4(scene)
+            scene_h100(scene)
+            scene_alert(scene, stack)
             title(f"Both verdicts came out right, in {time.monotonic() - started:.0f} s.")
             how_to_go_on(scene, keep=arguments.keep)
     except KeyboardInterrupt:

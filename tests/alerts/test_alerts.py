@@ -6,13 +6,15 @@ missing series (tests/repository/test_monitoring.py asks for all four). Time beg
 
 import re
 import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
 
+from charts import say
 from controlplane.tools import find_tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,17 +22,32 @@ RULES = ROOT / "charts/shardgate/files/rules.yaml"
 CASES = sorted(Path(__file__).parent.glob("*.yaml"))
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def promtool() -> str:
     return str(find_tool("promtool", say))
 
 
-def run(promtool: str, *arguments: object, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([promtool, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+def run(promtool: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([promtool, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def outcomes(promtool: str, folder: Path, cases: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """Alert -> case -> what was found instead of what it says; empty where it passed. One process for all: it starts slowly."""
+    report = folder / "report.xml"
+    result = run(promtool, "test", "rules", f"--junit={report}", *cases)
+    assert report.exists(), result.stdout + result.stderr
+    return {
+        Path(suite.attrib["name"]).stem: {
+            case.attrib["name"]: "\n".join(failure.text or failure.attrib.get("message", "failed") for failure in case)
+            for case in suite
+        }
+        for suite in ET.parse(report).getroot()
+    }
+
+
+@pytest.fixture(scope="module")
+def found(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    return outcomes(promtool, tmp_path_factory.mktemp("cases"), CASES)
 
 
 @pytest.mark.parametrize("path", [RULES, ROOT / "deploy/monitoring/rules.yaml"], ids=["chart", "plain"])
@@ -42,13 +59,13 @@ def test_the_rules_are_rules(promtool: str, path: Path) -> None:
 def test_the_sample_configuration_is_one(promtool: str) -> None:
     result = run(promtool, "check", "config", "--syntax-only", ROOT / "deploy/monitoring/prometheus.yml")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 rule files found" in result.stdout
+    assert "is valid" in result.stdout
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_an_alert_does_what_its_cases_say(promtool: str, path: Path) -> None:
-    result = run(promtool, "test", "rules", path)
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_an_alert_does_what_its_cases_say(found: dict[str, dict[str, str]], path: Path) -> None:
+    names = [each["name"] for each in yaml.safe_load(path.read_text())["tests"]]
+    assert found[path.stem] == dict.fromkeys(names, "")
 
 
 @pytest.mark.parametrize("minutes", [-1, 1])
@@ -60,11 +77,13 @@ def test_the_boundary_cases_notice_a_minute(promtool: str, tmp_path: Path, minut
             number, unit = re.fullmatch(r"(\d+)([mh])", rule["for"]).groups()  # type: ignore[union-attr]  # then the test fails
             rule["for"] = f"{int(number) * {'m': 1, 'h': 60}[unit] + minutes}m"
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(document))
-    unnoticed = []
+    copies = []
     for path in CASES:
         cases = yaml.safe_load(path.read_text())
         cases["rule_files"] = ["rules.yaml"]
-        (tmp_path / path.name).write_text(yaml.safe_dump(cases))
-        if run(promtool, "test", "rules", path.name, cwd=tmp_path).returncode == 0:
-            unnoticed.append(path.stem)
-    assert unnoticed == []
+        cases["tests"] = [each for each in cases["tests"] if each["name"].startswith("boundary of for")]
+        copies.append(tmp_path / path.name)
+        copies[-1].write_text(yaml.safe_dump(cases))
+    changed = outcomes(promtool, tmp_path, copies)
+    assert set(changed) == {path.stem for path in CASES}
+    assert [alert for alert, cases in changed.items() if not any(cases.values())] == []

@@ -1,42 +1,26 @@
 """The chart's PrometheusRule is the rules file, changed by its values and nothing else; its dashboard is the file."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from controlplane.tools import find_tool
+from charts import say
+from controlplane.chart import CHART, HelmError, rendered
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts/shardgate"
 RULES: list[dict[str, Any]] = yaml.safe_load((CHART / "files/rules.yaml").read_text())["groups"]
 
 Json = dict[str, Any]
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def helm(template: str, values: Json) -> "subprocess.CompletedProcess[str]":
-    command = [str(find_tool("helm", say)), "template", "release", str(CHART), "--namespace", "gpus"]
-    command += ["--show-only", f"templates/{template}.yaml", "--values", "-"]
-    return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False, timeout=60)
-
-
-def rendered(template: str, values: Json) -> Json:
-    result = helm(template, values)
-    assert result.returncode == 0, result.stderr
-    found: Json = yaml.safe_load(result.stdout)
+def the_only(template: str, values: Json) -> Json:
+    (found,) = rendered("--show-only", f"templates/{template}.yaml", values=values, namespace="gpus", say=say)
     return found
 
 
 def a_rule(**values: Any) -> Json:
-    return rendered("prometheusrule", {"prometheusRule": {"enabled": True, **values}})
+    return the_only("prometheusrule", {"prometheusRule": {"enabled": True, **values}})
 
 
 def by_alert(rule: Json) -> dict[str, Json]:
@@ -87,13 +71,13 @@ def test_what_is_disabled_is_left_out_and_so_is_a_group_without_rules() -> None:
 @pytest.mark.parametrize("field", ["for", "severities", "disabled"])
 def test_an_alert_that_there_is_not_is_named(field: str) -> None:
     value: Any = {"for": {"ShardgateNope": "5m"}, "severities": {"ShardgateNope": "info"}, "disabled": ["ShardgateNope"]}[field]
-    result = helm("prometheusrule", {"prometheusRule": {"enabled": True, field: value}})
-    assert result.returncode != 0
-    assert f"prometheusRule.{field}: there is no alert ShardgateNope; there are ShardgateDeclarationDown, " in result.stderr
+    with pytest.raises(HelmError) as error:
+        a_rule(**{field: value})
+    assert f"prometheusRule.{field}: there is no alert ShardgateNope; there are ShardgateDeclarationDown, " in str(error.value)
 
 
 def test_the_dashboard_is_the_file_and_a_sidecar_finds_it() -> None:
-    shown = rendered("dashboard", {"dashboard": {"enabled": True, "annotations": {"folder": "GPUs"}}})
+    shown = the_only("dashboard", {"dashboard": {"enabled": True, "annotations": {"folder": "GPUs"}}})
     assert json.loads(shown["data"]["shardgate.json"]) == json.loads((CHART / "files/dashboard.json").read_text())
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert shown["metadata"]["annotations"]["folder"] == "GPUs"
@@ -101,4 +85,5 @@ def test_the_dashboard_is_the_file_and_a_sidecar_finds_it() -> None:
 
 @pytest.mark.parametrize("template", ["prometheusrule", "dashboard"])
 def test_neither_is_there_unless_asked_for(template: str) -> None:
-    assert "could not find template" in helm(template, {}).stderr
+    with pytest.raises(HelmError, match="could not find template"):
+        the_only(template, {})

@@ -1,42 +1,33 @@
 """A real Prometheus scrapes the operator and the API server, and alarms: pending at once, firing after its time, over at once."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from live import create_node, patch_status, until, wait_for_outcome
 
-from builders import a_body, a_node
+from builders import a_body, a_node, a_vllm_deployment
+from charts import say
+from controlplane.chart import CHART, rendered
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 from controlplane.prometheus import Prometheus
 from controlplane.tools import find_tool
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts/shardgate"
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files/dashboard.json").read_text())
 ALERT, FOR_SECONDS = "ShardgateDeclarationMismatch", 6
+VIOLATIONS = 'shardgate_policy_violations{kind="Deployment"}'
 MISMATCHES = "max(shardgate_declaration_mismatches)"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def rules() -> dict[str, Any]:
     """As the chart renders them, with a short time for one of them."""
-    chosen = f"prometheusRule.enabled=true,prometheusRule.for.{ALERT}={FOR_SECONDS}s"
-    command = [str(find_tool("helm", say)), "template", "release", str(CHART), "--set", chosen]
-    command += ["--show-only", "templates/prometheusrule.yaml"]
-    rule = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+    values = {"prometheusRule": {"enabled": True, "for": {ALERT: f"{FOR_SECONDS}s"}}}
+    (rule,) = rendered("--show-only", "templates/prometheusrule.yaml", values=values, say=say)
     found: dict[str, Any] = rule["spec"]
     return found
 
@@ -81,8 +72,11 @@ def test_a_node_that_loses_a_gpu_alarms_and_the_dashboard_shows_it(plane: Contro
     plane.apply(*Installation(plane).webhooks())
     until("the API server lets something in unjudged, as nobody answers", lambda: _fails_open(plane))
     installation = start()
+    wrong = a_vllm_deployment("wrong", tensor=16, gpus=16)  # its pod stays Pending, and takes nothing
+    plane.apply({**wrong, "metadata": {**wrong["metadata"], "namespace": "unseen"}})  # by no webhook: policy would refuse it
     plane.apply(a_body())
     wait_for_outcome(plane, "llama", "serving", "Sound")
+    until("what was let in unseen is counted", lambda: installation.metric(VIOLATIONS) == 1)
     prometheus = watch(installation)
     assert set(prometheus.targets().values()) == {""}
     loaded = prometheus.rules()

@@ -91,6 +91,8 @@ def test_series_of_nodes_that_are_less_than_they_should_be() -> None:
     metrics.observe_inventory(an_inventory(a_node().allocatable(7), a_node("node-b"), wrong))
     value = metrics.registry.get_sample_value
     assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 1
+    counted = [value("shardgate_gpus", {"product": "H100-80GB-HBM3", "state": state}) for state in ("installed", "free")]
+    assert counted == [16, 15], "one that has failed is there still"
     assert value("shardgate_node_facts_contradicting", {"product": "H100-80GB-HBM3"}) == 0
     assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4"}) == 1
     metrics.observe_inventory(an_inventory(a_node()))

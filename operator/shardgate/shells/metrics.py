@@ -151,7 +151,8 @@ class Metrics:
                 product = _product(node.shape.unit(resource))
                 left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
                 claimed = sum(promised.get((each.name, resource), 0) for each in group.nodes) if promised else 0
-                add(self.gpus, (product, "installed"), node.allocatable[resource] * nodes)
+                installed = node.allocatable[resource] + node.unavailable_gpus.get(resource, 0)
+                add(self.gpus, (product, "installed"), installed * nodes)
                 add(self.gpus, (product, "free"), left * nodes)
                 add(self.gpus, (product, "claimed"), claimed)
                 for size in POD_SIZES:
