@@ -181,7 +181,7 @@ def failing(why: str) -> Answer:
     ("answer", "state", "part", "repair"),
     [
         (Answer(stands={"status": {"replica": "a_1", "kept": 0}}), State.OK, "replica a_1 answers", ""),
-        (Answer(stands={}), State.FAILED, "asks no webhook of ours", "apply deploy/webhooks.yaml"),
+        (Answer(stands={}), State.FAILED, "asks no webhook of ours", "apply deploy/install.yaml"),
         (
             failing("tls: failed to verify certificate: x509: certificate signed by unknown authority"),
             State.FAILED,
