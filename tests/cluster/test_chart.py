@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from published import fetched
 
 from builders import a_body, a_vllm_deployment
 from charts import SETS, Objects, say
-from controlplane.chart import CHART, NAMESPACE, helm, hooks_of, rendered
+from controlplane.chart import CHART, NAMESPACE, HelmError, helm, hooks_of, rendered
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
 from shardgate.api.crd import crds
@@ -31,7 +32,7 @@ Json = dict[str, Any]
 CERT_MANAGER = "github.com/cert-manager/cert-manager@v1.21.1"
 NOT_SERVED = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
 """Their project publishes its CRDs in no Go module that can be had: of these kinds, only what `tests/chart` looks at is checked."""
-STRICT = ("--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
+STRICT = ("--server-side", "--field-manager=helm", "--force-conflicts", "--dry-run=server", "--validate=strict")
 
 
 # ---- every object is taken
@@ -157,6 +158,12 @@ class Release:
             where = ("-n", each["metadata"]["namespace"]) if "namespace" in each["metadata"] else ()
             self.plane.kubectl("delete", each["kind"].lower(), each["metadata"]["name"], *where)
 
+    def remove(self) -> None:
+        """Whatever of it a test that failed has left."""
+        self.plane.kubectl("delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all")
+        with suppress(HelmError):
+            self.helm("uninstall", "shardgate", "--no-hooks")
+
     def everything(self) -> set[str]:
         """All objects of the cluster, but for what Kubernetes itself makes and drops."""
         kinds = self.plane.kubectl("api-resources", "--verbs=list", "-o", "name").stdout.split()
@@ -183,6 +190,7 @@ def release(own_plane: ControlPlane, tmp_path: Path) -> Iterator[Release]:
     made = Release(own_plane, tmp_path)
     yield made
     made.installation.kill()
+    made.remove()
 
 
 def refuses(plane: ControlPlane) -> Callable[[], bool]:
