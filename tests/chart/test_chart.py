@@ -257,15 +257,6 @@ def test_hooks_run_with_what_they_need_made_first(default: Objects) -> None:
     assert [each["kind"] for each in tried if each["kind"] == "Pod"] == [tried[-1]["kind"]]
 
 
-def test_the_policy_of_the_release_goes_with_its_leftovers(render: Render) -> None:
-    objects = render({"policy": {"create": True, "name": "strict"}})
-    arguments = objects.at("Job", "shardgate-uninstall-leftovers", "spec.template.spec.containers.uninstall.args")
-    assert arguments == ["uninstall", "leftovers", "--namespace", NAMESPACE, "--policy", "strict"]
-    assert {
-        "apiGroups": ["shardgate.io"], "resources": ["verificationpolicies"], "resourceNames": ["strict"], "verbs": ["delete"],
-    } in objects.one("ClusterRole", "shardgate-uninstall-leftovers")["rules"]  # fmt: skip
-
-
 def test_no_template_asks_the_cluster() -> None:
     """What is rendered is what is applied, by helm 3, helm 4 and whoever renders for them."""
     templates = [path for path in (CHART / "templates").rglob("*") if path.is_file()]

@@ -18,7 +18,7 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DIGEST = "sha256:" + "0" * 64
 MON, POD = {"serviceMonitor.enabled": True}, {"podMonitor.enabled": True}
-NET, FLOW, POLICY = {"networkPolicy.enabled": True}, {"flowControl.enabled": True}, {"policy.create": True}
+NET, FLOW = {"networkPolicy.enabled": True}, {"flowControl.enabled": True}
 MANAGED = {"certificates.mode": "certManager"}
 GIVEN = {"certificates.mode": "secret", "certificates.secret.name": "given", "certificates.secret.caBundle": "YWJj"}
 CLIENTS = {"webhooks.clientAuthentication.secretName": "clients"}
@@ -83,8 +83,6 @@ CASES: list[tuple[str, Any, Json, str, str, str, Any]] = [
     ("serviceAccount.annotations", {"a": "b"}, {}, "ServiceAccount", "shardgate", "metadata.annotations.a", "b"),
     ("serviceAccount.automount", False, {}, "Deployment", "", f"{SPEC}.automountServiceAccountToken", False),
     ("crds.keep", False, {}, "CustomResourceDefinition", "modelprofiles.shardgate.io", "metadata.annotations", None),
-    ("policy.name", "strict", POLICY, "VerificationPolicy", "", "metadata.name", "strict"),
-    ("policy.spec", {"mode": "Warn"}, POLICY, "VerificationPolicy", "", "spec", {"mode": "Warn"}),
     ("service.type", "NodePort", {}, "Service", "shardgate-webhook", "spec.type", "NodePort"),
     ("service.port", 8443, {}, "Service", "shardgate-webhook", "spec.ports.webhook.port", 8443),
     ("service.port", 8443, {}, "MutatingWebhookConfiguration", "", "webhooks.0.clientConfig.service.port", 8443),
@@ -164,7 +162,6 @@ PRESENCE: list[tuple[str, bool, Json, list[tuple[str, str]]]] = [
     ("rbac.create", False, {}, [("ClusterRole", ""), ("ClusterRoleBinding", ""), ("Role", ""), ("RoleBinding", "")]),
     ("rbac.aggregateToUsers", False, {}, [("ClusterRole", "shardgate-view"), ("ClusterRole", "shardgate-edit")]),
     ("crds.install", False, {}, [("CustomResourceDefinition", "")]),
-    ("policy.create", True, {}, [("VerificationPolicy", "default")]),
     ("metricsService.create", False, {}, [("Service", "shardgate-metrics")]),
     ("podDisruptionBudget.enabled", False, {}, [("PodDisruptionBudget", "")]),
     ("networkPolicy.enabled", True, {}, [("NetworkPolicy", "shardgate")]),
@@ -295,7 +292,6 @@ def test_schema_and_values_have_the_same_keys() -> None:
         ({"podDisruptionBudget": {"maxUnavailble": 1}}, "maxUnavailble"),
         ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
         ({"probes": {"liveness": {"path": "/x"}}}, "path"),
-        ({"policy": {"name": "No_Name"}}, "name"),
         ({"updateStrategy": {"type": "Rolling"}}, "updateStrategy"),
         ({"prometheusRule": {"severities": {"ShardgateWebhookDown": "page"}}}, "severities"),
     ],

@@ -101,11 +101,6 @@ class Release:
             "webhooks": {"url": f"https://127.0.0.1:{self.installation.webhook_port}", "failurePolicy": "Fail"},
             "config": {"certificateHosts": ["127.0.0.1"], "bindAddress": "127.0.0.1", "drainSeconds": 0},
             "ports": {"webhook": self.installation.webhook_port, "metrics": self.installation.metrics_port},
-            "policy": {
-                "create": True,
-                "name": "of-the-release",
-                "spec": {"mode": "Enforce", "kinds": ["InferenceDeployment.shardgate.io"]},
-            },
         }
 
     def helm(self, *arguments: str, values: Json | None = None) -> str:
@@ -227,7 +222,6 @@ def test_install_upgrade_and_uninstall_leave_nothing_and_block_nothing(release: 
     assert f"every namespace but kube-*, {NAMESPACE}." in notes
     assert "What it judges is refused" in notes.replace("When it does not answer, what", "What")
     assert short_names(plane) is None or ends == "dead", "the CRDs of the first release stayed"
-    assert plane.get("verificationpolicy", "of-the-release")["spec"]["mode"] == "Enforce"
     release.start_operator()
     until("it refuses", refuses(plane), 30)
 
@@ -307,4 +301,3 @@ def test_a_second_installation_is_refused_by_helm(release: Release) -> None:
     with pytest.raises(Exception, match='WebhookConfiguration "shardgate" in namespace "" exists and cannot be imported'):
         release.helm("install", "another", str(CHART), values={**release.values, "crds": {"install": False}})
     release.helm("uninstall", "shardgate", "--no-hooks")
-    release.plane.kubectl("delete", "verificationpolicy", "of-the-release")

@@ -99,11 +99,6 @@ def test_leftovers_go_and_webhooks_are_not_touched(api: Api) -> None:
     assert api.objects == {VALIDATING, MUTATING, POLICY}
 
 
-def test_only_the_policy_that_came_with_the_chart_goes_with_it(api: Api) -> None:
-    assert api.uninstall("leftovers", "-n", "own", "--policy", "default").returncode == 0
-    assert api.objects == {VALIDATING, MUTATING}
-
-
 @pytest.mark.parametrize("what", ["webhooks", "leftovers"])
 def test_what_is_gone_already_is_no_error(api: Api, what: str) -> None:
     api.objects.clear()

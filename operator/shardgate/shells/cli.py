@@ -323,17 +323,14 @@ def model_add(folder: str, match: tuple[str, ...], name: str | None) -> None:
 @cli.command()
 @click.argument("what", type=click.Choice(["webhooks", "leftovers"]))
 @click.option("-n", "--namespace", metavar="NAMESPACE", required=True, help="Where the operator ran.")
-@click.option(
-    "--policy", metavar="NAME", help="A VerificationPolicy that was installed with the operator, to go with the leftovers."
-)
-def uninstall(what: str, namespace: str, policy: str | None) -> None:
+def uninstall(what: str, namespace: str) -> None:
     """Remove what must go before or after the operator: the chart's hooks run this; `helm uninstall` is the whole of it.
 
     webhooks: their configurations, first, so that nobody waits for an operator that is going. leftovers: what it made while
-    it ran (its Lease and Secret, the CapacityLedger, WorkloadVerdicts), last. Declarations, exceptions and other policies stay.
+    it ran (its Lease and Secret, the CapacityLedger, WorkloadVerdicts), last. Declarations, exceptions and policies stay.
     Exit code: 0 also where they are gone already, 69 cluster unreachable or not allowed.
     """
-    for each in removed_webhooks() if what == "webhooks" else removed_leftovers(namespace, policy):
+    for each in removed_webhooks() if what == "webhooks" else removed_leftovers(namespace):
         click.echo(each)
 
 

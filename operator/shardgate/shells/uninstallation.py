@@ -19,20 +19,18 @@ def removed_webhooks() -> list[str]:
     return asyncio.run(_removed([(f"{kind} {NAME}", f"{REGISTRATIONS}/{kind.lower()}s/{NAME}") for kind in kinds]))
 
 
-def removed_leftovers(namespace: str, policy: str | None) -> list[str]:
-    """A line for each object; ``policy``: one that came with the operator. Raises ``ClusterUnreachable`` and ``ApiError``."""
-    return asyncio.run(_removed_leftovers(namespace, policy))
+def removed_leftovers(namespace: str) -> list[str]:
+    """A line for each object. Raises ``ClusterUnreachable`` and ``ApiError``."""
+    return asyncio.run(_removed_leftovers(namespace))
 
 
-async def _removed_leftovers(namespace: str, policy: str | None) -> list[str]:
+async def _removed_leftovers(namespace: str) -> list[str]:
     async with Cluster.from_environment() as cluster:
         found = [
             (f"Lease {namespace}/{NAME}", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{NAME}"),
             (f"Secret {namespace}/{SECRET}", f"/api/v1/namespaces/{namespace}/secrets/{SECRET}"),
             (f"CapacityLedger {NAME}", f"{OURS}/capacityledgers/{NAME}"),
         ]
-        if policy:
-            found.append((f"VerificationPolicy {policy}", f"{OURS}/verificationpolicies/{policy}"))
         for place, name in await _verdicts(cluster):
             found.append((f"WorkloadVerdict {place}/{name}", f"{OURS}/namespaces/{place}/workloadverdicts/{name}"))
         return await _all(cluster, found)
