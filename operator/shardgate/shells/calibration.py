@@ -70,7 +70,11 @@ class Calibration:
         while True:
             leads = self._lease.is_held()
             if leads:
-                await self.look()
+                try:
+                    await self.look()
+                except Exception:  # what is optional ends nothing else
+                    self._metrics.internal_errors.inc()
+                    log.exception("calibration failed")
             await asyncio.sleep(READ_SECONDS if leads else FOLLOWING_SECONDS)
 
     async def look(self) -> None:
