@@ -298,3 +298,36 @@ def test_the_chart_tells_what_it_is() -> None:
 def test_too_old_a_kubernetes_is_refused_by_its_version() -> None:
     with pytest.raises(Exception, match=r"requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29"):
         helm("template", "a", str(CHART), "--kube-version", "1.29.9", say=say)
+
+
+def test_what_guards_rights_cannot_be_passed_by(render: Render) -> None:
+    """Who may leave a label out would grant himself an exception; a condition on workloads would refuse every other object."""
+    chosen = [{"name": "mine", "expression": "object.spec.replicas > 0"}]
+    objects = render({"webhooks": {"objectSelector": {"matchLabels": {"shardgate": "on"}}, "matchConditions": chosen}})
+    for kind in ("Validating", "Mutating"):
+        for each in objects.one(f"{kind}WebhookConfiguration")["webhooks"]:
+            is_guard = each["name"].partition(".")[0] in ("exceptions", "grants", "decisions")
+            assert ("objectSelector" in each) is not is_guard, each["name"]
+            assert (chosen[0] in each["matchConditions"]) is not is_guard, each["name"]
+
+
+def test_an_address_is_no_name_of_a_certificate(render: Render) -> None:
+    hosts = ["gate.example.com", "10.0.0.5", "fd00::5"]
+    spec = render({"certificates": {"mode": "certManager"}, "config": {"certificateHosts": hosts}}).one(
+        "Certificate", "shardgate-webhook"
+    )["spec"]
+    assert spec["dnsNames"][-1] == "gate.example.com"
+    assert spec["ipAddresses"] == ["10.0.0.5", "fd00::5"]
+
+
+@pytest.mark.parametrize(
+    ("values", "have"),
+    [
+        ({}, True),
+        ({"rbac": {"create": False}}, False),
+        ({"rbac": {"create": False}, "serviceAccount": {"create": False, "name": "given"}}, True),
+    ],
+)
+def test_hooks_that_nobody_granted_anything_are_not_made(render: Render, values: dict[str, object], have: bool) -> None:
+    made = [each for each in render(values).all if "helm.sh/hook" in (each["metadata"].get("annotations") or {})]
+    assert bool(made) is have

@@ -311,6 +311,7 @@ def test_a_wrong_value_is_refused_by_its_name(refusal: Callable[[Json], str], wr
             "certificates.secret.name: mode secret needs the name of a Secret",
         ),
         ({"certificates": {"mode": "secret", "secret": {"name": "a"}}}, "certificates.secret.caBundle: mode secret needs"),
+        ({"podDisruptionBudget": {"maxUnavailable": ""}}, "one of maxUnavailable and minAvailable has to be set"),
     ],
 )
 def test_what_a_mode_needs_is_said(refusal: Callable[[Json], str], values: Json, said: str) -> None:

@@ -17,6 +17,7 @@ from live import create_node, patch_status, wait_for_outcome
 from reviews import Hook, review
 
 from builders import a_body, a_node
+from controlplane.guard import GRACE_SECONDS
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 from shardgate.shells.log_queue import MOST_LINES
@@ -73,10 +74,14 @@ def test_nobody_reads_the_log(clean: ControlPlane, tmp_path: Path, measured: Mea
             asyncio.run(refused(installation, MOST_LINES + 1000, 0))
             slowest = works(clean, installation)
             lost = installation.metric("shardgate_log_lines_lost_total") or 0
+            began = time.monotonic()
+            installation.stop()
+            ended = time.monotonic() - began
     finally:
         os.close(reading)
     assert lost > 0
-    measured(f"{lost:.0f} lines lost; slowest of the last {REVIEWS} reviews {1000 * slowest:.0f} ms")
+    assert ended < GRACE_SECONDS - 2, "it ends by itself"
+    measured(f"{lost:.0f} lines lost; slowest of {REVIEWS} reviews {1000 * slowest:.0f} ms; ended {ended:.1f} s after SIGTERM")
 
 
 @fault(51, what="no room on the disk that the log is written to", criterion="it serves; lines are lost, and counted")

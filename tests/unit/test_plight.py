@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders import T4, Json, NodeBuilder, a_declaration, a_node, a_pod, an_inventory
+from builders import T4, Json, NodeBuilder, a_book, a_declaration, a_node, a_pod, an_inventory
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.plight import Plight, plight
 from shardgate.domain.policy import OWN_KIND
@@ -15,10 +15,10 @@ from shardgate.shells.metrics import Metrics
 OWN, OTHER = a_pod("mine", node="node-a", gpus=8, declaration="llama", ready=True), a_pod("other", node="node-a", gpus=8)
 
 
-def fares(*objects: NodeBuilder | Json, **changes: object) -> tuple[Verdict, Plight]:
+def fares(*objects: NodeBuilder | Json, ran: bool = True, **changes: object) -> tuple[Verdict, Plight]:
     declaration, inventory = a_declaration(**changes), an_inventory(*objects)
     verdict = verify(declaration, inventory, OWN_KIND)
-    return verdict, plight(verdict, inventory, declaration.owners)
+    return verdict, plight(verdict, inventory, declaration.owners, ran=ran)
 
 
 def unready(pod: Json, node: str = "node-a") -> Json:
@@ -43,6 +43,26 @@ def test_down_is_what_does_not_come_back_by_itself(objects: list[NodeBuilder | J
     assert (verdict.outcome, found.is_down) == (outcome, is_down)
 
 
+def test_a_node_that_it_could_not_use_keeps_nobody_asleep() -> None:
+    moving = a_node("node-b", labels=T4).label("nvidia.com/mig.config.state", "rebooting")
+    assert fares(moving, a_node(), OTHER, gpus={"perPod": 8, "products": ["H100*"]})[1].is_down
+
+
+def test_what_never_ran_waits_in_a_queue() -> None:
+    verdict, found = fares(a_node(), OTHER, ran=False)
+    assert (verdict.outcome, found.is_down) == (Outcome.WAITING, False)
+
+
+def test_what_has_run_is_remembered_when_its_pods_are_gone() -> None:
+    book, owners = a_book(a_node(), OWN), a_declaration().owners
+    assert not a_book(a_node(), unready(OWN)).has_run(owners)
+    book.inventory(0.0)
+    book.drop_pod(OWN["metadata"]["uid"])
+    book.inventory(1.0)
+    assert book.has_run(owners)
+    assert not book.has_run(a_declaration("other").owners)
+
+
 def test_what_can_never_run_and_runs_contradicts_us() -> None:
     verdict, found = fares(a_node(), OWN, strategy={"tensor": 16})
     assert verdict.outcome is Outcome.UNSOUND
@@ -58,9 +78,9 @@ def test_a_roll_out_is_stuck_while_new_pods_wait_beside_old_ones() -> None:
     surging = replace(verdict, findings=(replace(_a_finding(), code="SurgeDoesNotFit", outcome=Outcome.RISKY),))
     owners = a_declaration().owners
     fresh = unready(a_pod("fresh", gpus=8, declaration="llama"), "")
-    assert plight(surging, an_inventory(a_node(), OWN, fresh), owners).is_roll_out_stuck
-    assert not plight(surging, an_inventory(a_node(), OWN), owners).is_roll_out_stuck
-    assert not plight(verdict, an_inventory(a_node(), OWN, fresh), owners).is_roll_out_stuck
+    assert plight(surging, an_inventory(a_node(), OWN, fresh), owners, ran=True).is_roll_out_stuck
+    assert not plight(surging, an_inventory(a_node(), OWN), owners, ran=True).is_roll_out_stuck
+    assert not plight(verdict, an_inventory(a_node(), OWN, fresh), owners, ran=True).is_roll_out_stuck
 
 
 def _a_finding() -> Finding:
@@ -91,10 +111,15 @@ def test_series_of_nodes_that_are_less_than_they_should_be() -> None:
     metrics.observe_inventory(an_inventory(a_node().allocatable(7), a_node("node-b"), wrong))
     value = metrics.registry.get_sample_value
     assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 1
-    counted = [value("shardgate_gpus", {"product": "H100-80GB-HBM3", "state": state}) for state in ("installed", "free")]
-    assert counted == [16, 15], "one that has failed is there still"
+    counted = [
+        value("shardgate_gpus", {"product": "H100-80GB-HBM3", "state": state}) for state in ("installed", "free", "unavailable")
+    ]
+    assert counted == [15, 15, 1]
     assert value("shardgate_node_facts_contradicting", {"product": "H100-80GB-HBM3"}) == 0
     assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4"}) == 1
+    changing = a_node().allocatable(7).label("nvidia.com/mig.config.state", "pending")
+    metrics.observe_inventory(an_inventory(changing))
+    assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 0, "it is being changed"
     metrics.observe_inventory(an_inventory(a_node()))
     assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 0
     assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4"}) is None

@@ -166,3 +166,8 @@ metricRelabelings:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{- /* Accounts of the hooks' own, to which nobody may grant anything, would hold an uninstallation up. */}}
+{{- define "shardgate.hooksHaveRights" -}}
+{{- if or .Values.rbac.create (not .Values.serviceAccount.create) }}yes{{ end }}
+{{- end }}

@@ -48,6 +48,8 @@ from shardgate.domain.inventory import (
 
 BUILT_IN_PRIORITIES = {"": 0, "system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 """PriorityClasses that every cluster has, and that of pods without one where no other is the default."""
+MOST_THAT_RAN = 100_000
+"""Owners of pods that are remembered to have run; those longest ago are forgotten first."""
 T = TypeVar("T")
 
 
@@ -112,6 +114,8 @@ class ClusterBook:
     _held: dict[Owner, dict[str, PodRecord]] = field(default_factory=dict)
     _held_pods: dict[Owner, tuple[HeldPod, ...]] = field(default_factory=dict)
     _held_dirty: set[Owner] = field(default_factory=set)
+    _ran: dict[Owner, None] = field(default_factory=dict)
+    """What has had a ready pod, the latest last."""
     _key_of: dict[str, GroupKey] = field(default_factory=dict)
     _members: dict[GroupKey, dict[str, Node]] = field(default_factory=dict)
     _groups: dict[GroupKey, NodeGroup] = field(default_factory=dict)
@@ -467,6 +471,16 @@ class ClusterBook:
                 self._held_dirty.add(owner)
                 self.version += 1
 
+    def _note_ran(self, owner: Owner) -> None:
+        self._ran.pop(owner, None)
+        self._ran[owner] = None
+        if len(self._ran) > MOST_THAT_RAN:
+            del self._ran[next(iter(self._ran))]
+
+    def has_run(self, owners: Iterable[Owner]) -> bool:
+        """Whether a pod with GPUs that any of them declares was ready, since this process began."""
+        return any(owner in self._ran for owner in owners)
+
     def _freeze_held(self) -> Mapping[Owner, tuple[HeldPod, ...]]:
         if not self._held_dirty:
             return self._held_pods
@@ -475,6 +489,8 @@ class ClusterBook:
             records = self._held[owner]
             if records:
                 self._held_pods[owner] = tuple(record.held() for record in records.values())
+                if any(record.ready for record in records.values()):
+                    self._note_ran(owner)
             else:
                 del self._held[owner]
                 self._held_pods.pop(owner, None)

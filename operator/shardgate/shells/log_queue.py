@@ -4,6 +4,7 @@ The handlers that were there write in a thread of their own. Lines that find no 
 are counted and lost.
 """
 
+import atexit
 import contextlib
 import logging
 import logging.handlers
@@ -37,11 +38,17 @@ class LogQueue(logging.handlers.QueueHandler):
         self._thread.start()
 
     def uninstall(self) -> None:
-        """Give it back, and wait a moment until what was logged is written."""
-        logging.getLogger().handlers[:] = self._handlers
+        """Give it back, and wait a moment until what was logged is written.
+
+        Handlers that hang are not given back: whoever logs, or ends the process, would wait for them for ever.
+        """
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(None)
         self._thread.join(LAST_SECONDS)
+        if not self._thread.is_alive():
+            logging.getLogger().handlers[:] = self._handlers
+            return
+        atexit.unregister(logging.shutdown)
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Never waits."""

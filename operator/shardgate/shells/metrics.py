@@ -51,7 +51,7 @@ class Metrics:
         )
         self.down = self._gauge(
             "declarations_down",
-            "Standing mismatches none of whose pods is ready, while no node is in transition (leader)",
+            "Standing mismatches that ran, none of whose pods is ready, and no node that they could use is on its way (leader)",
             "kind",
         )
         self.contradicted = self._gauge(
@@ -145,14 +145,15 @@ class Metrics:
             if node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
                 continue
             product = _product(node.shape.gpu)
-            add(self.short_nodes, (product,), nodes if any(map(is_gpu, node.unavailable_gpus)) else 0)
+            is_short = node.state is not NodeState.IN_TRANSITION and any(map(is_gpu, node.unavailable_gpus))
+            add(self.short_nodes, (product,), nodes if is_short else 0)
             add(self.contradicting_nodes, (product,), nodes if node.shape.gpu.contradiction else 0)
             for resource in filter(is_gpu, node.allocatable):
                 product = _product(node.shape.unit(resource))
                 left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
                 claimed = sum(promised.get((each.name, resource), 0) for each in group.nodes) if promised else 0
-                installed = node.allocatable[resource] + node.unavailable_gpus.get(resource, 0)
-                add(self.gpus, (product, "installed"), installed * nodes)
+                add(self.gpus, (product, "installed"), node.allocatable[resource] * nodes)
+                add(self.gpus, (product, "unavailable"), node.unavailable_gpus.get(resource, 0) * nodes)
                 add(self.gpus, (product, "free"), left * nodes)
                 add(self.gpus, (product, "claimed"), claimed)
                 for size in POD_SIZES:

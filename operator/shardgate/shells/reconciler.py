@@ -252,9 +252,11 @@ class Reconciler:
     def _note(self, uid: str, judgement: Judgement) -> None:
         verdict, subject = judgement.verdict, judgement.declaration.subject
         answer = enforce(judgement.declaration, verdict, judgement.policy, None, judgement.own_pods)
+        owners = judgement.declaration.owners
+        fares = plight(verdict, judgement.inventory, owners, ran=self._judge.book.has_run(owners))
         self.judged[uid] = StandingVerdict(
             kind=KIND, group=GROUP, namespace=subject.namespace, name=subject.name, outcome=verdict.outcome, codes=verdict.codes,
-            is_refused=not answer.allowed, plight=plight(verdict, judgement.inventory, judgement.declaration.owners),
+            is_refused=not answer.allowed, plight=fares,
         )  # fmt: skip
 
     def _take(self, uid: str, started_from: Json, answer: Json) -> bool:

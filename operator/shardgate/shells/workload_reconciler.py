@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.standing_workloads import StandingWorkloads, key_of
 from shardgate.adapters.workload_verdict_objects import PLURAL, is_mismatch, name_of, says_new, workload_verdict
 from shardgate.adapters.workloads.kinds import JudgedKind
@@ -179,7 +180,7 @@ class WorkloadReconciler:
             await self._say(body, verdict, None if before is None else before.outcome)
         else:
             await self._take_away(body)
-        self.judged[uid] = _standing(body, judgement)
+        self.judged[uid] = _standing(body, judgement, self._judge.book)
 
     def _is_judged(self, body: Json) -> bool:
         """It is not exempt, not going, and nothing else is judged in its stead."""
@@ -257,15 +258,16 @@ class WorkloadReconciler:
         return tuple(dict.fromkeys(each["code"] for each in status.get("findings") or ()))
 
 
-def _standing(body: Json, judgement: WorkloadJudgement) -> StandingVerdict:
+def _standing(body: Json, judgement: WorkloadJudgement, book: ClusterBook) -> StandingVerdict:
     declarations, verdict = judgement.workload.declarations, judgement.workload.verdict
     declaration = declarations[0] if declarations else None
     answer = enforce(declaration, verdict, judgement.policy, None, judgement.own_pods)
     group, kind, namespace, name = key_of(body)
     owners = {owner for each in declarations for owner in each.owners}
+    fares = plight(verdict, judgement.inventory, owners, ran=book.has_run(owners))
     return StandingVerdict(
         kind=kind, group=group, namespace=namespace, name=name, outcome=verdict.outcome, codes=verdict.codes,
-        is_refused=not answer.allowed, plight=plight(verdict, judgement.inventory, owners),
+        is_refused=not answer.allowed, plight=fares,
     )  # fmt: skip
 
 
