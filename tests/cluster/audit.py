@@ -5,19 +5,50 @@ from typing import Any
 
 from controlplane.plane import ControlPlane
 from operator_user import OPERATOR_USER
+from shardgate.adapters.manifests import rbac
 
 Json = dict[str, Any]
 
 
+Use = tuple[str, str, str]
+"""Group, resource or resource/subresource, verb."""
+
+
+def audited(plane: ControlPlane, since: int = 0) -> list[Json]:
+    """The operator's requests, from so many lines on."""
+    entries = [json.loads(line) for line in plane.audit_log.read_text().splitlines()[since:]]
+    return [each for each in entries if each["user"]["username"] == OPERATOR_USER]
+
+
+def used(plane: ControlPlane, since: int = 0) -> set[Use]:
+    """What they were, of requests for resources."""
+    found = set()
+    for entry in audited(plane, since):
+        target = entry.get("objectRef")
+        if isinstance(target, dict):
+            resource = target["resource"] + (f"/{target['subresource']}" if "subresource" in target else "")
+            found.add((str(target.get("apiGroup", "")), resource, str(entry["verb"])))
+    return found
+
+
+def granted(*, keeps_certificates: bool = False) -> set[Use]:
+    """What its roles name."""
+    return {
+        (group, resource, verb)
+        for role in rbac("any", keeps_certificates=keeps_certificates)
+        for rule in role.get("rules", ())
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
 def writes(plane: ControlPlane) -> list[Json]:
     """The operator's writes, but for its lease."""
-    entries = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
     return [
         each
-        for each in entries
-        if each["user"]["username"] == OPERATOR_USER
-        and each["verb"] not in ("get", "list", "watch")
-        and each["objectRef"]["resource"] != "leases"
+        for each in audited(plane)
+        if each["verb"] not in ("get", "list", "watch") and each["objectRef"]["resource"] != "leases"
     ]
 
 

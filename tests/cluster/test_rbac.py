@@ -1,19 +1,17 @@
 """The operator's rights: enough, and no more. What it asks for is read from the API server's audit log."""
 
-import json
 from collections.abc import Callable
 
 import pytest
+from audit import audited, granted, used
 from live import create_node, patch_status, until, wait_for_outcome
 
 from builders import a_body, a_node, a_vllm_deployment
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 from operator_user import OPERATOR_USER
-from shardgate.adapters.manifests import CLUSTER_RULES, NAMESPACE_RULES
 
 Start = Callable[..., Installation]
-Use = tuple[str, str, str]
 
 
 UNSEEN = {
@@ -22,33 +20,6 @@ UNSEEN = {
     # Where two replicas meet in the ledger: test_races.
     ("shardgate.io", "capacityledgers", "get"),
 }
-
-
-def audited(plane: ControlPlane, since: int) -> list[dict[str, object]]:
-    """The operator's requests, from so many lines on: other tests had operators with other rights."""
-    entries = [json.loads(line) for line in plane.audit_log.read_text().splitlines()[since:]]
-    return [each for each in entries if each["user"]["username"] == OPERATOR_USER]
-
-
-def used(plane: ControlPlane, since: int) -> set[Use]:
-    """(group, resource/subresource, verb) of requests for resources."""
-    found = set()
-    for entry in audited(plane, since):
-        target = entry.get("objectRef")
-        if isinstance(target, dict):
-            resource = target["resource"] + (f"/{target['subresource']}" if "subresource" in target else "")
-            found.add((str(target.get("apiGroup", "")), resource, str(entry["verb"])))
-    return found
-
-
-def granted() -> set[Use]:
-    return {
-        (group, resource, verb)
-        for rule in (*CLUSTER_RULES, *NAMESPACE_RULES)
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
 
 
 @pytest.mark.usefixtures("karpenter", "referred_to", "other_kinds")
