@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -45,11 +46,15 @@ def test_what_is_logged_is_written_in_order(root: logging.Logger, tmp_path: Path
 def test_nobody_reads(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that is full takes nothing more, and whoever writes into it waits for ever: we do not."""
     monkeypatch.setattr(module, "LAST_SECONDS", 0.05)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # put back after the test
     reading, writing = os.pipe()
     total = module.MOST_LINES + 500
     with contextlib.suppress(OSError), os.fdopen(writing, "w") as pipe:  # what is left cannot be written at its end
         lost = len(through(root, pipe, ["x" * 1000] * total))
         assert not [each for each in root.handlers if type(each) is logging.StreamHandler], "whoever logs now would hang"
+        assert sys.stdout.name == sys.stderr.name == os.devnull, "and so would Python's own end"
+        sys.stdout.close()
         os.close(reading)
     assert total - module.MOST_LINES - 200 < lost < total - module.MOST_LINES
 

@@ -8,9 +8,12 @@ import atexit
 import contextlib
 import logging
 import logging.handlers
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 MOST_LINES = 2000
 """That wait to be written; at 1 kB a line, 2 MB."""
@@ -49,6 +52,7 @@ class LogQueue(logging.handlers.QueueHandler):
             logging.getLogger().handlers[:] = self._handlers
             return
         atexit.unregister(logging.shutdown)
+        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # Python flushes them at its end
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Never waits."""
