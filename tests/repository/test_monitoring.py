@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from promql import OF_OTHERS, metrics_of, served
+from shardgate.adapters.manifests import WEBHOOK_TIMEOUT_SECONDS
 from shardgate.shells.cli import cli
+from shardgate.shells.webhook_server import DEADLINE_SHARE
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "charts/shardgate/files"
@@ -111,6 +113,17 @@ def test_nobody_is_woken_for_webhooks_that_always_fail_closed() -> None:
     left_out = re.findall(r'name!~"\(([^)]+)\)\[\.\]shardgate\[\.\]io"', RULES["ShardgateWebhookBlocking"]["expr"])
     assert left_out
     assert [{f"{name}.shardgate.io" for name in each.split("|")} for each in left_out] == [fixed] * len(left_out)
+
+
+def test_when_a_review_is_given_up_is_told_by_the_timeout_that_is_set() -> None:
+    """A text that knows but the default would be wrong wherever the value is changed."""
+    (latency,) = (panel["description"] for panel in DASHBOARD["panels"] if panel["title"] == "Latency")
+    (timeout,) = {WEBHOOK_TIMEOUT_SECONDS, yaml.safe_load((FILES.parent / "values.yaml").read_text())["webhooks"]["timeoutSeconds"]}
+    described = RULES["ShardgateWebhookSlow"]["annotations"]["description"]
+    for text in (described, (RUNBOOKS / "ShardgateWebhookSlow.md").read_text(), latency):
+        plain = " ".join(text.replace("`", "").split())
+        assert f"{DEADLINE_SHARE * 100:.0f} % of a webhook's timeoutSeconds" in plain
+        assert f"{DEADLINE_SHARE * timeout:.1f} s of the default {timeout} s" in plain
 
 
 def test_every_file_of_cases_is_of_an_alert() -> None:
