@@ -10,7 +10,7 @@ from shardgate.domain.plight import Plight, plight
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.verdict import Finding, Outcome, Verdict
 from shardgate.domain.verify import verify
-from shardgate.shells.metrics import Metrics
+from shardgate.shells.metrics import POD_SIZES, Metrics
 
 OWN, OTHER = a_pod("mine", node="node-a", gpus=8, declaration="llama", ready=True), a_pod("other", node="node-a", gpus=8)
 
@@ -103,6 +103,34 @@ def test_series_of_how_they_fare() -> None:
     assert value("shardgate_rollouts_stuck", {"kind": "Deployment"}) == 1
     assert value("shardgate_declarations_contradicted", {"kind": "Deployment", "code": "GpuCountTooLow"}) == 1
     assert value("shardgate_declarations_contradicted", {"kind": "Job", "code": "WorldSizeMismatch"}) == 0
+
+
+@pytest.mark.parametrize(
+    ("objects", "placeable", "free"),
+    [
+        ([a_node(), a_node("node-b", gpus=4), a_node("node-c", gpus=4), OTHER], (8, 4, 2, 0), (8, 8, 8, 0)),
+        (
+            [a_node(), a_node("node-b"), a_pod("x", node="node-a", gpus=4), a_pod("y", node="node-b", gpus=2)],
+            (10, 5, 2, 0),
+            (10, 10, 10, 10),
+        ),
+        ([a_node().allocatable(7), a_node("node-b").allocatable(7)], (14, 6, 2, 0), (14, 14, 14, 0)),
+        ([a_node(), a_node("node-b").cordoned()], (8, 4, 2, 1), (8, 8, 8, 8)),
+    ],
+    ids=["mixed sizes", "scattered", "one of each failed", "cordoned"],
+)
+def test_free_gpus_count_for_a_size_where_the_node_is_that_large(
+    objects: list[NodeBuilder | Json], placeable: tuple[int, ...], free: tuple[int, ...]
+) -> None:
+    metrics = Metrics()
+    metrics.observe_inventory(an_inventory(*objects))
+
+    def by_size(name: str) -> tuple[float | None, ...]:
+        labels = ({"product": "H100-80GB-HBM3", "gpus": str(size)} for size in POD_SIZES)
+        return tuple(metrics.registry.get_sample_value(f"shardgate_{name}", each) for each in labels)
+
+    assert by_size("placeable_pods") == placeable
+    assert by_size("gpus_free_by_node_size") == free
 
 
 def test_series_of_nodes_that_are_less_than_they_should_be() -> None:

@@ -73,6 +73,9 @@ class Metrics:
         )
         self.gpus = self._gauge("gpus", "GPUs by product and state", "product", "state")
         self.placeable = self._gauge("placeable_pods", "Pods of so many GPUs that free GPUs could take", "product", "gpus")
+        self.free_by_node_size = self._gauge(
+            "gpus_free_by_node_size", "Free GPUs on nodes that offer at least so many, taken ones included", "product", "gpus"
+        )
         self.short_nodes = self._gauge(
             "nodes_short_of_gpus", "Nodes of which some GPUs are registered and not healthy, as 7 of 8", "product"
         )
@@ -133,7 +136,7 @@ class Metrics:
     def observe_inventory(self, inventory: Inventory) -> None:
         """Publish GPU counts, and nodes that are less than they should be. Negative free counts as none to give."""
         counts: dict[Gauge, dict[tuple[str, ...], int]] = {
-            gauge: {} for gauge in (self.gpus, self.placeable, self.short_nodes, self.contradicting_nodes)
+            gauge: {} for gauge in (self.gpus, self.placeable, self.free_by_node_size, self.short_nodes, self.contradicting_nodes)
         }
 
         def add(gauge: Gauge, labels: tuple[str, ...], amount: int) -> None:
@@ -158,6 +161,9 @@ class Metrics:
                 add(self.gpus, (product, "claimed"), claimed)
                 for size in POD_SIZES:
                     add(self.placeable, (product, str(size)), left // size * nodes)
+                    # By what it offers, not by what it has: where one of 8 GPUs failed, no pod of 8 is kept out by others.
+                    is_large = node.allocatable[resource] >= size
+                    add(self.free_by_node_size, (product, str(size)), left * nodes if is_large else 0)
         for gauge, values in counts.items():
             self._published[gauge] = _publish(gauge, values, self._published.get(gauge, set()))
 
