@@ -139,7 +139,7 @@ def test_a_policy_changes_the_answer_and_rejudges_what_stands(clean: ControlPlan
 # ---- the webhook as a server
 
 
-UNSUPPORTED = 'shardgate_admission_requests_total{answer="unsupported",kind="other",operation="CREATE",outcome=""}'
+UNSUPPORTED = 'shardgate_admission_requests_total{answer="unsupported",dry_run="false",kind="other",operation="CREATE",outcome=""}'
 
 
 def test_the_webhook_server(clean: ControlPlane, start: Start) -> None:

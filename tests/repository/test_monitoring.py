@@ -126,6 +126,13 @@ def test_when_a_review_is_given_up_is_told_by_the_timeout_that_is_set() -> None:
         assert f"{DEADLINE_SHARE * timeout:.1f} s of the default {timeout} s" in plain
 
 
+def test_a_dry_run_is_no_refusal_anywhere() -> None:
+    expressions = [*QUERIES, *(rule["expr"] for rule in RULES.values())]
+    selectors = [each for text in expressions for each in re.findall(r"shardgate_admission_requests_total(?:\{[^}]*\})?", text)]
+    assert len(selectors) >= 3
+    assert [each for each in selectors if 'dry_run="false"' not in each] == []
+
+
 def test_every_file_of_cases_is_of_an_alert() -> None:
     assert {path.stem for path in ALERTS.glob("*.yaml")} == set(RULES)
 

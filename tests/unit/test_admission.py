@@ -18,17 +18,51 @@ from shardgate.shells.webhook import Admission
 Json = dict[str, Any]
 
 
-def answered(body: Json, old: Json | None = None) -> Json:
+def answered(
+    body: Json, old: Json | None = None, *, metrics: Metrics | None = None, webhook: str = "validate", is_dry: bool = False
+) -> Json:
     book = ClusterBook()
     book.put_node(msgspec.convert(a_node().body, NodeObject, strict=False), 0.0)
     subject = Admission(
-        Judge(book, lambda: (0.0, 0.0)), OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics(),
+        Judge(book, lambda: (0.0, 0.0)), OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), metrics or Metrics(),
     )  # fmt: skip
     request = {
         "uid": "u", "operation": "UPDATE" if old else "CREATE", "userInfo": {"username": "jane"}, "object": body, "oldObject": old,
         "namespace": "serving", "resource": {"group": "shardgate.io", "version": "v1alpha1", "resource": "inferencedeployments"},
+        "dryRun": is_dry,
     }  # fmt: skip
-    return asyncio.run(subject.answer(request))
+    return asyncio.run(subject.answer(request, webhook))
+
+
+@pytest.mark.parametrize(("is_dry", "dry_run", "other"), [(False, "false", "true"), (True, "true", "false")])
+@pytest.mark.parametrize(
+    ("body", "webhook", "labels"),
+    [
+        (a_body(), "validate", {"operation": "CREATE", "outcome": "Sound", "answer": "allowed"}),
+        (a_body(strategy={"tensor": 16}), "validate", {"operation": "CREATE", "outcome": "Unsound", "answer": "refused"}),
+        (a_body(strategy={"tensor": 0}), "validate", {"operation": "CREATE", "outcome": "", "answer": "invalid"}),
+        (a_body(strategy={"sequence": 4}), "validate", {"operation": "CREATE", "outcome": "", "answer": "unsupported"}),
+        (a_body(namespace="kube-system"), "validate", {"operation": "", "outcome": "", "answer": "exempt"}),
+        (a_body(namespace="kube-system"), "mutate", {"operation": "", "outcome": "", "answer": "exempt"}),
+    ],
+    ids=["allowed", "refused", "invalid", "unsupported", "exempt", "exempt, to be annotated"],
+)
+def test_a_request_is_counted_as_the_dry_run_that_it_is(
+    body: Json, webhook: str, labels: dict[str, str], is_dry: bool, dry_run: str, other: str
+) -> None:
+    metrics = Metrics()
+    answered(body, metrics=metrics, webhook=webhook, is_dry=is_dry)
+    answered(body, metrics=metrics, webhook=webhook, is_dry=is_dry)
+    value = metrics.registry.get_sample_value
+    common = {"kind": body["kind"], **labels}
+    assert value("shardgate_admission_requests_total", {**common, "dry_run": dry_run}) == 2
+    assert not value("shardgate_admission_requests_total", {**common, "dry_run": other})
+
+
+@pytest.mark.parametrize("dry_run", ["false", "true"])
+def test_what_an_alert_rests_on_is_there_before_the_first_request(dry_run: str) -> None:
+    labels = {"kind": "InferenceDeployment", "operation": "CREATE", "outcome": "Unsound", "answer": "refused", "dry_run": dry_run}
+    assert Metrics().registry.get_sample_value("shardgate_admission_requests_total", labels) == 0
 
 
 @pytest.mark.parametrize(

@@ -150,17 +150,38 @@ def test_a_scale_of_what_is_not_ours_is_let_in_and_an_owner_hides_none() -> None
     assert "GpuCountTooLow" in answered(subject, scale(9, 0))["warnings"][0]
 
 
-def test_a_kind_that_is_not_read_is_let_in_and_counted() -> None:
-    subject = admission()
-    assert answered(subject, review(WRONG, resource="daemonsets"))["allowed"]
-    series = {
+def counted(subject: Admission) -> dict[tuple[str, ...], float]:
+    """(kind, operation, outcome, answer, whether a dry run) -> how many requests, where there was one."""
+    return {
         tuple(sample.labels.values()): sample.value
         for metric in subject._metrics.registry.collect()
         if metric.name == "shardgate_admission_requests"
         for sample in metric.samples
-        if sample.labels["answer"] == "unsupported"
+        if sample.value
     }
-    assert series == {("other", "CREATE", "", "unsupported"): 1.0}
+
+
+def test_a_kind_that_is_not_read_is_let_in_and_counted() -> None:
+    subject = admission()
+    for more in ({}, {"dryRun": True}, {"dryRun": True}):
+        assert answered(subject, review(WRONG, resource="daemonsets", **more))["allowed"]
+    assert counted(subject) == {
+        ("other", "CREATE", "", "unsupported", "false"): 1,
+        ("other", "CREATE", "", "unsupported", "true"): 2,
+    }
+
+
+def test_dry_runs_are_judged_alike_and_counted_apart() -> None:
+    subject = admission()
+    for more in ({}, {"dryRun": True}, {"dryRun": True}, {"dryRun": False}, {"dryRun": None}, {"dryRun": True}, {"dryRun": True}):
+        assert not answered(subject, review(WRONG, **more))["allowed"]
+    exempt = {**WRONG, "kind": "Deployment", "metadata": {**WRONG["metadata"], "namespace": "kube-system"}}
+    assert answered(subject, review(exempt, dryRun=True))["allowed"]
+    assert counted(subject) == {
+        ("Deployment", "CREATE", "Unsound", "refused", "false"): 3,
+        ("Deployment", "CREATE", "Unsound", "refused", "true"): 4,
+        ("Deployment", "", "", "exempt", "true"): 1,
+    }
 
 
 def test_one_that_came_again_under_its_name_is_another() -> None:

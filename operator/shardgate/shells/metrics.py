@@ -25,6 +25,7 @@ POD_SIZES = (1, 2, 4, 8)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 KIND, OPERATIONS, ANSWERS = "InferenceDeployment", ("CREATE", "UPDATE"), ("allowed", "warned", "refused", "exempt", "invalid")
+DRY_RUN = ("false", "true")
 UNSOUND_CODES = tuple(code for code, worst in WORST_OF_CODE.items() if worst is Outcome.UNSOUND)
 OTHER_KIND = "other"
 """Of what a webhook sends us that we do not read."""
@@ -36,7 +37,9 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nothing here asks for
         self.registry = CollectorRegistry()
-        self.requests = self._counter("admission_requests", "Admission requests answered", "kind", "operation", "outcome", "answer")
+        self.requests = self._counter(
+            "admission_requests", "Admission requests answered", "kind", "operation", "outcome", "answer", "dry_run"
+        )
         self.duration = Histogram(
             "admission_duration_seconds",
             "Time to answer an admission request",
@@ -44,7 +47,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.findings = self._counter("findings", "Findings in admission answers, by code", "code")
+        self.findings = self._counter("findings", "Findings in admission answers, dry runs included, by code", "code")
         self.declarations = self._gauge("declarations", "Standing declarations by outcome (leader)", "kind", "outcome")
         self.mismatches = self._gauge(
             "declaration_mismatches", "Standing declarations that became Waiting or Unsound, by code (leader)", "kind", "code"
@@ -131,7 +134,12 @@ class Metrics:
             self.declarations.labels(KIND, outcome.label)
             for operation in OPERATIONS:
                 for answer in ("allowed", "warned", "refused"):
-                    self.requests.labels(KIND, operation, outcome.label, answer)
+                    for dry_run in DRY_RUN:
+                        self.requests.labels(KIND, operation, outcome.label, answer, dry_run)
+
+    def count_request(self, kind: str, operation: str, outcome: str, answer: str, *, is_dry: bool) -> None:
+        """One more request was answered. All texts are of bounded sets: none is taken from what is asked."""
+        self.requests.labels(kind, operation, outcome, answer, DRY_RUN[is_dry]).inc()
 
     def observe_inventory(self, inventory: Inventory) -> None:
         """Publish GPU counts, and nodes that are less than they should be. Negative free counts as none to give."""

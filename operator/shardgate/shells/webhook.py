@@ -88,7 +88,7 @@ class Admission:
         """The warnings; raises ``Refusal``. Any other exception becomes HTTP 500."""
         with self._metrics.duration.time():
             asked = Asked(operation=operation, is_dry=is_dry, user=requester)
-            return await self._answered(lambda: self._decide(body, old, operation), asked)
+            return await self._answered(lambda: self._decide(body, old, asked), asked)
 
     async def _answered(self, decide: Callable[[], Decision], asked: Asked) -> list[str]:
         """The decision in words; where it takes a claim, that is written before anything is let in."""
@@ -102,13 +102,13 @@ class Admission:
                 raise Refusal(problem, code=UNAVAILABLE) from None
         return self._said(decision, asked)
 
-    def _decide(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str) -> Decision:
-        if not self._is_judged(body) or (old is not None and old.get("spec") == body.get("spec")):
+    def _decide(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, asked: Asked) -> Decision:
+        if not self._is_judged(body, is_dry=asked.is_dry) or (old is not None and old.get("spec") == body.get("spec")):
             return Decision()
         try:
             judgement = self._judge.judge(_declared(body, old))
         except ExceptionGroup as problems:
-            return self._unreadable(body, old, operation, mistakes_in(problems))
+            return self._unreadable(body, old, asked, mistakes_in(problems))
         stored = self._stored(old)
         declaration, policy = judgement.declaration, judgement.policy
         words = self._judge.book.rules.overrides_for(declaration.subject, time.time())
@@ -131,7 +131,7 @@ class Admission:
         return Stored(declaration=judgement.declaration, verdict=judgement.verdict)
 
     def _unreadable(
-        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, problems: list[DeclarationError]
+        self, body: Mapping[str, Any], old: Mapping[str, Any] | None, asked: Asked, problems: list[DeclarationError]
     ) -> Decision:
         if old is not None:
             try:
@@ -140,9 +140,9 @@ class Admission:
                 return Decision()  # it stood there unreadable already: this update made nothing worse
         if all(each.is_unknown for each in problems):
             # The API server took it: its schema is newer than we are, as in the middle of an upgrade.
-            self._metrics.requests.labels(KIND, operation, "", "unsupported").inc()
+            self._metrics.count_request(KIND, asked.operation, "", "unsupported", is_dry=asked.is_dry)
             return Decision(unread=tuple(not_known(each.where) for each in problems[:MAX_WARNINGS]))
-        self._metrics.requests.labels(KIND, operation, "", "invalid").inc()
+        self._metrics.count_request(KIND, asked.operation, "", "invalid", is_dry=asked.is_dry)
         metadata = body.get("metadata") or {}
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
         raise Refusal(mistakes(name, problems), code=UNPROCESSABLE)
@@ -155,7 +155,7 @@ class Admission:
         with self._metrics.duration.time():
             namespace = str(mapping(body.get("metadata")).get("namespace") or "")
             is_made = operation != SCALE and is_controller(requester, namespace) and self._is_made_for_another(body)
-            return [] if is_made else await self._answered(lambda: self._decide_workload(body, old), asked)
+            return [] if is_made else await self._answered(lambda: self._decide_workload(body, old, asked), asked)
 
     def _is_made_for_another(self, body: Mapping[str, Any]) -> bool:
         """Its owner is judged in its stead; an owner that was let in a moment ago may be known by its claim alone."""
@@ -164,9 +164,9 @@ class Admission:
         owner = None if self._ledger is None else plausible_owner(body)
         return owner is not None and self._ledger is not None and self._ledger.has_claim_of(*owner)
 
-    def _decide_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> Decision:
+    def _decide_workload(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, asked: Asked) -> Decision:
         unchanged = old is not None and declares(old) == declares(body)
-        if unchanged or not self._is_judged(body):
+        if unchanged or not self._is_judged(body, is_dry=asked.is_dry):
             return Decision()
         judgement = self._judge.judge_workload(body, rolls_out=old is not None and _template(old) != _template(body))
         if judgement is None:
@@ -192,12 +192,14 @@ class Admission:
         if operation not in ("CREATE", "UPDATE") or body is None:
             return {"allowed": True}
         is_own = (request["resource"]["group"], request["resource"]["resource"]) == (GROUP, "inferencedeployments")
+        is_dry = bool(request.get("dryRun"))
         if webhook == "mutate":
-            return {"allowed": True, **(self.mutate(body, old) if is_own and not request.get("subResource") else {})}
+            is_mutated = is_own and not request.get("subResource")
+            return {"allowed": True, **(self.mutate(body, old, is_dry=is_dry) if is_mutated else {})}
         try:
             if is_own:
                 requester = str(request["userInfo"].get("username") or "")
-                warnings = await self.validate(body, old, operation, requester, is_dry=bool(request.get("dryRun")))
+                warnings = await self.validate(body, old, operation, requester, is_dry=is_dry)
             else:
                 warnings = await self._warnings(request, body, old)
         except Refusal as refusal:
@@ -207,7 +209,7 @@ class Admission:
     async def _warnings(self, request: Mapping[str, Any], body: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[str]:
         operation, is_dry = request["operation"], bool(request.get("dryRun"))
         if judged_kind(request["resource"]["group"], request["resource"]["resource"]) is None:
-            self._metrics.requests.labels(OTHER_KIND, operation, "", "unsupported").inc()
+            self._metrics.count_request(OTHER_KIND, operation, "", "unsupported", is_dry=is_dry)
             return []
         requester = str(request["userInfo"].get("username") or "")
         if request.get("subResource"):
@@ -239,9 +241,9 @@ class Admission:
         first = then.declarations[0] if then.declarations else None
         return Stored(declaration=first, verdict=then.verdict, is_changed=then.declarations != now.declarations or first is None)
 
-    def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> dict[str, Any]:
+    def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, *, is_dry: bool = False) -> dict[str, Any]:
         """Our annotations by the verdict; whatever stood under their names before is not the user's to set."""
-        if not self._is_judged(body):
+        if not self._is_judged(body, is_dry=is_dry):
             return {}
         try:
             wanted: Mapping[str, str | None] = annotations(self._judge.judge(_declared(body, old)).verdict)
@@ -249,13 +251,14 @@ class Admission:
             wanted = dict.fromkeys(OUR_ANNOTATIONS)  # validate says what is wrong
         return annotation_patch(body, wanted)
 
-    def _is_judged(self, body: Mapping[str, Any]) -> bool:
+    def _is_judged(self, body: Mapping[str, Any], *, is_dry: bool) -> bool:
         metadata = body.get("metadata") or {}
         if metadata.get("deletionTimestamp"):
             return False
         if self._config.is_exempt(metadata.get("namespace") or ""):
             kind = body.get("kind")  # a label takes known kinds alone: the text is whoever's asks
-            self._metrics.requests.labels(kind if isinstance(kind, str) and kind in _KINDS else OTHER_KIND, "", "", "exempt").inc()
+            known = kind if isinstance(kind, str) and kind in _KINDS else OTHER_KIND
+            self._metrics.count_request(known, "", "", "exempt", is_dry=is_dry)
             return False
         return True
 
@@ -289,7 +292,7 @@ class Admission:
         reference = decision.reference
         said = "warned" if answer.warned else "allowed"
         word = said if answer.allowed else "refused"
-        self._metrics.requests.labels(subject.kind, operation, verdict.outcome.label, word).inc()
+        self._metrics.count_request(subject.kind, operation, verdict.outcome.label, word, is_dry=is_dry)
         for code in verdict.codes:
             self._metrics.findings.labels(code).inc()
         log.info(
