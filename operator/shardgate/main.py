@@ -81,6 +81,7 @@ from shardgate.shells.stores import (
     Verdicts,
     Workloads,
 )
+from shardgate.shells.upkeep import Upkeep
 from shardgate.shells.webhook import Admission
 from shardgate.shells.webhook_registrations import WebhookRegistrations
 from shardgate.shells.webhook_server import WebhookServer
@@ -119,6 +120,7 @@ class Operator:
         self.book = ClusterBook()
         self.identity = f"{os.environ.get('HOSTNAME') or platform.node()}_{os.getpid()}"
         self.lease = Lease(self.cluster, config.namespace, self.identity)
+        self.turns = Upkeep(self.lease, self.metrics)
         self.judge = Judge(self.book, self.freshness)
         wake = asyncio.Event()
         self.writer = writer = Writer(self.cluster, self.metrics, self.identity)
@@ -238,8 +240,6 @@ class Operator:
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
-        self._upkeep_after = 0.0
-        """Until then, by the monotonic clock, the API server asked to be left alone."""
 
     async def answer(self, request: Mapping[str, Any], webhook: str) -> dict[str, Any]:
         """The response to a review; what it raises becomes HTTP 500."""
@@ -282,14 +282,7 @@ class Operator:
         parts += [self.writer.send_owed, self.calibration.upkeep, *([self.status.upkeep] if self.server.is_serving else [])]
         if self.certificates is not None:
             parts.insert(0, self.certificates.upkeep)
-        for part in parts:
-            if time.monotonic() < self._upkeep_after or not self.lease.is_held():
-                return
-            try:  # what one cannot write must not keep the others from it
-                await part()
-            except (ApiError, ClusterUnreachable, TimeoutError) as error:
-                log.warning("upkeep: %s", error or type(error).__name__)
-                self._upkeep_after = time.monotonic() + (error.retry_after_seconds if isinstance(error, ApiError) else 0.0)
+        await self.turns.once(parts)
 
     def webhooks_in_place(self) -> tuple[str, str, str]:
         """The condition of the webhook configurations."""

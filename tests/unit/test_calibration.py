@@ -5,7 +5,7 @@ import datetime
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import T4, a_body, a_book, a_declaration, a_node, a_pod, standing
+from builders import T4, a_body, a_book, a_declaration, a_node, a_pod, a_vllm_deployment, standing
 from command_line import run
 from shardgate.adapters.accuracy import accuracies_in, entries
+from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.engine_measurements import CacheSeries, UnreadableAnswer, compared, series_in
 from shardgate.adapters.frozen_values import packed, unpacked
 from shardgate.adapters.gpus import gpu_of
 from shardgate.adapters.manifests import CLUSTER_RULES
+from shardgate.adapters.pods import pod_from, read_pod
+from shardgate.adapters.rollouts import is_rolling_out
 from shardgate.domain.calibration import Accuracy, Comparison, accuracies, distrusted, engine_version_of
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import enforce
@@ -201,6 +204,9 @@ SMALL: Json = {
 }  # fmt: skip
 
 
+FP8: Json = {"model": {**SMALL["model"], "kvCache": "fp8"}}
+
+
 def an_engine(pod: str = "llama-0", **labels: str) -> CacheSeries:
     """As vLLM 0.19 exposes it."""
     config = {
@@ -243,10 +249,18 @@ def test_hybrid_models_are_counted_in_the_same_groups_on_both_sides() -> None:
         ({"num_gpu_blocks": "-1"}, {}, "NVIDIA-L4", "does not tell"),
         ({"num_gpu_blocks": "0"}, {}, "NVIDIA-L4", "does not tell"),
         ({"num_gpu_blocks": "9" * 40}, {}, "NVIDIA-L4", "does not tell"),
+        ({"num_gpu_blocks": "0" * 20 + "1" + "9" * 5000}, {}, "NVIDIA-L4", "does not tell"),
+        ({"num_gpu_blocks": "0" * 20 + "1" + "9" * 400}, {}, "NVIDIA-L4", "does not tell"),
+        ({"num_gpu_blocks": str(2**40)}, {}, "NVIDIA-L4", "does not tell"),
+        ({"num_gpu_blocks": str(2**40 - 1), "block_size": str(2**40 - 1)}, {}, "NVIDIA-L4", "no engine holds as many tokens"),
         ({"block_size": ""}, {}, "NVIDIA-L4", "does not tell"),
         ({"num_gpu_blocks_override": "100"}, {}, "NVIDIA-L4", "was given a size"),
         ({"kv_cache_memory_bytes": "1073741824"}, {}, "NVIDIA-L4", "was given a size"),
         ({"gpu_memory_utilization": "0.95"}, {}, "NVIDIA-L4", "runs with gpu_memory_utilization 0.95, 0.9 is declared"),
+        ({}, FP8, "NVIDIA-L4", "it runs with cache_dtype auto, fp8 is declared"),
+        ({"cache_dtype": "bfloat16"}, FP8, "NVIDIA-L4", "it runs with cache_dtype bfloat16, fp8 is declared"),
+        ({"cache_dtype": "fp8_e5m2"}, {}, "NVIDIA-L4", "it runs with cache_dtype fp8, auto is declared"),
+        ({"cache_dtype": "nobody\nknows"}, {}, "NVIDIA-L4", "its cache_dtype is none that is known"),
         ({}, {"engine": {"name": "sglang", "version": "0.5.5"}}, "NVIDIA-L4", "its declaration is of sglang"),
         ({}, {"model": {"name": "nobody/knows"}}, "NVIDIA-L4", "not modelled"),
         ({}, {}, "Some-GPU", "not modelled"),
@@ -256,6 +270,21 @@ def test_what_cannot_be_compared_is_left_out_with_the_reason(labels: Json, chang
     result = compared(an_engine(**labels), a_declaration(**{**SMALL, **changes}), gpu_of(product, None))
     assert isinstance(result, str)
     assert why in result
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes"),
+    [
+        ({"cache_dtype": "bfloat16"}, {}),
+        ({"cache_dtype": "auto"}, {"model": {**SMALL["model"], "kvCache": "bf16"}}),
+        ({"cache_dtype": "fp8_e4m3"}, FP8),
+        ({"cache_dtype": "fp8"}, FP8),
+        ({"cache_dtype": ""}, FP8),
+    ],
+)
+def test_words_for_the_same_size_of_an_element_are_no_difference(labels: Json, changes: Json) -> None:
+    result = compared(an_engine(**labels), a_declaration(**{**SMALL, **changes}), gpu_of("NVIDIA-L4", None))
+    assert isinstance(result, Comparison)
 
 
 def test_an_engine_that_should_not_have_started_was_predicted_badly() -> None:
@@ -305,13 +334,38 @@ def test_a_status_that_somebody_wrote_refuses_as_ever() -> None:
     assert whole["engineVersion"] == "vllm 0.19"
 
 
+def test_an_entry_that_lacks_a_field_is_written_anew() -> None:
+    (stands,) = entries(lost(), {}, NOW)
+    del stands["mayRefuse"]
+    (whole,) = entries(lost(), {"accuracy": [stands]}, NOW)
+    assert whole == {**stands, "mayRefuse": False}
+
+
+def test_what_was_read_is_dated_by_its_reading_however_often_it_is_written() -> None:
+    read_at = NOW - datetime.timedelta(hours=2)
+    first = entries(lost(), {}, NOW, read_at)
+    assert [each["measuredAt"] for each in first] == ["2026-12-01T10:00:00Z"]
+    assert entries(lost(), {"accuracy": first}, NOW + datetime.timedelta(days=29), read_at) == first
+    assert entries(lost(), {"accuracy": first}, NOW + datetime.timedelta(days=30), read_at) == []
+
+
+def test_what_another_replica_read_later_stands() -> None:
+    theirs = entries(accuracies([found(0.01)]), {}, NOW)
+    assert entries(lost(), {"accuracy": theirs}, NOW, NOW - datetime.timedelta(minutes=2)) == theirs
+    (of_a_fast_clock,) = entries(accuracies([found(0.01)]), {}, NOW + datetime.timedelta(minutes=2))
+    (ours,) = entries(lost(), {"accuracy": [of_a_fast_clock]}, NOW, NOW)
+    assert ours["mayRefuse"] is False
+
+
 # ---- the reading
 
 
 class Held:
-    @staticmethod
-    def is_held() -> bool:
-        return True
+    def __init__(self) -> None:
+        self.held = True
+
+    def is_held(self) -> bool:
+        return self.held
 
 
 class Api:
@@ -329,6 +383,24 @@ class Api:
             "spec": {},
             "status": body["status"],
         }
+
+
+class Clock:
+    """``datetime`` with a time of its own."""
+
+    timedelta, UTC = datetime.timedelta, datetime.UTC
+
+    def __init__(self, at: datetime.datetime) -> None:
+        self.at, self.datetime = at, self
+
+    def now(self, _: object) -> datetime.datetime:
+        return self.at
+
+
+def put(book: ClusterBook, pod: Json) -> None:
+    record = read_pod(pod_from(pod))
+    assert record is not None
+    book.put_pod(record)
 
 
 @contextmanager
@@ -377,10 +449,12 @@ class Reader:
         self.ledger = Ledger(writer, self.book.claims, self.metrics)
         self.ledger.on_accuracy = self.note
         self.ledger.put({"metadata": {"name": "shardgate", "resourceVersion": "1"}, "spec": {}})
-        judge = Judge(self.book, lambda: (0.0, 0.0))
+        self.judge = judge = Judge(self.book, lambda: (0.0, 0.0))
+        self.lease, self.declared = Held(), [standing(a_body(**SMALL))]
         self.subject = Calibration(
-            writer, self.ledger, Held(), judge, self.metrics,  # type: ignore[arg-type]
-            OperatorConfig(prometheus_url=url, **config), lambda: [judge.declare(standing(a_body(**SMALL)))],
+            writer, self.ledger, self.lease, judge, self.metrics,  # type: ignore[arg-type]
+            OperatorConfig(prometheus_url=url, **config),
+            lambda: [*(judge.declare(each) for each in self.declared), *judge.declarations()],
         )  # fmt: skip
 
     def note(self, accuracy: tuple[Accuracy, ...]) -> None:
@@ -432,6 +506,8 @@ def test_why_engines_are_left_out_is_said(caplog: pytest.LogCaptureFixture) -> N
         (200, b'{"status": "success", "data": {"resultType": "matrix", "result": []}}', "matrix"),
         (200, b"[1]", "no data"),
         (200, b"\xff\xfe\x00", ""),
+        (200, b"[" * 200_000, "recursion"),
+        (200, b'{"a":' * 200_000, "recursion"),
     ],
 )
 def test_a_prometheus_that_does_not_answer_changes_nothing(
@@ -477,6 +553,180 @@ def test_the_token_is_sent_as_the_file_has_it_now(tmp_path: Path) -> None:
             reader.go()
     assert [authorization for _, authorization in asked] == ["Bearer first", "Bearer second"]
     assert reader.api.writes == []
+
+
+# ---- roll-outs
+
+
+OLD_ONES = {"num_gpu_blocks": "3000"}
+DONE = {"observedGeneration": 3, "replicas": 1, "updatedReplicas": 1}
+
+
+def a_deployment(status: Json, *, replicas: int = 1, kv_cache: str = "auto") -> Json:
+    """It declares what ``SMALL`` does, by flags."""
+    flags = ["--gpu-memory-utilization=0.9", f"--kv-cache-dtype={kv_cache}"]
+    body = a_vllm_deployment("small", tensor=1, gpus=1, replicas=replicas, model="meta-llama/Llama-3.1-8B-Instruct")
+    body["spec"]["template"]["spec"]["containers"][0]["command"] += flags
+    return {**body, "metadata": {**body["metadata"], "uid": "d", "resourceVersion": "1", "generation": 3}, "status": status}
+
+
+def a_pod_of_it(**metadata: Any) -> Json:
+    body = a_pod("small-abc-x", node="node-l4", ready=True)
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "small-abc", "uid": "r", "controller": True}
+    labels = {"app": "small", "pod-template-hash": "abc"}
+    return {**body, "metadata": {**body["metadata"], "labels": labels, "ownerReferences": [owner], **metadata}}
+
+
+@pytest.mark.parametrize(
+    ("status", "replicas", "is_compared"),
+    [
+        (DONE, 1, True),
+        ({}, 1, False),
+        ({**DONE, "observedGeneration": 2}, 1, False),
+        ({**DONE, "updatedReplicas": 1}, 2, False),
+        ({**DONE, "replicas": 2}, 1, False),
+        ({"observedGeneration": 3, "replicas": 1}, 1, False),
+    ],
+)
+def test_pods_of_a_deployment_are_compared_once_all_are_of_its_newest_form(status: Json, replicas: int, is_compared: bool) -> None:
+    reader = Reader(None)
+    put(reader.book, a_pod_of_it())
+    reader.judge.workloads.put(a_deployment(status, replicas=replicas))
+    found, left_out = reader.subject.compare([an_engine("small-abc-x", **OLD_ONES)])
+    assert (len(found), left_out) == ((1, []) if is_compared else (0, ["a roll-out of its Deployment is under way"]))
+
+
+def test_a_pod_on_its_way_out_is_not_compared() -> None:
+    reader = Reader(None)
+    put(reader.book, a_pod_of_it(deletionTimestamp="2026-12-01T12:00:00Z"))
+    reader.judge.workloads.put(a_deployment(DONE))
+    assert reader.subject.compare([an_engine("small-abc-x")])[1] == ["no pod of its name is Ready with GPUs"]
+
+
+def test_a_roll_out_to_another_cache_costs_no_right() -> None:
+    """Old pods run beside the new declaration; they would be 50 % off, and more where the new one does not fit."""
+    with a_prometheus(200, vector(an_engine("small-abc-x", num_gpu_blocks="2157"))) as (url, _):
+        reader = Reader(url)
+        put(reader.book, a_pod_of_it())
+        reader.judge.workloads.put(a_deployment({**DONE, "observedGeneration": 2}, kv_cache="fp8"))
+        reader.go()
+        assert reader.api.writes == []
+        reader.judge.workloads.put(a_deployment(DONE, kv_cache="fp8"))  # and where the status says too early that it is done
+        reader.go()
+        assert reader.api.writes == []
+        reader.judge.workloads.put(a_deployment(DONE))
+        reader.go()
+    assert [each["status"]["accuracy"][0]["mayRefuse"] for each in reader.api.writes] == [True]
+
+
+def test_a_declaration_is_compared_again_half_an_hour_after_it_was_seen_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    reader = Reader(None)
+    assert len(reader.subject.compare([an_engine()])[0]) == 1
+    longer = {**SMALL, "engine": {**SMALL["engine"], "maxSequences": 32}}
+    reader.declared = [standing(a_body(**longer))]
+    (why,) = reader.subject.compare([an_engine()])[1]
+    assert why == "what it declares changed less than 30 min ago, and its InferenceDeployment does not count what runs with it"
+    clock[0] += 1799
+    reader.declared = [standing(a_body(**longer, replicas=5))]  # no pod is replaced for that
+    assert reader.subject.compare([an_engine()])[1] == [why]
+    clock[0] += 1
+    assert len(reader.subject.compare([an_engine()])[0]) == 1
+
+
+def test_of_a_declaration_about_a_deployment_its_roll_out_counts() -> None:
+    reader = Reader(None)
+    put(reader.book, a_pod_of_it())
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "small"}
+    about = {"apiVersion": "shardgate.io/v1alpha1", "kind": "InferenceDeployment", "spec": {"workloadRef": reference}}
+    reader.declared = [standing({**about, "metadata": {"name": "about", "namespace": "serving"}})]
+    reader.judge.workloads.put(a_deployment({**DONE, "updatedReplicas": 0}))
+    assert reader.subject.compare([an_engine("small-abc-x")])[1] == ["a roll-out of its Deployment is under way"]
+    reader.judge.workloads.put(a_deployment(DONE))
+    assert len(reader.subject.compare([an_engine("small-abc-x")])[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "is_rolling"),
+    [
+        ({"kind": "StatefulSet", "spec": {"replicas": 2}, "status": {"replicas": 2, "updatedReplicas": 2}}, False),
+        ({"kind": "LeaderWorkerSet", "spec": {"replicas": 2}, "status": {"replicas": 3, "updatedReplicas": 2}}, True),
+        ({"kind": "Rollout", "spec": {}, "status": {"observedGeneration": "3", "updatedReplicas": 1}}, True),
+        ({"kind": "Rollout", "spec": {}, "status": {"observedGeneration": "4", "updatedReplicas": 1}}, False),
+        ({"kind": "Rollout", "spec": {}, "status": {"observedGeneration": "5f8c", "updatedReplicas": 1}}, False),
+        ({"kind": "RayCluster", "spec": {}, "status": {"observedGeneration": 3}}, True),
+        ({"kind": "RayCluster", "spec": {}, "status": {"observedGeneration": 4}}, None),
+        ({"kind": "Workspace"}, None),
+        ({"kind": "Deployment", "spec": {"replicas": 0}, "status": {"observedGeneration": 4}}, False),
+        ({"kind": "Deployment", "spec": {"replicas": "x"}, "status": {"updatedReplicas": []}}, False),
+    ],
+)
+def test_who_says_that_pods_are_replaced(body: Json, is_rolling: bool | None) -> None:
+    assert is_rolling_out({**body, "metadata": {"generation": 4}}) is is_rolling
+
+
+# ---- who reads
+
+
+def test_a_silent_prometheus_dates_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(NOW)
+    monkeypatch.setattr(module, "datetime", clock)
+    with a_prometheus(200, vector(an_engine(num_gpu_blocks="3000"))) as (url, _):
+        reader = Reader(url)
+        reader.go()
+    clock.at += datetime.timedelta(days=3)
+    reader.go()
+    ((entry,),) = [each["status"]["accuracy"] for each in reader.api.writes]
+    assert entry["measuredAt"] == "2026-12-01T12:00:00Z"
+
+
+def test_who_leads_no_more_forgets_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Led again, it writes nothing that it read before another one led."""
+    monkeypatch.setattr(module, "FOLLOWING_SECONDS", 0.01)
+    with a_prometheus(200, vector(an_engine(num_gpu_blocks="3000"))) as (url, asked):
+        reader = Reader(url)
+
+        async def until(is_so: Callable[[], bool]) -> None:
+            async with asyncio.timeout(10):
+                while not is_so():
+                    await asyncio.sleep(0.01)
+
+        async def live() -> None:
+            task = asyncio.create_task(reader.subject.run())
+            await until(lambda: reader.value("accuracy_reads_total", result="read") == 1)
+            await reader.subject.upkeep()
+            reader.lease.held = False
+            await until(lambda: reader.subject._found is None)
+            reader.ledger.put({"metadata": {"name": "shardgate", "resourceVersion": "7"}, "spec": {}})
+            await reader.subject.upkeep()
+            assert len(reader.api.writes) == 1
+            reader.lease.held = True
+            await until(lambda: reader.value("accuracy_reads_total", result="read") == 2)
+            await reader.subject.upkeep()
+            task.cancel()
+
+        asyncio.run(live())
+    assert len(asked) == 2, "a new leader reads at once, and then once a minute"
+    assert [each["metadata"]["resourceVersion"] for each in reader.api.writes] == ["1", "7"]
+
+
+def test_who_does_not_lead_sees_declarations_change_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FOLLOWING_SECONDS", 0.01)
+    monkeypatch.setattr(module, "READ_SECONDS", 0.01)
+    reader = Reader(None)
+    reader.lease.held = False
+
+    async def live() -> None:
+        task = asyncio.create_task(reader.subject.run())
+        await asyncio.sleep(0.1)
+        reader.declared = [standing(a_body(**SMALL | FP8))]
+        await asyncio.sleep(0.2)
+        task.cancel()
+
+    asyncio.run(live())
+    assert reader.value("accuracy_reads_total", result="failed") == 0
+    assert "less than 30 min ago" in reader.subject.compare([an_engine()])[1][0]
 
 
 def test_turned_off_what_was_found_goes() -> None:

@@ -207,6 +207,10 @@ def test_whether_the_operator_is_reached(answer: Answer, state: State, part: str
     assert answers.reached(answer, "serving", is_exempt=True).state is State.UNKNOWN
 
 
+NO_RIGHT = (
+    'inferencedeployments.shardgate.io is forbidden: User "jane" cannot create resource "inferencedeployments" '
+    'in API group "shardgate.io" in the namespace "serving"'
+)
 MARKED = {"metadata": {"annotations": {"shardgate.io/verdict": "Unsound"}}}
 DENIED = (
     'admission webhook "validate.shardgate.io" denied the request: InferenceDeployment serving/x cannot run here:\n  HeadsUneven'
@@ -221,8 +225,8 @@ DENIED = (
         (Answer(stands=MARKED, warnings=("HeadsUneven spec.strategy",)), State.WARNING, "warned about"),
         (Answer(stands=MARKED), State.WARNING, "let in without a word"),
         (Answer(stands={}), State.FAILED, "is let in"),
-        (Answer(status=422, message='admission webhook "other.io" denied the request: no'), State.FAILED, "something else"),
-        (Answer(status=403, message="inferencedeployments is forbidden"), State.UNKNOWN, "you may not create"),
+        (Answer(status=422, message='InferenceDeployment "x" is invalid: spec.engine'), State.FAILED, "something else"),
+        (Answer(status=403, message=NO_RIGHT), State.UNKNOWN, "you may not create"),
         (Answer(status=404, message="not found"), State.UNKNOWN, "no namespace serving"),
     ],
 )
@@ -240,6 +244,7 @@ def test_whether_what_no_engine_would_start_is_refused(answer: Answer, state: St
         (Answer(status=422, message=DENIED), State.WARNING, "is refused"),
         (failing("connection refused"), State.FAILED, "is not let in"),
         (Answer(status=401, message="Unauthorized"), State.UNKNOWN, "you may not create"),
+        (Answer(status=403, message=NO_RIGHT), State.UNKNOWN, "you may not create"),
     ],
 )
 def test_whether_what_is_fine_is_let_in(answer: Answer, state: State, part: str) -> None:
@@ -247,6 +252,54 @@ def test_whether_what_is_fine_is_let_in(answer: Answer, state: State, part: str)
     assert (check.state, part in check.message) == (state, True), check
     assert is_complete(check)
     assert answers.let_in(answer, "serving", is_exempt=True).message == "namespace serving is exempt: objects there are not judged"
+
+
+FORBIDDEN = 'inferencedeployments.shardgate.io "shardgate-doctor-allowed" is forbidden: '
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "who"),
+    [
+        (
+            400,
+            'admission webhook "validate.kyverno.svc-fail" denied the request: \n\nrequire-labels:\n  User "x" cannot do so',
+            'admission webhook "validate.kyverno.svc-fail" denies it',
+        ),
+        (
+            403,
+            'admission webhook "validation.gatekeeper.sh" denied the request: [owner] forbidden: User "x" cannot ',
+            'admission webhook "validation.gatekeeper.sh" denies it',
+        ),
+        (
+            500,
+            'Internal error occurred: failed calling webhook "mutate.kyverno.svc-fail": failed to call webhook: connection refused',
+            'admission webhook "mutate.kyverno.svc-fail" cannot be called',
+        ),
+        (
+            422,
+            FORBIDDEN + "ValidatingAdmissionPolicy 'owners' with binding 'all' denied request: no label owner",
+            "ValidatingAdmissionPolicy 'owners' with binding 'all' denies it",
+        ),
+        (403, FORBIDDEN + "exceeded quota: objects, requested: count/x=1, used: 5, limited: 5", "ResourceQuota objects is used up"),
+        (403, FORBIDDEN + "unable to create new content in namespace serving because it is being terminated", "answers 403"),
+    ],
+)
+def test_who_else_denied_is_named_and_says_nothing_of_the_operator(status: int, message: str, who: str) -> None:
+    answer = Answer(status=status, message=message)
+    for check in (answers.let_in(answer, "serving", is_exempt=False), answers.turned_away(answer, "serving", is_exempt=False)):
+        assert (check.state, "could not tell" in check.message, who in check.message) == (State.UNKNOWN, True, True), check
+        assert " ".join(message.split()) in check.message
+        assert "-n NAMESPACE" in check.repair
+        assert "operator's log" not in check.repair
+        assert "\n" not in check.message
+    asked = answers.reached(answer, "serving", is_exempt=False)
+    assert (asked.state, " ".join(message.split()) in asked.message) == (State.UNKNOWN, True), asked
+
+
+def test_our_own_webhooks_are_no_others() -> None:
+    for message in (DENIED, 'failed calling webhook "validate.shardgate.io": failed to call webhook: timeout'):
+        assert Answer(status=500, message=message).other == ""
+    assert answers.let_in(failing("timeout"), "serving", is_exempt=False).state is State.FAILED
 
 
 def test_warnings_are_taken_out_of_their_headers() -> None:

@@ -29,35 +29,40 @@ def _accuracy(entry: Mapping[str, Any]) -> Accuracy | None:
             engine_version=str(entry["engineVersion"]), product=str(entry["product"]), engines=int(entry["engines"]),
             p90_error=float(entry["p90Error"]), predicted=int(entry["predictedTokens"]), measured=int(entry["measuredTokens"]),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
-def entries(found: Iterable[Accuracy], stood: Any, now: datetime.datetime) -> list[Json]:
-    """What should stand: what was found now, and what was found before of engines that run here no more.
+def entries(found: Iterable[Accuracy], stood: Any, now: datetime.datetime, read_at: datetime.datetime | None = None) -> list[Json]:
+    """What should stand: what was found, and what was found before of engines that run here no more.
 
-    An entry whose figures hardly changed stands as it did, until it is a day old.
+    ``read_at``: when it was found; unset: now. An entry whose figures hardly changed stands as it did, until it is a day
+    older than the reading. One that was measured after the reading, by another replica, stands.
     """
+    read_at = read_at or now
     before = {(str(each.get("engineVersion")), str(each.get("product"))): each for each in dicts(mapping(stood).get("accuracy"))}
     wanted: dict[tuple[str, str], Json] = {
         key: each for key, each in before.items() if (at := _time(each)) is not None and now - at < KEPT and _accuracy(each)
     }
-    for each in found:
+    for each in found if now - read_at < KEPT else ():
         key = each.engine_version, each.product
         fresh = {
             "engineVersion": each.engine_version, "product": each.product, "engines": each.engines,
             "p90Error": round(each.p90_error, 4), "predictedTokens": each.predicted, "measuredTokens": each.measured,
-            "mayRefuse": each.may_refuse, "measuredAt": now.strftime(_FORM),
+            "mayRefuse": each.may_refuse, "measuredAt": read_at.strftime(_FORM),
         }  # fmt: skip
-        if key not in wanted or _says_new(wanted[key], fresh, now):
+        if key not in wanted or _says_new(wanted[key], fresh, read_at, now):
             wanted[key] = fresh
     latest: Sequence[Json] = sorted(wanted.values(), key=lambda each: str(each["measuredAt"]), reverse=True)[:MOST_ACCURACIES]
     return sorted(latest, key=lambda each: (each["engineVersion"], each["product"]))
 
 
-def _says_new(stands: Mapping[str, Any], fresh: Mapping[str, Any], now: datetime.datetime) -> bool:
+def _says_new(stands: Mapping[str, Any], fresh: Mapping[str, Any], read_at: datetime.datetime, now: datetime.datetime) -> bool:
     at = _time(stands)
-    if at is None or now - at >= REFRESHED or (stands["mayRefuse"], stands["engines"]) != (fresh["mayRefuse"], fresh["engines"]):
+    if at is not None and read_at.replace(microsecond=0) < at <= now:
+        return False
+    said = [(each.get("mayRefuse"), each.get("engines")) for each in (stands, fresh)]
+    if at is None or read_at - at >= REFRESHED or said[0] != said[1]:
         return True
     return abs(float(stands["p90Error"]) - float(fresh["p90Error"])) >= WORTH_WRITING
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shardgate.adapters.models.quantization import UNQUANTISED
 from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.domain.calibration import Comparison, engine_version_of
 from shardgate.domain.declaration import Declaration
@@ -20,6 +21,10 @@ METRIC = "vllm:cache_config_info"
 UTILIZATION_DIGITS = 3
 MOST_SERIES = 5000
 MOST_BLOCKS = 2**40
+MOST_DIGITS = 13
+"""Of ``MOST_BLOCKS``; longer text is not made a number of."""
+MOST_TOKENS = 2**53
+"""Beyond this a JSON number is not exact; far below what the CapacityLedger's int64 takes."""
 
 
 class UnreadableAnswer(ValueError):
@@ -67,6 +72,8 @@ def compared(series: CacheSeries, declaration: Declaration, gpu: Gpu) -> Compari
     measured = blocks // max(groups, 1) * block_tokens * estimate.fullest.layout.widths
     if not measured:
         return "it holds no token"
+    if measured > MOST_TOKENS:
+        return "no engine holds as many tokens as it tells of"
     version = engine_version_of(declaration.engine)
     return Comparison(engine_version=version, product=gpu.product or "", predicted=_predicted(estimate), measured=measured)
 
@@ -80,7 +87,26 @@ def _differs(labels: Mapping[str, str], declaration: Declaration) -> str:
     declared, runs_with = declaration.engine.settings.utilization, _number(labels.get("gpu_memory_utilization"))
     if declared is not None and runs_with is not None and round(declared - runs_with, UTILIZATION_DIGITS):
         return f"it runs with gpu_memory_utilization {runs_with:g}, {declared:g} is declared"
-    return ""
+    return _caches_otherwise(labels.get("cache_dtype"), declaration)
+
+
+_CACHE_BITS = {"bfloat16": 16, "float16": 16, "half": 16, "float32": 32, "float": 32}
+"""vLLM's words for an element of the KV cache, besides ``auto`` and those that begin with ``fp8``."""
+
+
+def _caches_otherwise(runs_with: str | None, declaration: Declaration) -> str:
+    """Elements of another size hold another number of tokens; an old engine may say nothing of them."""
+    if not _is_given(runs_with) or runs_with is None:
+        return ""
+    bits = 8 if runs_with.startswith("fp8") else _CACHE_BITS.get(runs_with)
+    if runs_with == "auto":
+        bits = UNQUANTISED.get(declaration.dtype)
+    if bits is None:
+        return "its cache_dtype is none that is known"
+    if bits == declaration.kv_cache_bits:
+        return ""
+    name = "fp8" if bits == 8 else runs_with  # noqa: PLR2004  # one reason for all forms of it
+    return f"it runs with cache_dtype {name}, {declaration.kv_cache} is declared"
 
 
 def _estimate(declaration: Declaration, gpu: Gpu) -> MemoryEstimate | str:
@@ -100,7 +126,9 @@ def _predicted(estimate: MemoryEstimate) -> int:
 
 
 def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() and 0 < int(text[:20]) < MOST_BLOCKS else None
+    if text is None or not text.isdecimal() or len(text) > MOST_DIGITS:
+        return None
+    return int(text) if 0 < int(text) < MOST_BLOCKS else None
 
 
 def _is_given(text: str | None) -> bool:

@@ -102,6 +102,10 @@ class StandingWorkloads:
         """Of every kind."""
         return list(self._bodies)
 
+    def by_owner(self) -> dict[Owner, Json]:
+        """By what their pods say that they are made for."""
+        return {Owner(*_place(body)): body for body in self._bodies.values()}
+
     def made_for(self, uid: str) -> list[Json]:
         """What controllers made for an object, and for what they made."""
         found: list[Json] = []

@@ -9,7 +9,8 @@ import datetime
 import json
 import logging
 import ssl
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from shardgate.adapters.engine_measurements import (
     series_in,
 )
 from shardgate.adapters.pods import PodRecord
+from shardgate.adapters.rollouts import SETTLED_SECONDS, SeenForms, is_rolling_out
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.calibration import Accuracy, Comparison, accuracies
 from shardgate.domain.declaration import Declaration
@@ -62,20 +64,29 @@ class Calibration:
         """``declarations``: all that stand."""
         self._writer, self._ledger, self._lease, self._judge = writer, ledger, lease, judge
         self._metrics, self._config, self._declarations = metrics, config, declarations
-        self._found: tuple[Accuracy, ...] | None = None
+        self._found: tuple[tuple[Accuracy, ...], datetime.datetime] | None = None
+        """What was found last, and when; of a replica that leads."""
+        self._forms = SeenForms()
         self._said = ""
 
     async def run(self) -> None:
         """Until cancelled."""
+        led, due = False, 0.0
         while True:
             leads = self._lease.is_held()
-            if leads:
+            if not leads:
+                self._found = None  # another one reads now: what was found here would be written over what it finds
+            if leads != led or time.monotonic() >= due:
+                led, due = leads, time.monotonic() + READ_SECONDS
                 try:
-                    await self.look()
+                    if leads:
+                        await self.look()
+                    else:
+                        self._forms.see(self._declarations(), time.monotonic())  # whoever leads next knows what changed
                 except Exception:  # what is optional ends nothing else
                     self._metrics.internal_errors.inc()
                     log.exception("calibration failed")
-            await asyncio.sleep(READ_SECONDS if leads else FOLLOWING_SECONDS)
+            await asyncio.sleep(FOLLOWING_SECONDS)
 
     async def look(self) -> None:
         """Once. A Prometheus that does not answer leaves what was found before."""
@@ -86,8 +97,9 @@ class Calibration:
             self._say(f"{self._config.prometheus_url}: {error}")
             return
         self._metrics.accuracy_reads.labels("read").inc()
+        read_at = datetime.datetime.now(datetime.UTC)
         found, left_out = self.compare(series)
-        self._found = accuracies(found)
+        self._found = accuracies(found), read_at
         self._say(
             f"{count(len(found), 'engine')} compared" + (f", {len(left_out)} not: {left_out_text(left_out)}" if left_out else "")
         )
@@ -100,28 +112,45 @@ class Calibration:
     def compare(self, series: Iterable[CacheSeries]) -> tuple[list[Comparison], list[str]]:
         """(engines beside their predictions, why others are not)."""
         pods = {(each.namespace, each.name): each for each in self._judge.book.pods.values()}
+        standing = list(self._declarations())
+        self._forms.see(standing, time.monotonic())
         declared: dict[Owner, Declaration] = {}
-        for declaration in self._declarations():
+        for declaration in standing:
             for owner in declaration.owners:
                 declared.setdefault(owner, declaration)
+        workloads = self._judge.workloads.by_owner()
         nodes = {node.name: node for node in self._judge.inventory().nodes}
         found: list[Comparison] = []
         left_out: list[str] = []
         for each in series:
             pod = pods.get((each.namespace, each.pod))
-            if pod is None or not pod.ready:
+            if pod is None or not pod.ready or pod.is_terminating:
                 left_out.append("no pod of its name is Ready with GPUs")
                 continue
             declared_by, node = _declaration_of(pod, declared), nodes.get(pod.node)
             if declared_by is None or node is None:
                 left_out.append("its node is not known" if node is None else "nothing that is judged declares its pod")
                 continue
-            result = compared(each, declared_by, node.shape.unit(declared_by.gpus.resource))
+            result = self._of_another_form(pod, declared_by, workloads) or compared(
+                each, declared_by, node.shape.unit(declared_by.gpus.resource)
+            )
             if isinstance(result, Comparison):
                 found.append(result)
             else:
                 left_out.append(result)
         return found, left_out
+
+    def _of_another_form(self, pod: PodRecord, declaration: Declaration, workloads: Mapping[Owner, Json]) -> str:
+        """Why the pod may run with what was declared before; empty where it runs with what is declared now."""
+        for owner in (*pod.owners, *declaration.owners):
+            if owner in workloads and is_rolling_out(workloads[owner]):
+                return f"a roll-out of its {owner.kind} is under way"
+        subject = declaration.subject
+        tells = subject.owner in workloads and is_rolling_out(workloads[subject.owner]) is not None
+        if not tells and self._forms.is_new(subject, time.monotonic()):
+            minutes = f"{SETTLED_SECONDS / 60:.0f} min"
+            return f"what it declares changed less than {minutes} ago, and its {subject.kind} does not count what runs with it"
+        return ""
 
     async def upkeep(self) -> None:
         """Write what changed; what is left of a Prometheus that is read no more goes. Raises as ``Writer.write``."""
@@ -131,7 +160,8 @@ class Calibration:
         elif self._found is None:
             return
         else:
-            wanted = entries(self._found, self._ledger.status, datetime.datetime.now(datetime.UTC))
+            found, read_at = self._found
+            wanted = entries(found, self._ledger.status, datetime.datetime.now(datetime.UTC), read_at)
         if not self._ledger.version or wanted == stands:
             return
         path = f"/apis/{GROUP}/{VERSION}/{PLURAL}/{NAME}/status"
@@ -162,7 +192,7 @@ class Calibration:
                 problem = f"the answer is longer than {MOST_BYTES >> 20} MiB"
                 raise PrometheusError(problem)
             return series_in(json.loads(content))
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, UnreadableAnswer) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError, UnreadableAnswer) as error:
             raise PrometheusError(str(error) or type(error).__name__) from error
 
     def _headers(self) -> dict[str, str]:

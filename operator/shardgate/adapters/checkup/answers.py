@@ -16,7 +16,13 @@ _SPEC: Json = {
     "replicas": 0,
 }
 _DENIED = re.compile(r'admission webhook "(?P<name>[^"]*)" denied the request')
-_CALLING = re.compile(r'failed calling webhook "[^"]*": (?P<why>.*)', re.DOTALL)
+_CALLING = re.compile(r'failed calling webhook "(?P<name>[^"]*)": (?P<why>.*)', re.DOTALL)
+_POLICY = re.compile(r"(?P<who>ValidatingAdmissionPolicy '[^']*' with binding '[^']*') denied request")
+_QUOTA = re.compile(r"is forbidden: exceeded quota: (?P<name>[^,\s]+)")
+_NO_RIGHT = re.compile(r'forbidden: User ".*" cannot ', re.DOTALL)
+"""How the API server words that authorization said no; admission plugins say 403 as well, in other words."""
+HTTP_UNAUTHORIZED, HTTP_FORBIDDEN = 401, 403
+OURS = ".shardgate.io"
 _REPAIRS = (
     (
         ("x509", "certificate", "tls:"),
@@ -49,7 +55,21 @@ class Answer:
     @property
     def may_not(self) -> bool:
         """The person has no right to ask."""
-        return self.status in (401, 403) and not _DENIED.search(self.message)
+        if self.status == HTTP_UNAUTHORIZED:
+            return True
+        return self.status == HTTP_FORBIDDEN and not self.other and bool(_NO_RIGHT.search(self.message))
+
+    @property
+    def other(self) -> str:
+        """Who else than we kept the request from being answered; empty where nobody is named."""
+        for said, did in ((_DENIED, "denies it"), (_CALLING, "cannot be called")):
+            webhook = said.search(self.message)
+            if webhook:
+                return "" if webhook["name"].endswith(OURS) else f'admission webhook "{webhook["name"]}" {did}'
+        policy, quota = _POLICY.search(self.message), _QUOTA.search(self.message)
+        if policy:
+            return f"{policy['who']} denies it"
+        return f"ResourceQuota {quota['name']} is used up" if quota else ""
 
 
 def allowed_body(namespace: str) -> Json:
@@ -93,7 +113,7 @@ def reached(answer: Answer, namespace: str, *, is_exempt: bool) -> Check:
     if answer.stands is not None:
         why = "the API server asks no webhook of ours about DecisionReviews"
         return failed("answer", why, "apply deploy/install.yaml, or upgrade the chart")
-    failure = _CALLING.search(answer.message)
+    failure = None if answer.other else _CALLING.search(answer.message)
     why = " ".join((failure["why"] if failure else answer.message).split())
     if failure:
         return failed("answer", f"the API server does not reach the operator: {why}", _repair(why))
@@ -117,7 +137,7 @@ def let_in(answer: Answer, namespace: str, *, is_exempt: bool) -> Check:
         return failed("admission", why, OF_ADMISSION)
     denied = _DENIED.search(answer.message)
     said = " ".join(answer.message.split())
-    if denied and denied["name"].endswith(".shardgate.io"):
+    if denied and denied["name"].endswith(OURS):
         return warning("admission", f"a declaration without pods is refused: {said}", "see which VerificationPolicy refuses it")
     return failed("admission", f"a declaration that is fine is not let in: {said}", _repair(said))
 
@@ -154,4 +174,14 @@ def _early(name: str, answer: Answer, namespace: str, *, is_exempt: bool) -> Che
     if answer.status == HTTP_NOT_FOUND:
         why = f"InferenceDeployment is not served, or there is no namespace {namespace}"
         return unknown(name, why, f"see the check crds; {ELSEWHERE}")
+    if answer.other or (answer.status == HTTP_FORBIDDEN and not _DENIED.search(answer.message)):
+        return _kept_away(name, answer, namespace)
     return None
+
+
+def _kept_away(name: str, answer: Answer, namespace: str) -> Check:
+    """Somebody else decided before or beside the operator: what the operator would do is not seen."""
+    said = " ".join(answer.message.split())
+    who = answer.other or f"the API server answers {answer.status}, and not for a missing right"
+    repair = f"let the dry run pass there, or {ELSEWHERE}"
+    return unknown(name, f"could not tell, in namespace {namespace}: {who}: {said}", repair)
