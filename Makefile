@@ -57,9 +57,9 @@ accuracy: venv ## predictions against measured launches, into docs/accuracy.md (
 oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1), or on a kept CASE
 	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
-faults: venv ## races, restarts, broken control planes at length, into docs/reliability.md (FULL=1: at full length)
+faults: venv ## races, restarts, broken control planes at length, into docs/reliability.md (FULL=1: at full length; PREVIOUS=REVISION: an upgrade from it)
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
-	@FAULTS=$(if $(FULL),full,long) $(PYTHON) -m pytest tests/cluster -m fault --junitxml=.cache/faults.xml $(ARGS); ended=$$?; \
+	@FAULTS=$(if $(FULL),full,long) PREVIOUS=$(PREVIOUS) $(PYTHON) -m pytest tests/cluster -m fault --junitxml=.cache/faults.xml $(ARGS); ended=$$?; \
 	  $(PYTHON) tests/cluster/reliability_page.py .cache/faults.xml --write docs/reliability.md \
 	  --length $(if $(FULL),full,long) && exit $$ended
 

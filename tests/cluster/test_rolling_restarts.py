@@ -1,10 +1,13 @@
 """Replicas that are stopped and started one after the other, under load, with failurePolicy Fail: no call fails (F14)."""
 
+import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from calls import send
@@ -63,6 +66,38 @@ def test_no_call_fails_while_replicas_are_restarted(fleet: tuple[ControlPlane, l
     assert [each for each in answers if each[0] != 201] == []
     assert len(answers) > 20 * RESTARTS
     measured(f"0 of {len(answers)} calls failed")
+
+
+OLDER = os.environ.get("PREVIOUS", "")
+"""A git revision: the version before this one, as long as none was released."""
+
+
+@pytest.mark.skipif(not OLDER, reason="two versions: make faults PREVIOUS=REVISION")
+@fault(46, what=f"an upgrade from {OLDER or 'the version before'}, back, and once more, one replica after the other", load=LOAD,
+       criterion="0 failed calls; each version goes on from what the other wrote: statuses and annotations right")  # fmt: skip
+def test_an_upgrade_and_back(fleet: tuple[ControlPlane, list[Installation]], tmp_path: Path, measured: Measured) -> None:
+    plane, replicas = fleet
+    archive = subprocess.run(["git", "archive", OLDER, "operator"], capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=archive.stdout, check=True)
+    older = {"PYTHONPATH": str(tmp_path / "operator")}
+    plane.apply(a_body())
+    wait_for_outcome(plane, "llama", "serving", "Sound")
+    stages = 0
+    changes = 0
+    with load(plane) as answers:
+        for environment in (older, {}, older, {}):
+            for replica in replicas:
+                replica.stop()
+                replica.more_environment = dict(environment)
+                replica.start()
+            for gpus, outcome in ((7, "Waiting"), (8, "Sound")):
+                patch_status(plane, "node-a", {"allocatable": {"nvidia.com/gpu": str(gpus)}})
+                wait_for_outcome(plane, "llama", "serving", outcome, timeout=30)
+                marks = find(plane, "llama", "serving")["metadata"]["annotations"]
+                assert marks["shardgate.io/verdict"] == outcome
+            changes += 1
+    assert [each for each in answers if each[0] != 201] == []
+    measured(f"0 of {len(answers)} calls failed over {changes} changes of version")
 
 
 @fault(34, what=f"{ROTATIONS} times a new pair on every replica, picked up while connections are open", load=LOAD,

@@ -29,7 +29,7 @@ class Installation:
         program: Sequence[str] = ("-m", "shardgate.main"), more_environment: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         """``program``: what ``kopf run`` is told to load."""
-        self._program, self._more_environment = program, dict(more_environment or {})
+        self._program, self.more_environment = program, dict(more_environment or {})
         self.plane, self.failure_policy, self.drain_seconds = plane, failure_policy, drain_seconds
         self.keeps_certificates = keeps_certificates
         """The operator makes its own, rather than being given a pair."""
@@ -72,7 +72,7 @@ class Installation:
             "PATH": os.environ.get("PATH", ""), "HOME": str(self.plane.folder), "KUBECONFIG": str(self.kubeconfig),
             "SHARDGATE_WEBHOOK_PORT": str(self.webhook_port), "SHARDGATE_METRICS_PORT": str(self.metrics_port),
             "SHARDGATE_BIND_ADDRESS": "127.0.0.1", "SHARDGATE_NAMESPACE": NAMESPACE,
-            "SHARDGATE_DRAIN_SECONDS": str(self.drain_seconds), **self._more_environment,
+            "SHARDGATE_DRAIN_SECONDS": str(self.drain_seconds), **self.more_environment,
         }  # fmt: skip
 
     def command(self) -> list[str]:
