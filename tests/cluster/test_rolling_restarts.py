@@ -82,7 +82,6 @@ def test_an_upgrade_and_back(fleet: tuple[ControlPlane, list[Installation]], tmp
     older = {"PYTHONPATH": str(tmp_path / "operator")}
     plane.apply(a_body())
     wait_for_outcome(plane, "llama", "serving", "Sound")
-    stages = 0
     versions: tuple[dict[str, str], ...] = (older, {}, older, {})
     with load(plane) as answers:
         for environment in versions:
