@@ -33,7 +33,7 @@ from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
 from shardgate.shells.calibration import Calibration
 from shardgate.shells.certificates import Certificates
-from shardgate.shells.cluster import ApiError, Cluster, ClusterUnreachable
+from shardgate.shells.cluster import OPERATOR, ApiError, Cluster, ClusterUnreachable
 from shardgate.shells.config import ConfigError, OperatorConfig, read_config
 from shardgate.shells.config_maps import ConfigMaps
 from shardgate.shells.decision_reviews import DecisionReviews, is_decision_review
@@ -116,7 +116,7 @@ class Operator:
         self.metrics = Metrics()
         self.log = LogQueue(self.metrics.lost_log_lines.inc)
         self.health = HealthServer(self.metrics, config.bind_address, config.metrics_port)
-        self.cluster = Cluster.from_environment()
+        self.cluster = Cluster.from_environment(OPERATOR)
         self.book = ClusterBook()
         self.identity = f"{os.environ.get('HOSTNAME') or platform.node()}_{os.getpid()}"
         self.lease = Lease(self.cluster, config.namespace, self.identity)
@@ -426,6 +426,7 @@ def _operator() -> Operator:
 
 
 operator = _operator()
+os.environ.setdefault("POD_ID", operator.identity)  # else kopf looks our own name up, and a dead DNS holds it up
 
 
 @kopf.on.startup(errors=kopf.ErrorsMode.PERMANENT)

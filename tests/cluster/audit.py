@@ -10,14 +10,15 @@ from shardgate.adapters.manifests import rbac
 Json = dict[str, Any]
 
 
+COMMANDS = ("shardgate-cli", "kubectl")
 Use = tuple[str, str, str]
 """Group, resource or resource/subresource, verb."""
 
 
 def audited(plane: ControlPlane, since: int = 0) -> list[Json]:
-    """The operator's requests, from so many lines on."""
+    """The operator's requests, from so many lines on: not those of people, or of commands, with a token of its account."""
     entries = [json.loads(line) for line in plane.audit_log.read_text().splitlines()[since:]]
-    return [each for each in entries if each["user"]["username"] == OPERATOR_USER]
+    return [each for each in entries if each["user"]["username"] == OPERATOR_USER and not each["userAgent"].startswith(COMMANDS)]
 
 
 def used(plane: ControlPlane, since: int = 0) -> set[Use]:

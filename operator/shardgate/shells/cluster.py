@@ -13,6 +13,9 @@ import aiohttp
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
+from shardgate import __version__
+
+CLI, OPERATOR = "shardgate-cli", "shardgate-operator"
 REQUEST_SECONDS = 30
 MOST_RETRY_AFTER_SECONDS = 60.0
 MERGE_PATCH = "application/merge-patch+json"
@@ -59,12 +62,13 @@ def own_namespace() -> str:
 class Cluster:
     """A session with one API server. Use as an async context manager."""
 
-    def __init__(self, configuration: kubernetes_client.Configuration) -> None:
-        self._configuration = configuration
+    def __init__(self, configuration: kubernetes_client.Configuration, agent: str = CLI) -> None:
+        """``agent``: who asks, as the API server's audit log tells it."""
+        self._configuration, self._agent = configuration, agent
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
-    def from_environment(cls) -> "Cluster":
+    def from_environment(cls, agent: str = CLI) -> "Cluster":
         """In a pod its ServiceAccount, else the kubeconfig. Raises ``ClusterUnreachable`` when there is neither."""
         configuration = kubernetes_client.Configuration()
         try:
@@ -75,7 +79,7 @@ class Cluster:
         except (kubernetes_config.ConfigException, OSError, TypeError, ValueError, AttributeError) as error:
             problem = f"no cluster is configured: {error}"
             raise ClusterUnreachable(problem) from error
-        return cls(configuration)
+        return cls(configuration, agent)
 
     @property
     def server(self) -> str:
@@ -83,7 +87,8 @@ class Cluster:
         return str(self._configuration.host).rstrip("/")
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl()))
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl())
+        self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": f"{self._agent}/{__version__}"})
         return self
 
     async def __aexit__(self, *_: object) -> None:
