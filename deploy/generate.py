@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from chart_readme import readme
 from shardgate.adapters.finding_catalogue import catalogue
 from shardgate.adapters.manifests import chart_rules, chart_webhooks
