@@ -80,8 +80,8 @@ def test_an_upgrade_and_back(fleet: tuple[ControlPlane, list[Installation]], tmp
     archive = subprocess.run(["git", "archive", OLDER, "operator"], capture_output=True, check=True, cwd=Path(__file__).parents[2])
     subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=archive.stdout, check=True)
     older = {"PYTHONPATH": str(tmp_path / "operator")}
-    plane.apply(a_body())
-    wait_for_outcome(plane, "llama", "serving", "Sound")
+    plane.apply(a_body("standing"))
+    wait_for_outcome(plane, "standing", "serving", "Sound")
     versions: tuple[dict[str, str], ...] = (older, {}, older, {})
     with load(plane) as answers:
         for environment in versions:
@@ -91,8 +91,8 @@ def test_an_upgrade_and_back(fleet: tuple[ControlPlane, list[Installation]], tmp
                 replica.start()
             for gpus, outcome in ((7, "Waiting"), (8, "Sound")):
                 patch_status(plane, "node-a", {"allocatable": {"nvidia.com/gpu": str(gpus)}})
-                wait_for_outcome(plane, "llama", "serving", outcome, timeout=30)
-                marks = find(plane, "llama", "serving")["metadata"]["annotations"]
+                wait_for_outcome(plane, "standing", "serving", outcome, timeout=30)
+                marks = find(plane, "standing", "serving")["metadata"]["annotations"]
                 assert marks["shardgate.io/verdict"] == outcome
     assert [each for each in answers if each[0] != 201] == []
     measured(f"0 of {len(answers)} calls failed over {len(versions)} changes of version")
