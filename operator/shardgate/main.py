@@ -60,7 +60,7 @@ from shardgate.shells.stores import (
     DeviceClasses,
     Exceptions,
     Ledgers,
-    LimitRanges,
+    Namespaced,
     NamespaceObject,
     Namespaces,
     NodeClaims,
@@ -74,7 +74,6 @@ from shardgate.shells.stores import (
     PriorityClassObject,
     ProfileObject,
     Profiles,
-    Quotas,
     ReferenceObject,
     References,
     Slices,
@@ -185,9 +184,13 @@ class Operator:
                 )
                 for versions, plural, kind in REFERENCES
             ),
-            Reflector(name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject, store=Quotas(self.book), **common),
             Reflector(
-                name="limitranges", path="/api/v1/limitranges", item=LimitRangeObject, store=LimitRanges(self.book), **common
+                name="resourcequotas", path="/api/v1/resourcequotas", item=QuotaObject,
+                store=Namespaced(self.book.rules.quotas), **common,
+            ),
+            Reflector(
+                name="limitranges", path="/api/v1/limitranges", item=LimitRangeObject,
+                store=Namespaced(self.book.rules.limit_ranges), **common,
             ),
             Reflector(
                 name="priorityclasses", path="/apis/scheduling.k8s.io/v1/priorityclasses", item=PriorityClassObject,

@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 def judged(*limits: Json, namespace: str = "serving", **changes: Any) -> Verdict:
     book = a_book(a_node())
-    book.rules.put_limit_range(
+    book.rules.limit_ranges.put(
         limit_range_from({"metadata": {"name": "bounds", "namespace": namespace}, "spec": {"limits": list(limits)}})
     )
     return verify(a_declaration(**changes), book.inventory(0.0), OWN_KIND)
@@ -41,7 +41,7 @@ def test_what_pods_do_not_ask_for_is_asked_for_them() -> None:
 def test_an_amount_that_is_no_quantity_is_named() -> None:
     book = a_book(a_node())
     limits = [{"type": "Pod", "max": {"cpu": "many"}}]
-    book.rules.put_limit_range(
+    book.rules.limit_ranges.put(
         limit_range_from({"metadata": {"name": "bounds", "namespace": "serving"}, "spec": {"limits": limits}})
     )
     assert list(book.unreadable) == ["LimitRange serving/bounds"]

@@ -15,20 +15,20 @@ def a_quota(name: str, namespace: str = "serving", hard: str = "8") -> QuotaObje
 
 def test_quotas_of_a_namespace_come_by_name_and_go() -> None:
     book = a_book()
-    book.rules.put_quota(a_quota("b"))
+    book.rules.quotas.put(a_quota("b"))
     before = book.inventory(0.0).quotas
-    book.rules.put_quota(a_quota("a"))
-    book.rules.put_quota(a_quota("c", "other"))
+    book.rules.quotas.put(a_quota("a"))
+    book.rules.quotas.put(a_quota("c", "other"))
     after = book.inventory(0.0).quotas
     assert [each.name for each in before["serving"]] == ["b"]
     assert [each.name for each in after["serving"]] == ["a", "b"]
     assert set(after) == {"serving", "other"}
     version = book.version
-    book.rules.put_quota(a_quota("a"))
+    book.rules.quotas.put(a_quota("a"))
     assert book.version == version, "nothing is new"
-    book.rules.retain_quotas({"serving/a"})
+    book.rules.quotas.retain({"serving/a"})
     assert {name: len(each) for name, each in book.inventory(0.0).quotas.items()} == {"serving": 1}
-    book.rules.drop_quota(("serving", "a"))
+    book.rules.quotas.drop(("serving", "a"))
     assert book.inventory(0.0).quotas == {}
     assert len(after["serving"]) == 2, "what was handed out stays"
 
@@ -36,20 +36,20 @@ def test_quotas_of_a_namespace_come_by_name_and_go() -> None:
 @pytest.mark.parametrize("amount", ["many", "8Qi"])
 def test_a_quota_that_cannot_be_read_is_named_and_left_out(amount: str) -> None:
     book = a_book()
-    book.rules.put_quota(a_quota("a"))
-    book.rules.put_quota(a_quota("a", hard=amount))
+    book.rules.quotas.put(a_quota("a"))
+    book.rules.quotas.put(a_quota("a", hard=amount))
     assert book.inventory(0.0).quotas == {}
     assert set(book.unreadable) == {"ResourceQuota serving/a"}
-    book.rules.put_quota(a_quota("a"))
+    book.rules.quotas.put(a_quota("a"))
     assert book.unreadable == {}
 
 
 def test_limit_ranges_that_say_nothing_of_pods_are_none() -> None:
     book = a_book()
     of_pods = {"metadata": {"name": "a", "namespace": "serving"}, "spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]}}
-    book.rules.put_limit_range(limit_range_from(of_pods))
+    book.rules.limit_ranges.put(limit_range_from(of_pods))
     assert len(book.inventory(0.0).limit_ranges["serving"]) == 1
-    book.rules.put_limit_range(limit_range_from({**of_pods, "spec": {"limits": []}}))
+    book.rules.limit_ranges.put(limit_range_from({**of_pods, "spec": {"limits": []}}))
     assert book.inventory(0.0).limit_ranges == {}
 
 

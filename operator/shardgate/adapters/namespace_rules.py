@@ -17,37 +17,63 @@ from shardgate.domain.inventory import LimitRange, Quota
 from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
 
 T = TypeVar("T")
+Item = TypeVar("Item", QuotaObject, LimitRangeObject)
 Key = tuple[str, str]
 """Namespace, name."""
 
 
 @dataclass(slots=True)
-class _ByNamespace(Generic[T]):
-    """Objects of one sort, and what each namespace has of them, by name."""
+class ByNamespace(Generic[Item, T]):
+    """Objects of one kind as they come in, and what each namespace has of them, by name."""
 
+    kind: str
+    read: Callable[[Item], T | None]
+    """What an object says; ``None``: nothing of ours. Raises ``QuantityError``."""
+    changed: Callable[[], None]
+    unreadable: dict[str, str]
     _of: dict[str, dict[str, T]] = field(default_factory=dict)
     _frozen: dict[str, tuple[T, ...]] = field(default_factory=dict)
     _changed: set[str] = field(default_factory=set)
 
-    def put(self, key: Key, item: T | None) -> bool:
-        """Keep it, or nothing under this name; whether that is new."""
+    def put(self, item: Item) -> None:
+        """One was added or changed; where an amount is no quantity it is left out, and named."""
+        key = (item.metadata.namespace, item.metadata.name)
+        named = f"{self.kind} {'/'.join(key)}"
+        said: T | None = None
+        try:
+            said = self.read(item)
+            self.unreadable.pop(named, None)
+        except QuantityError as error:
+            self.unreadable[named] = str(error)
+        self._keep(key, said)
+
+    def drop(self, key: Key) -> None:
+        """One was deleted."""
+        self._keep(key, None)
+
+    def retain(self, keys: set[str]) -> None:
+        """A complete list was read (``namespace/name``): what is not in it is gone."""
+        known = [(namespace, name) for namespace, objects in self._of.items() for name in objects]
+        for key in known:
+            if "/".join(key) not in keys:
+                self.drop(key)
+
+    def _keep(self, key: Key, said: T | None) -> None:
         namespace, name = key
         objects = self._of.get(namespace, {})
-        if objects.get(name) == item:
-            return False
-        if item is None:
+        if objects.get(name) == said:
+            return
+        if said is None:
             del objects[name]
         else:
-            self._of.setdefault(namespace, objects)[name] = item
+            self._of.setdefault(namespace, objects)[name] = said
         if not objects:
             self._of.pop(namespace, None)
         self._changed.add(namespace)
-        return True
-
-    def known(self) -> list[Key]:
-        return [(namespace, name) for namespace, objects in self._of.items() for name in objects]
+        self.changed()
 
     def frozen(self) -> Mapping[str, tuple[T, ...]]:
+        """Namespace -> what its objects say, by name."""
         if self._changed:
             self._frozen = dict(self._frozen)  # what was handed out stays as it is
             for namespace in self._changed:
@@ -76,8 +102,12 @@ class NamespaceRules:
     """Exceptions that were granted, by namespace and name."""
     _labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _labels_handed_out: bool = False
-    _quotas: _ByNamespace[Quota] = field(default_factory=_ByNamespace)
-    _limit_ranges: _ByNamespace[LimitRange] = field(default_factory=_ByNamespace)
+    quotas: ByNamespace[QuotaObject, Quota] = field(init=False)
+    limit_ranges: ByNamespace[LimitRangeObject, LimitRange] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.quotas = ByNamespace("ResourceQuota", read_quota, self.changed, self.unreadable)
+        self.limit_ranges = ByNamespace("LimitRange", read_limit_range, self.changed, self.unreadable)
 
     # ---- namespaces
 
@@ -154,55 +184,3 @@ class NamespaceRules:
     def known_profiles(self) -> tuple[Profile, ...]:
         """All of them, by name: of several that match, the first counts."""
         return tuple(self.profiles[name] for name in sorted(self.profiles))
-
-    # ---- quotas and limit ranges
-
-    def put_quota(self, item: QuotaObject) -> None:
-        """A ResourceQuota was added or changed; one that limits nothing of ours is none."""
-        key = (item.metadata.namespace, item.metadata.name)
-        if self._quotas.put(key, self._read(f"ResourceQuota {'/'.join(key)}", lambda: read_quota(item))):
-            self.changed()
-
-    def drop_quota(self, key: Key) -> None:
-        """A ResourceQuota was deleted."""
-        if self._quotas.put(key, None):
-            self.changed()
-
-    def retain_quotas(self, keys: set[str]) -> None:
-        """A complete list was read (``namespace/name``): what is not in it is gone."""
-        for key in [key for key in self._quotas.known() if "/".join(key) not in keys]:
-            self.drop_quota(key)
-
-    def quotas(self) -> Mapping[str, tuple[Quota, ...]]:
-        """Namespace -> what is limited there, by name."""
-        return self._quotas.frozen()
-
-    def put_limit_range(self, item: LimitRangeObject) -> None:
-        """A LimitRange was added or changed; one that says nothing of pods is none."""
-        key = (item.metadata.namespace, item.metadata.name)
-        if self._limit_ranges.put(key, self._read(f"LimitRange {'/'.join(key)}", lambda: read_limit_range(item))):
-            self.changed()
-
-    def drop_limit_range(self, key: Key) -> None:
-        """A LimitRange was deleted."""
-        if self._limit_ranges.put(key, None):
-            self.changed()
-
-    def retain_limit_ranges(self, keys: set[str]) -> None:
-        """A complete list was read (``namespace/name``): what is not in it is gone."""
-        for key in [key for key in self._limit_ranges.known() if "/".join(key) not in keys]:
-            self.drop_limit_range(key)
-
-    def limit_ranges(self) -> Mapping[str, tuple[LimitRange, ...]]:
-        """Namespace -> what is said of its pods, by name."""
-        return self._limit_ranges.frozen()
-
-    def _read(self, name: str, read: Callable[[], T | None]) -> T | None:
-        """What an object says; nothing where an amount is no quantity, which is named."""
-        try:
-            found = read()
-        except QuantityError as error:
-            self.unreadable[name] = str(error)
-            return None
-        self.unreadable.pop(name, None)
-        return found

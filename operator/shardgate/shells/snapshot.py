@@ -156,12 +156,12 @@ class Snapshot:
 
     def _put_quota(self, body: Any) -> list[str]:
         item = quota_from(body)
-        self.book.rules.put_quota(item)
+        self.book.rules.quotas.put(item)
         return self._why_not(f"ResourceQuota {item.metadata.namespace}/{item.metadata.name}")
 
     def _put_limit_range(self, body: Any) -> list[str]:
         item = limit_range_from(body)
-        self.book.rules.put_limit_range(item)
+        self.book.rules.limit_ranges.put(item)
         return self._why_not(f"LimitRange {item.metadata.namespace}/{item.metadata.name}")
 
     def _why_not(self, name: str) -> list[str]:

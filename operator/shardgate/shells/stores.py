@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import msgspec
 
@@ -10,13 +10,12 @@ from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.exceptions import read_exception
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
-from shardgate.adapters.limit_ranges import LimitRangeObject
 from shardgate.adapters.model_profiles import read_profile
+from shardgate.adapters.namespace_rules import ByNamespace, Item
 from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, NodeObject, SliceObject
 from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.quantities import QuantityError
-from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workloads.kinds import JudgedKind
 from shardgate.adapters.workloads.registry import names_a_template, template_asks_for_gpus
 from shardgate.api import API_VERSION
@@ -253,50 +252,27 @@ class References:
                 self._book.references.drop(body)
 
 
-class Quotas:
-    """ResourceQuotas into the book."""
+class Namespaced(Generic[Item]):
+    """ResourceQuotas or LimitRanges into the book."""
 
-    def __init__(self, book: ClusterBook) -> None:
-        self._book = book
+    def __init__(self, kept: ByNamespace[Item, Any]) -> None:
+        self._kept: ByNamespace[Item, Any] = kept
 
-    def key(self, item: QuotaObject) -> str:
+    def key(self, item: Item) -> str:
         """By namespace and name."""
         return f"{item.metadata.namespace}/{item.metadata.name}"
 
-    def put(self, item: QuotaObject) -> None:
+    def put(self, item: Item) -> None:
         """Added or changed."""
-        self._book.rules.put_quota(item)
+        self._kept.put(item)
 
-    def drop(self, item: QuotaObject) -> None:
+    def drop(self, item: Item) -> None:
         """Deleted."""
-        self._book.rules.drop_quota((item.metadata.namespace, item.metadata.name))
+        self._kept.drop((item.metadata.namespace, item.metadata.name))
 
     def retain(self, keys: set[str]) -> None:
         """Listed."""
-        self._book.rules.retain_quotas(keys)
-
-
-class LimitRanges:
-    """LimitRanges into the book."""
-
-    def __init__(self, book: ClusterBook) -> None:
-        self._book = book
-
-    def key(self, item: LimitRangeObject) -> str:
-        """By namespace and name."""
-        return f"{item.metadata.namespace}/{item.metadata.name}"
-
-    def put(self, item: LimitRangeObject) -> None:
-        """Added or changed."""
-        self._book.rules.put_limit_range(item)
-
-    def drop(self, item: LimitRangeObject) -> None:
-        """Deleted."""
-        self._book.rules.drop_limit_range((item.metadata.namespace, item.metadata.name))
-
-    def retain(self, keys: set[str]) -> None:
-        """Listed."""
-        self._book.rules.retain_limit_ranges(keys)
+        self._kept.retain(keys)
 
 
 class Pods:
