@@ -1,10 +1,14 @@
-"""What a connection may cost: how many there are, how long one may stay silent, how long a header may take.
+"""What a connection may cost: how many there are, how long one may stay silent, how long a header may take, how many may wait.
 
 aiohttp limits bodies and idle time between requests alone. Each connection's protocol is wrapped: the wrapper passes all on,
-and ends a connection that is over its time. The request's own time is the handler's business.
+ends a connection that is over its time, and turns a request away while more wait than can be answered in time. The
+request's own time is the handler's business.
 """
 
 import asyncio
+import re
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import cast
@@ -21,14 +25,44 @@ IDLE_SECONDS = 60.0
 UNREAD_SECONDS = 0.5
 """After an answer to a request whose body did not come."""
 HANDSHAKE_SECONDS = 5.0
+QUEUE_SECONDS = 0.25
+"""What waits here may take so long together. Until then nothing else is read: each that comes meanwhile keeps a connection, and
+the next one needs another, whose handshake costs more than a review."""
+FEWEST_WAITING, MOST_WAITING = 32, 256
+"""However long each takes: one slow review is no reason to turn a burst away, and a fast machine none for an endless queue."""
+ENOUGH_BEGUN = 64
+"""So many tell how long each takes: of fewer, one that was slow would say too much."""
+MOST_HEADER_BYTES, MOST_UNREAD_BYTES = 4 << 10, 64 << 10
+_OTHERS = rb"(?:(?!content-length|transfer-encoding)[^\r\n]+\r\n)*"
+_WHOLE = re.compile(
+    rb"POST [^\r\n]+ HTTP/1\.1\r\n" + _OTHERS + rb"content-length: *(\d{1,8})\r\n" + _OTHERS + rb"\r\n", re.IGNORECASE
+)
+"""A header that says how long its body is, once."""
+_TURNED_AWAY = b"too many reviews wait"
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_TURNED_AWAY), _TURNED_AWAY)
+)
+_LAST_RECEIVED = struct.Struct("@52xI")
+"""``tcpi_last_data_recv`` of Linux' ``struct tcp_info``: milliseconds since data last came."""
 
 
 class Connections:
-    """All that are open. Called, it makes the protocol of a new one."""
+    """All that are open. Called, it makes the protocol of a new one.
+
+    Requests that are whole and not begun yet wait. How many may, goes by how long each of them took of late: what comes
+    beyond that is answered 503 at once, before anything of it is parsed, so that a machine which is too slow for all of it
+    answers some in time and the rest without delay.
+    """
 
     def __init__(self, make: Callable[[], asyncio.BaseProtocol], on_shed: Callable[[str], None], most: int | None = None) -> None:
         self._make, self._on_shed, self._most = make, on_shed, MOST_CONNECTIONS if most is None else most
         self._open: dict[asyncio.BaseProtocol, _Watched] = {}
+        self._waiting = 0
+        self._each_seconds = 0.0
+        """That a request takes of late; 0 while it is not known."""
+        self._since, self._begun = 0.0, 0
+        """When these began to wait, and how many of them were begun."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -64,6 +98,32 @@ class Connections:
         """One was ended."""
         self._on_shed("slow")
 
+    @property
+    def is_crowded(self) -> bool:
+        """More wait than a burst is."""
+        return self._waiting >= FEWEST_WAITING
+
+    def waits(self) -> bool:
+        """Whether one more request may wait; if so, it does."""
+        room = QUEUE_SECONDS / self._each_seconds if self._each_seconds else MOST_WAITING
+        if self._waiting >= min(max(room, FEWEST_WAITING), MOST_WAITING):
+            self._on_shed("busy")
+            return False
+        if not self._waiting:
+            self._since, self._begun = time.monotonic(), 0
+        self._waiting += 1
+        return True
+
+    def waits_no_more(self, *, is_begun: bool) -> None:
+        """One was begun, or went."""
+        self._waiting -= 1
+        self._begun += is_begun
+        if self._begun > 1 and (not self._waiting or self._begun >= ENOUGH_BEGUN):
+            now = time.monotonic()
+            each = (now - self._since) / self._begun
+            self._each_seconds += (each - self._each_seconds) * self._begun / (self._begun + ENOUGH_BEGUN)
+            self._since, self._begun = now, 0
+
 
 class _Watched(asyncio.Protocol):
     """One connection: everything is passed on to aiohttp's protocol."""
@@ -71,6 +131,7 @@ class _Watched(asyncio.Protocol):
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self._inner, self._connections = inner, connections
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._first_byte = 0.0
         """Of the request that is coming; 0 while none is."""
@@ -78,9 +139,12 @@ class _Watched(asyncio.Protocol):
         self._is_refused = False
         self._had_one = False
         """A request was answered here before: its silence is no fault."""
+        self._is_waiting = False
+        """A request is here, whole, and not begun."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
         if not self._connections.take(self._inner, self):
             self._is_refused = True
             self._transport.abort()
@@ -92,7 +156,12 @@ class _Watched(asyncio.Protocol):
         if self._is_refused:
             return
         if not self._is_busy and not self._first_byte:
-            self._first_byte = time.monotonic()
+            if _is_whole(data):
+                if not self._connections.waits():
+                    self._turn_away()
+                    return
+                self._is_waiting = True
+            self._first_byte = time.monotonic() - self._unread_seconds()
             self._end_in(HEADER_SECONDS)
         self._inner.data_received(data)
 
@@ -103,6 +172,8 @@ class _Watched(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if not self._is_refused:
+            if self._is_waiting:
+                self._connections.waits_no_more(is_begun=False)
             self._connections.leave(self._inner)
             self._inner.connection_lost(error)
 
@@ -117,6 +188,9 @@ class _Watched(asyncio.Protocol):
         first, self._first_byte, self._is_busy = self._first_byte, 0.0, True
         if self._timer is not None:
             self._timer.cancel()
+        if self._is_waiting:
+            self._is_waiting = False
+            self._connections.waits_no_more(is_begun=True)
         return first or time.monotonic()
 
     def waits(self, seconds: float) -> None:
@@ -124,6 +198,25 @@ class _Watched(asyncio.Protocol):
         self._had_one = self._had_one or self._is_busy
         self._is_busy, self._first_byte = False, 0.0
         self._end_in(seconds)
+
+    def _turn_away(self) -> None:
+        """Without a word of it to aiohttp, for which this connection stays as it was."""
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() > MOST_UNREAD_BYTES:  # it asks and asks, and takes no answer
+            self._transport.abort()
+            return
+        self._transport.write(_BUSY)
+        self._had_one = True
+        self.waits(IDLE_SECONDS)
+
+    def _unread_seconds(self) -> float:
+        """How long what was just read had been there: while one review is judged, others come and are not looked at."""
+        try:
+            stated = cast(socket.socket, self._socket).getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.size)
+            return float(_LAST_RECEIVED.unpack(stated)[0]) / 1000
+        except (AttributeError, OSError, struct.error):  # no Linux, or closed already
+            return 0.0
 
     def _end_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -138,3 +231,9 @@ class _Watched(asyncio.Protocol):
         else:
             self._connections.overdue()
             self._transport.abort()
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether this is one request from its first to its last byte."""
+    header = _WHOLE.match(data, 0, MOST_HEADER_BYTES)
+    return header is not None and len(data) == header.end() + int(header[1])

@@ -22,6 +22,7 @@ from cryptography import x509
 from shardgate.api import GROUP, VERSION
 from shardgate.shells import connections
 from shardgate.shells.audit_annotations import collect
+from shardgate.shells.time_limit import OutOfTime, ends_at
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,9 @@ class WebhookServer:
         app = aiohttp.web.Application(client_max_size=MAX_BODY_BYTES)
         app.add_routes([aiohttp.web.post("/{id:.*}", handle)])
         runner = aiohttp.web.AppRunner(
-            app, handle_signals=False, access_log=None, shutdown_timeout=20, keepalive_timeout=connections.IDLE_SECONDS
-        )
+            app, handle_signals=False, access_log=None, shutdown_timeout=20, keepalive_timeout=connections.IDLE_SECONDS,
+            lingering_time=connections.UNREAD_SECONDS,
+        )  # fmt: skip
         await runner.setup()
         server = None
         try:
@@ -176,7 +178,7 @@ class WebhookServer:
             if webhook not in self._ids:
                 raise aiohttp.web.HTTPNotFound(text=f"no webhook {webhook!r} here")
             content = await self._content(request)
-            if self.in_flight >= MOST_AT_ONCE:
+            if self.in_flight >= MOST_AT_ONCE or self._is_behind(request, began):
                 self._on_shed("busy")
                 raise aiohttp.web.HTTPServiceUnavailable(text="too many reviews at once", headers={"Retry-After": "1"})
             self.in_flight += 1
@@ -191,13 +193,18 @@ class WebhookServer:
     async def _handle(self, request: aiohttp.web.Request, webhook: str, content: bytes, began: float) -> aiohttp.web.Response:
         asked = review_of(content)["request"]
         said = collect()
-        left = began + _deadline(request) - time.monotonic()
+        ends = began + _deadline(request)
+        left = ends - time.monotonic()
         if left <= 0:  # the API server has given up on it
             raise self._too_late()
         try:
-            async with asyncio.timeout(left):
-                response = await self._answer(asked, webhook)
+            with ends_at(ends):
+                async with asyncio.timeout(left):
+                    response = await self._answer(asked, webhook)
         except TimeoutError:
+            raise self._too_late() from None
+        except OutOfTime:
+            log.warning("%s of the review of uid %.64s was cut after %.1f s: it is not answered", webhook, asked["uid"], left)
             raise self._too_late() from None
         except Exception:
             log.exception("%s of the review of uid %.64s failed: it is not answered", webhook, asked["uid"])
@@ -211,6 +218,11 @@ class WebhookServer:
         if self.is_draining or is_elsewhere:
             reply.force_close()
         return reply
+
+    def _is_behind(self, request: aiohttp.web.Request, began: float) -> bool:
+        """It has waited for a quarter of its time, and many wait behind it: judged, it would cost some of those theirs."""
+        is_behind = self._connections is not None and self._connections.is_crowded
+        return is_behind and time.monotonic() - began > _deadline(request) / 4
 
     def _too_late(self) -> aiohttp.web.HTTPGatewayTimeout:
         self._on_shed("deadline")
