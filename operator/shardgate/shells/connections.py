@@ -7,8 +7,6 @@ request's own time is the handler's business.
 
 import asyncio
 import re
-import socket
-import struct
 import time
 from collections.abc import Callable
 from typing import cast
@@ -43,8 +41,8 @@ _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_TURNED_AWAY), _TURNED_AWAY)
 )
-_LAST_RECEIVED = struct.Struct("@52xI")
-"""``tcpi_last_data_recv`` of Linux' ``struct tcp_info``: milliseconds since data last came."""
+LOOK_SECONDS, STALLED_SECONDS = 0.05, 0.15
+"""How often the loop is asked whether it still turns, and what counts as a halt."""
 
 
 class Connections:
@@ -63,6 +61,15 @@ class Connections:
         """That a request takes of late; 0 while it is not known."""
         self._since, self._begun = 0.0, 0
         """When these began to wait, and how many of them were begun."""
+        self.looked = time.monotonic()
+        """When the loop last turned, to within ``LOOK_SECONDS``."""
+        self.looks = 0
+        """How often it was seen to turn."""
+        self._came_after: float | None = None
+        """The loop has just halted since then: what it finds now may be as old."""
+        self._behind_since: float | None = None
+        """It halts again and again since then."""
+        self._next_look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -98,10 +105,30 @@ class Connections:
         """One was ended."""
         self._on_shed("slow")
 
-    @property
-    def is_crowded(self) -> bool:
-        """More wait than a burst is."""
-        return self._waiting >= FEWEST_WAITING
+    def look(self) -> None:
+        """Begin to see when the loop halts, as it does while something is computed: nothing that comes is seen then."""
+        now = time.monotonic()
+        is_late = now - self.looked > STALLED_SECONDS
+        self._came_after = self.looked if is_late else None
+        self._behind_since = (self._behind_since or self.looked) if is_late else None
+        self.looked, self.looks = now, self.looks + 1
+        self._next_look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.look)
+
+    def look_no_more(self) -> None:
+        """The end of it."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+
+    def came(self) -> float:
+        """What is seen now came then, or later."""
+        if self._came_after is not None:
+            return self._came_after
+        now = time.monotonic()
+        return self.looked if now - self.looked > STALLED_SECONDS else now
+
+    def is_behind_since(self, moment: float) -> bool:
+        """Whether the loop has hardly turned since then."""
+        return self._behind_since is not None and self._behind_since <= moment
 
     def waits(self) -> bool:
         """Whether one more request may wait; if so, it does."""
@@ -129,9 +156,8 @@ class _Watched(asyncio.Protocol):
     """One connection: everything is passed on to aiohttp's protocol."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
-        self._inner, self._connections = inner, connections
+        self._inner, self._connections, self._made = inner, connections, connections.came()
         self._transport: asyncio.Transport | None = None
-        self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._first_byte = 0.0
         """Of the request that is coming; 0 while none is."""
@@ -144,7 +170,6 @@ class _Watched(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._socket = transport.get_extra_info("socket")
         if not self._connections.take(self._inner, self):
             self._is_refused = True
             self._transport.abort()
@@ -161,7 +186,9 @@ class _Watched(asyncio.Protocol):
                     self._turn_away()
                     return
                 self._is_waiting = True
-            self._first_byte = time.monotonic() - self._unread_seconds()
+            self._first_byte = self._connections.came()
+            if not self._had_one and self._connections.is_behind_since(self._made):  # who asks has waited since the handshake
+                self._first_byte = self._made
             self._end_in(HEADER_SECONDS)
         self._inner.data_received(data)
 
@@ -209,14 +236,6 @@ class _Watched(asyncio.Protocol):
         self._transport.write(_BUSY)
         self._had_one = True
         self.waits(IDLE_SECONDS)
-
-    def _unread_seconds(self) -> float:
-        """How long what was just read had been there: while one review is judged, others come and are not looked at."""
-        try:
-            stated = cast(socket.socket, self._socket).getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_RECEIVED.size)
-            return float(_LAST_RECEIVED.unpack(stated)[0]) / 1000
-        except (AttributeError, OSError, struct.error):  # no Linux, or closed already
-            return 0.0
 
     def _end_in(self, seconds: float) -> None:
         if self._timer is not None:
