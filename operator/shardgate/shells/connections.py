@@ -181,7 +181,7 @@ class _Watched(asyncio.Protocol):
         if self._is_refused:
             return
         if not self._is_busy and not self._first_byte:
-            if _is_whole(data):
+            if is_whole(data):
                 if not self._connections.waits():
                     self._turn_away()
                     return
@@ -252,7 +252,7 @@ class _Watched(asyncio.Protocol):
             self._transport.abort()
 
 
-def _is_whole(data: bytes) -> bool:
+def is_whole(data: bytes) -> bool:
     """Whether this is one request from its first to its last byte."""
     header = _WHOLE.match(data, 0, MOST_HEADER_BYTES)
     return header is not None and len(data) == header.end() + int(header[1])
