@@ -1,9 +1,9 @@
 """``shardgate accuracy``."""
 
 import rich_click as click
-from rich.console import Console
 
 from shardgate.shells.accuracy import live_accuracy
+from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.forms import print_json
 from shardgate.shells.cli.options import output_option
 from shardgate.shells.terminal import print_accuracy
@@ -20,4 +20,4 @@ def accuracy(output: str) -> None:
     """
     document = live_accuracy()
     if not print_json([document], output):
-        print_accuracy(Console(), document)
+        print_accuracy(console(), document)

@@ -1,8 +1,8 @@
 """``shardgate doctor``."""
 
 import rich_click as click
-from rich.console import Console
 
+from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import UNDECIDED, UNHEALTHY
 from shardgate.shells.cli.forms import print_json
 from shardgate.shells.cli.options import output_option
@@ -32,5 +32,5 @@ def doctor(context: click.Context, namespace: str | None, operator_namespace: st
     """
     found = check_up(namespace or own_namespace(), operator_namespace)
     if not print_json([found.json()], output):
-        print_checkup(Console(), found)
+        print_checkup(console(), found)
     context.exit({True: 0, False: UNHEALTHY, None: UNDECIDED}[found.healthy])

@@ -1,9 +1,9 @@
 """``shardgate nodes``."""
 
 import rich_click as click
-from rich.console import Console
 
 from shardgate.shells.cli.clusters import cluster_of
+from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import BAD_DATA
 from shardgate.shells.cli.forms import print_json, print_unreadable
 from shardgate.shells.cli.options import cluster_option, output_option
@@ -23,5 +23,5 @@ def nodes(context: click.Context, clusters: tuple[str, ...], output: str) -> Non
     found = snapshot.nodes()
     print_unreadable(snapshot.unreadable)
     if not print_json([{"nodes": found}], output):
-        print_nodes(Console(), found)
+        print_nodes(console(), found)
     context.exit(BAD_DATA if snapshot.unreadable else 0)

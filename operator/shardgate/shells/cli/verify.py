@@ -1,12 +1,12 @@
 """``shardgate verify``."""
 
 import rich_click as click
-from rich.console import Console
 
 from shardgate.adapters.inference_deployments import is_inference_deployment
 from shardgate.adapters.workloads.kinds import is_judged_kind
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.cli.clusters import cluster_of
+from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import BAD_DATA, REFUSED, UNDECIDED
 from shardgate.shells.cli.forms import print_json, print_unreadable
 from shardgate.shells.cli.options import cluster_option, files_option, gpus_option, output_option
@@ -46,9 +46,9 @@ def verify(  # its options
         click.echo("no declaration found", err=True)
     reports = [each.report for each in found.judged]
     if not print_json(reports, output):
-        console = Console()
+        screen = console()
         for each in reports:
-            print_report(console, each)
+            print_report(screen, each)
     context.exit(_exit_code(found))
 
 
@@ -69,9 +69,9 @@ def _verify_by_server(files: tuple[str, ...], output: str) -> int:
     if not found and not unreadable:
         click.echo("no declaration found", err=True)
     if not print_json([each.json() for each in found], output):
-        console = Console()
+        screen = console()
         for each_verdict in found:
-            print_server_verdict(console, each_verdict)
+            print_server_verdict(screen, each_verdict)
     if unreadable:
         return BAD_DATA
     if any(each.refused for each in found):

@@ -1,8 +1,8 @@
 """``shardgate why``."""
 
 import rich_click as click
-from rich.console import Console
 
+from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import NO_INPUT
 from shardgate.shells.cli.forms import print_json
 from shardgate.shells.cli.options import output_option
@@ -41,7 +41,7 @@ def why(  # its options
         context.exit(_why_reference(reference.lower(), where, output, with_facts=with_facts))
     answer = why_live(kind, name, where).json()
     if not print_json([answer], output):
-        print_explanation(Console(), answer)
+        print_explanation(console(), answer)
 
 
 def _why_reference(reference: str, namespace: str, output: str, *, with_facts: bool) -> int:
@@ -51,9 +51,9 @@ def _why_reference(reference: str, namespace: str, output: str, *, with_facts: b
         return NO_INPUT
     decisions = [each if with_facts else {**each, "facts": None} for each in found.decisions]
     if not print_json(decisions, "json" if with_facts else output):
-        console = Console()
+        screen = console()
         for each in decisions:
-            print_decision(console, each)
+            print_decision(screen, each)
     return 0
 
 
