@@ -137,6 +137,13 @@ class Verdict:
         return tuple(dict.fromkeys(finding.code for finding in self.findings))
 
     @property
+    def has_room(self) -> bool:
+        """All of it could start now, as far as is known, and its engine would not surely refuse."""
+        if self.outcome in (Outcome.WAITING, Outcome.UNSOUND) or self.placement is None:
+            return False
+        return self.placement.feasible
+
+    @property
     def score(self) -> int | None:
         """0 when Unsound. Nothing else is scored until throughput and latency are modelled."""
         return 0 if self.outcome is Outcome.UNSOUND else None
