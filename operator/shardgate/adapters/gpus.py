@@ -1,5 +1,6 @@
 """GPU products: names as labels and clouds spell them, memory, and what an engine sees of it (``data/gpus.json``)."""
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -211,3 +212,10 @@ def _capability(stated: object) -> tuple[int, int] | None:
 def known_gpus() -> tuple[Gpu, ...]:
     """Every product of the table, once per reported memory size."""
     return tuple(gpu_of(label, Bytes(mib * MEBI)) for row in _products() for label in row.labels for mib in row.memory_mib)
+
+
+def similar_products(product: str) -> list[str]:
+    """Known products whose names are near, the nearest first."""
+    names = {each.product or "" for each in known_gpus()}
+    near = difflib.get_close_matches(normalised(product), names, n=3, cutoff=0.3)
+    return near + sorted(name for name in names if normalised(product).lower() in name.lower() and name not in near)[:3]

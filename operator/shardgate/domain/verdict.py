@@ -151,6 +151,13 @@ class Verdict:
         return tuple(dict.fromkeys(finding.code for finding in self.findings))
 
     @property
+    def has_room(self) -> bool:
+        """All of it could start now, as far as is known, and its engine would not surely refuse."""
+        if self.outcome in (Outcome.WAITING, Outcome.UNSOUND) or self.placement is None:
+            return False
+        return self.placement.feasible
+
+    @property
     def score(self) -> int | None:
         """0 when Unsound, ``None`` when Undecided or nothing can be scored: for reports, nothing is let in or refused by it."""
         if self.outcome in (Outcome.UNSOUND, Outcome.UNDECIDED):
