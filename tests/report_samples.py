@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from builders import T4, a_body, a_declaration, a_node, an_inventory
+from builders import T4, a_declaration, a_node, an_inventory
 from shardgate.adapters.report import report
 from shardgate.adapters.workload_verdicts import judged, workload_report
 from shardgate.adapters.workloads.library import Library
@@ -132,7 +132,9 @@ def reference(**changes: Any) -> Json:
 def incompatible() -> Json:
     """The other reference: the same on one T4."""
     declaration = a_declaration("llama3-70b", traffic=TRAFFIC, objectives=OBJECTIVES)
-    document = report(declaration, verify(declaration, an_inventory(a_node("t4-node", gpus=1, labels=T4)), OWN_KIND), reference="606b")
+    document = report(
+        declaration, verify(declaration, an_inventory(a_node("t4-node", gpus=1, labels=T4)), OWN_KIND), reference="606b"
+    )
     return filled(
         document,
         {

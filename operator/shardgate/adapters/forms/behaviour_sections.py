@@ -57,6 +57,10 @@ def objective_of(part: Part, measure: Measure) -> float | None:
     return None if value is None else value * measure.scale
 
 
+_DUST = 1e-9
+"""Of arithmetic: 70 percent is met by a share of 0.7."""
+
+
 def result(part: Part, measure: Measure) -> Cell:
     """The figure against its objective; what decides is the verdict."""
     if not measure.objective:
@@ -72,8 +76,7 @@ def result(part: Part, measure: Measure) -> Cell:
         return unknown()
     sign = 1 if measure.is_better_high else -1
     edge = found.low if measure.is_better_high else found.high
-    # A small excess is no failure of the arithmetic: 0.7 of utilization is 70 percent of it.
-    is_met = sign * (found.value - target) >= -1e-9
+    is_met = sign * (found.value - target) >= -_DUST
     margin = f", by {share(abs(found.value - target) / target)}" if target and found.value != target else ""
     if is_met:
         sure = edge is None or sign * (edge - target) >= 0
@@ -115,7 +118,9 @@ def _nothing_known(part: Part) -> Iterator[Block]:
         yield Note("It would not start here: there is no throughput and no latency to expect.", Tone.BAD)
     yield Note("Every figure is unknown: requests, tokens, time to the first token and for each, GPU utilisation.", Tone.UNKNOWN)
     aims = [(each.name, _aim(part, each)) for each in MEASURES if objective_of(part, each) is not None]
-    yield facts([("Traffic", _traffic(part)), *(aims or [("Objectives", unknown() if objectives_of(part) is None else Cell("none"))])])
+    yield facts(
+        [("Traffic", _traffic(part)), *(aims or [("Objectives", unknown() if objectives_of(part) is None else Cell("none"))])]
+    )
 
 
 def _aim(part: Part, measure: Measure) -> Cell:

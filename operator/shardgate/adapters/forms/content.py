@@ -125,3 +125,8 @@ def table(caption: str, columns: Iterable[Column | str], rows: Iterable[Iterable
 def plain(value: Cell | str) -> Cell:
     """Text as a cell."""
     return value if isinstance(value, Cell) else Cell(value)
+
+
+def printable(text: str) -> str:
+    """Without control characters, which move a terminal's cursor, turn a line round, or hide what is there."""
+    return "".join(each if each.isprintable() or each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in text)

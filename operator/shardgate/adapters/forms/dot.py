@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from shardgate.adapters.forms.content import printable
 from shardgate.adapters.forms.figures import UNKNOWN, amount, widths
 from shardgate.adapters.forms.parts import Part, parts_of
 from shardgate.adapters.forms.verdict_sections import outcome_of, subject_of
@@ -20,18 +21,18 @@ _FILLS = ("#dbe7f7", "#dcefe2", "#f8e6d3", "#eadff3", "#f7dcdf", "#d8eeef", "#ef
 
 def dot(reports: Sequence[Json]) -> str:
     """One directed multigraph a report and group, each a graph of its own: Graphviz reads several in one file."""
-    return "\n".join(
-        "\n".join(_graph(report, part, at)) + "\n" for report in reports for at, part in enumerate(parts_of(report))
-    )
+    return "\n".join("\n".join(_graph(report, part, at)) + "\n" for report in reports for at, part in enumerate(parts_of(report)))
 
 
 def _graph(report: Json, part: Part, at: int) -> Iterator[str]:
     name = subject_of(report) + (f", {part.role}" if part.role else "")
     said = widths(part.strategy) if part.strategy else "strategy unknown"
     nodes, edges = part.graph.get("nodes"), part.graph.get("edges")
-    note = "" if edges is not None else "\nedges unknown" if nodes is not None else "\ngraph unknown"
+    key = "bytes per token on each edge; tensor blue, pipeline black, expert dashed"
+    note = key if edges is not None else "edges unknown" if nodes is not None else "graph unknown"
     yield f"digraph {quoted(f'{name} {at}' if part.role else name)} {{"
-    yield f"  label={quoted(f'{name}: {said}, {outcome_of(report).text}{note}')};"
+    label = f"{name}: {said}, {outcome_of(report).text}\n{note}"
+    yield f"  label={quoted(label)};"
     yield '  labelloc=t; rankdir=LR; fontname="sans-serif";'
     yield '  node [shape=box, style="rounded,filled", fontname="sans-serif"];'
     yield '  edge [fontname="sans-serif", fontsize=9];'
@@ -39,15 +40,19 @@ def _graph(report: Json, part: Part, at: int) -> Iterator[str]:
     for kind, style in _EDGES.items():
         for each in (edges or {}).get(kind) or ():
             size = each["bytesPerToken"]
-            label = f"{kind}\n{UNKNOWN if size is None else amount(size)}/token"
-            yield f"  r{each['from']} -> r{each['to']} [label={quoted(label)}, {style}];"
+            text = quoted(UNKNOWN if size is None else amount(size))
+            # Two tensor edges run side by side: each label stands at its own tail.
+            label = f"taillabel={text}, labeldistance=2.2" if kind == "tensor" else f"label={text}"
+            yield f"  r{each['from']} -> r{each['to']} [{label}, {style}];"
     yield "}"
 
 
 def _clusters(part: Part, nodes: Sequence[Json]) -> Iterator[str]:
     seats, layers = part.seats(), part.layers()
     # What has no place comes last; numbers and names do not compare with nothing.
-    placed = sorted(nodes, key=lambda node: (node["node"] is None, node["node"] or "", node["pod"] or 0, node["data"], node["stage"]))
+    placed = sorted(
+        nodes, key=lambda node: (node["node"] is None, node["node"] or "", node["pod"] or 0, node["data"], node["stage"])
+    )
     for number_of, ((where, pod), members) in enumerate(groupby(placed, key=lambda node: (node["node"], node["pod"]))):
         title = "no place now" if where is None else f"{where or 'a node'}, pod {pod}"
         yield f"  subgraph cluster_{number_of} {{"
@@ -67,5 +72,4 @@ def _clusters(part: Part, nodes: Sequence[Json]) -> Iterator[str]:
 
 def quoted(text: str) -> str:
     """A double-quoted string of DOT; a line break becomes one of the label, other control characters a mark."""
-    cleaned = "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
-    return '"' + cleaned.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

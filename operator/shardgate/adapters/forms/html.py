@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from shardgate import __version__
 from shardgate.adapters.forms.behaviour_sections import MEASURES, objective_of, result
-from shardgate.adapters.forms.content import Cell, Content, Facts, Section, Table, Tone
+from shardgate.adapters.forms.content import Cell, Content, Facts, Section, Table, Tone, printable
 from shardgate.adapters.forms.figures import figure_of, single
 from shardgate.adapters.forms.parts import Part, parts_of
 from shardgate.adapters.forms.placement_map import NARROW, WIDE, placement_map
@@ -43,6 +43,7 @@ def _templates() -> Environment:
     names = ("report.html", "placement_map.svg")
     environment = Environment(
         loader=DictLoader({name: _file(name) for name in names}), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters |= {
         "kind": lambda block: type(block).__name__, "at": lambda number: f"{number:.1f}".removesuffix(".0"), "width": _width,
@@ -107,8 +108,8 @@ def _key_figures(whole: Content) -> Iterator[tuple[str, Cell]]:
                 tone = row[3].tone if row[3].tone is not Tone.UNKNOWN else Tone.PLAIN
                 yield row[0].text, Cell(f"{row[1].text} needed, {row[2].text} found", tone)
         if section.key == "performance":
-            for of in section.blocks:
-                for row in of.rows if isinstance(of, Table) else ():
+            for block in section.blocks:
+                for row in block.rows if isinstance(block, Table) else ():
                     if row[0].text == _RATE.name and row[1].tone is not Tone.UNKNOWN:
                         yield row[0].text, row[1]
 
@@ -161,7 +162,12 @@ def _bars(part: Part) -> Json | None:
     said = "; ".join(f"{row['name']}: {row['text']}" for row in drawn)
     least = fullest(part).get("budgetBytes")
     caption = f"What fills the memory that the engine may use on one GPU{'' if least is None else f': {gib(least)}'}.{left}"
-    return {"rows": drawn, "label": f"Memory of a rank in each stage. {said}", "caption": caption, "is_over": any(row["over"] for row in drawn)}
+    return {
+        "rows": drawn,
+        "label": f"Memory of a rank in each stage. {said}",
+        "caption": caption,
+        "is_over": any(row["over"] for row in drawn),
+    }
 
 
 def _bar(name: str, rank: Json, top: int) -> Json:
@@ -172,9 +178,11 @@ def _bar(name: str, rank: Json, top: int) -> Json:
         used += rank[key] or 0
         parts.append({"kind": kind, "width": round(100 * size / top, 2)})
     over = max(0, used - budget)
-    last = {"kind": "over", "width": round(100 * over / top, 2)} if over else {
-        "kind": "cache", "width": round(100 * max(0, rank["kvCacheBytes"]) / top, 2)
-    }
+    last = (
+        {"kind": "over", "width": round(100 * over / top, 2)}
+        if over
+        else {"kind": "cache", "width": round(100 * max(0, rank["kvCacheBytes"]) / top, 2)}
+    )
     text = f"{gib(over)} too much" if over else f"{gib(rank['kvCacheBytes'])} for KV cache"
     return {"name": name, "parts": [*parts, last], "limit": round(100 * budget / top, 2), "text": text, "over": bool(over)}
 
@@ -188,7 +196,9 @@ def _ranges(part: Part) -> Json | None:
         if found is None:
             continue
         top = 1.12 * max(found.value, found.high or 0, aim or 0) or 1
-        band = None if found.low is None or found.high is None else (_percent(found.low, top), _percent(found.high - found.low, top))
+        band = (
+            None if found.low is None or found.high is None else (_percent(found.low, top), _percent(found.high - found.low, top))
+        )
         tone = result(part, measure).tone
         rows.append({
             "name": measure.name, "band": band, "mark": _percent(found.value, top),

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from shardgate.adapters.forms.content import Block, Card, Cards, Cell, Content, Facts, Items, Note, Section, Table, Tone
+from shardgate.adapters.forms.content import Block, Card, Cards, Cell, Content, Facts, Items, Note, Section, Table, Tone, printable
 from shardgate.adapters.forms.sections import content
 
 _WIDEST = 140
@@ -62,7 +62,7 @@ def _card(card: Card, level: int) -> Iterator[str]:
         yield "\n".join(f"- **{escaped(label)}**: {escaped(text)}" for label, text in card.details)
     if card.code:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", card.code)), default=0))
-        yield f"{fence}yaml\n{card.code}\n{fence}"
+        yield f"{fence}yaml\n{printable(card.code)}\n{fence}"
 
 
 def _cell(cell: Cell) -> str:
@@ -96,10 +96,5 @@ _START = re.compile(r"^(?:[-+](?=\s|-|\+|$)|#(?=#*(?:\s|$))|=|\[(?=[ xX]\])|(?P<
 
 def escaped(text: str) -> str:
     """Text that reads as it is: on one line, and no part of it markup, HTML or an entity."""
-    text = _ANYWHERE.sub(r"\\\g<0>", " ".join(_printable(text).split()))
+    text = _ANYWHERE.sub(r"\\\g<0>", " ".join(printable(text).split()))
     return _START.sub(lambda found: f"{found[0]}\\" if found["digits"] else f"\\{found[0]}", text)
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which move a terminal's cursor or hide what is there."""
-    return "".join(each if each.isprintable() or each.isspace() else "�" for each in text)

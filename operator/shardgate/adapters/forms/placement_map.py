@@ -5,7 +5,7 @@ Units are those of the SVG's viewBox, close to pixels at full width.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from rich.cells import cell_len
@@ -27,7 +27,7 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILE_GAP = 64.0, 50.0, 14.0
 _GROUP_PAD, _GROUP_GAP, _LINE = 10.0, 34.0, 15.0
 _ROW_GAP = 30.0
 _NODE_PAD, _NODE_HEAD, _NODE_GAP = 24.0, 38.0, 26.0
-_LETTER = 7.4
+_LETTER = 7.8
 """Width of a letter of the labels, by the widest of common fonts."""
 
 
@@ -135,7 +135,9 @@ def placement_map(report: Json, part: Part, width: float) -> PlacementMap | None
     used = max(box.right for box in boxes)
     remark = ""
     if nodes_left or gpus_left:
-        remark = f"Not drawn: {count(gpus_left, 'more GPU')}" + (f" on {count(nodes_left, 'more node')}" if nodes_left else "") + "."
+        remark = (
+            f"Not drawn: {count(gpus_left, 'more GPU')}" + (f" on {count(nodes_left, 'more node')}" if nodes_left else "") + "."
+        )
     return PlacementMap(
         width=round(used, 1), height=round(height, 1), nodes=boxes, links=list(_links(boxes)), title=title,
         description=_description(boxes, remark), remark=remark,
@@ -222,7 +224,8 @@ def _fill(box: NodeBox, width: float) -> None:
             x, y, high = _NODE_PAD, y + high + _ROW_GAP, 0.0
         _move(group, x, y)
         x, high, right = x + group.width + _GROUP_GAP, max(high, group.height), max(right, x + group.width)
-    box.width, box.height = right + _NODE_PAD, y + high + _NODE_PAD
+    named = 2 * _NODE_PAD + cell_len(box.label) * _LETTER
+    box.width, box.height = max(right + _NODE_PAD, min(named, width)), y + high + _NODE_PAD
     box.label = _cut(box.label, box.width - 2 * _NODE_PAD + 8)
 
 
@@ -277,7 +280,7 @@ def _links(boxes: Iterable[NodeBox]) -> Iterator[Link]:
             if group.key[0] >= 0:
                 segments.setdefault(group.key, []).append(group)
     for at, ((replica, data, stage), groups) in enumerate(segments.items()):
-        for one, other in zip(groups, groups[1:], strict=False):
+        for one, other in pairwise(groups):
             yield Link("tensor", _path(one, other, at))
         following = segments.get((replica, data, stage + 1))
         if following:

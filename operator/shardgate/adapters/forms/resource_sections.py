@@ -43,7 +43,10 @@ def _where(report: Json, found: Json) -> Iterator[tuple[str, Cell]]:
     placement = report["placement"] or {}
     feasible, idle = placement.get("feasible"), placement.get("feasibleWhenIdle")
     yield "Places now", _yes_or_no(feasible, "every pod has a place now", "not every pod has a place now")
-    yield "Places when idle", _yes_or_no(idle, "with nothing else running, every pod has a place", "not even with nothing else running")
+    yield (
+        "Places when idle",
+        _yes_or_no(idle, "with nothing else running, every pod has a place", "not even with nothing else running"),
+    )
     yield "Replicas that fit now", known(placement.get("replicasThatFit"))
     if placement.get("remark"):
         yield "Remark", Cell(str(placement["remark"]))
@@ -101,7 +104,9 @@ def excess_of(needed: float, found: float) -> str:
 def fullest(part: Part) -> Json:
     """The rank with the least left; any where that is unknown."""
     ranks = part.memory.get("perRank") or [{}]
-    return min(ranks, key=lambda rank: _least(rank.get("headroomBytes"), rank.get("kvCacheBytes"), -(rank.get("weightsBytes") or 0)))
+    return min(
+        ranks, key=lambda rank: _least(rank.get("headroomBytes"), rank.get("kvCacheBytes"), -(rank.get("weightsBytes") or 0))
+    )
 
 
 def _least(*amounts: int | None) -> float:
@@ -151,7 +156,9 @@ def _stages(part: Part) -> Iterator[Block]:
         )
         for each in stages[:MOST_ROWS]
     ]  # fmt: skip
-    yield table("Weights of each stage, over all of its ranks", ("Stage", "Layers#", "Number of layers#", "Weights#", "In GiB#"), rows)
+    yield table(
+        "Weights of each stage, over all of its ranks", ("Stage", "Layers#", "Number of layers#", "Weights#", "In GiB#"), rows
+    )
     yield from _rest(stages)
 
 
@@ -163,14 +170,16 @@ def _ranks(part: Part) -> Iterator[Block]:
         return
     keys = ("weightsBytes", "activationBytes", "overheadBytes", "kvCacheBytes", "budgetBytes", "headroomBytes")
     numbers = {(group.stage, at): rank for group in part.tensor_groups() if group.data == 0 for at, rank in enumerate(group.ranks)}
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for (stage, values), alike in groupby(ranks, key=lambda rank: (rank["stage"], tuple(rank[key] for key in keys))):
         members = [rank["tensor"] for rank in alike]
         of = [numbers[stage, at] for at in members if (stage, at) in numbers]
         rows.append((f"Stage {stage}", span(of) if of else f"tensor {span(members)}", *map(_gib, values)))
     columns = ("Stage", "Ranks", "Weights#", "Activations#", "Engine#", "KV cache#", "Budget#", "Headroom#")
     data = part.strategy.get("data") or 1
-    alike_text = f"; the other {count(data - 1, 'data replica')} alike" if data > 1 and not part.strategy.get("attentionData") else ""
+    alike_text = (
+        f"; the other {count(data - 1, 'data replica')} alike" if data > 1 and not part.strategy.get("attentionData") else ""
+    )
     yield table(f"Memory of one rank, which is one GPU{alike_text}", columns, rows[:MOST_ROWS])
     yield from _rest(rows)
 
@@ -199,8 +208,10 @@ def strategy(report: Json, part: Part) -> Section:
         return Section("strategy", "Strategy requirements", (Note("The strategy is unknown.", Tone.UNKNOWN),))
     replicas, each = declared.get("replicas"), declared.get("gpusPerReplica")
     installed = (report["hardware"] or {}).get("gpusInstalled")
-    data = Cell("no further GPUs: attention replicas share the tensor group") if of.get("attentionData") else Cell(
-        f"{count(of['data'], 'copy', 'copies')} of all stages"
+    data = (
+        Cell("no further GPUs: attention replicas share the tensor group")
+        if of.get("attentionData")
+        else Cell(f"{count(of['data'], 'copy', 'copies')} of all stages")
     )
     rows: list[tuple[Cell | str, ...]] = [
         ("Tensor (TP)", number(of["tensor"]), f"{count(of['tensor'], 'GPU')} for each stage"),

@@ -27,7 +27,11 @@ _CLASSES = {"shape": "Shape", "memory": "Memory", "capacity": "Capacity", "host"
 def subject_of(report: Json) -> str:
     """``InferenceDeployment serving/llama3-70b``."""
     subject = report["subject"]
-    return f"{subject['kind']} {subject['namespace']}/{subject['name']}" if subject["namespace"] else f"{subject['kind']} {subject['name']}"
+    return (
+        f"{subject['kind']} {subject['namespace']}/{subject['name']}"
+        if subject["namespace"]
+        else f"{subject['kind']} {subject['name']}"
+    )
 
 
 def outcome_of(report: Json) -> Cell:
@@ -113,7 +117,11 @@ def findings(report: Json) -> Section:
 def risks(report: Json) -> Section:
     """Each with its likelihood, effect, and what lowers it."""
     rows = [tuple(known(each[key]) for key in ("name", "likelihood", "effect", "mitigation")) for each in report["risks"] or ()]
-    return Section("risks", "Risks", (_table_or_none("Risks", ("Risk", "Likelihood", "Effect", "What lowers it"), rows, report["risks"]),))
+    return Section(
+        "risks",
+        "Risks",
+        (_table_or_none("What may still go wrong", ("Risk", "Likelihood", "Effect", "What lowers it"), rows, report["risks"]),),
+    )
 
 
 def _table_or_none(caption: str, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]], value: object) -> Block:
