@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
+from shardgate.shells.failures import NotFound
+
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-class NoSuchFile(Exception):
+class NoSuchFile(NotFound):
     """A file that was named is not there."""
 
 

@@ -1,19 +1,18 @@
 """The report as people read it in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from shardgate.adapters.checkup.check import State
 from shardgate.domain.units import KIBI, count, gb, gib
 from shardgate.shells.doctor import Checkup
 from shardgate.shells.server_verdicts import ServerVerdict
-
-MOST_COLUMNS = 1000
-"""Of a table whose cells are never cut."""
+from shardgate.shells.tables import Column, print_table
 
 _STYLES = {"Sound": "green", "Wasteful": "yellow", "Risky": "yellow", "Waiting": "cyan", "Undecided": "magenta", "Unsound": "red"}
 
@@ -55,14 +54,13 @@ def print_accuracy(console: Console, document: Mapping[str, Any]) -> None:
     if not document["accuracy"]:
         console.print("No engine was compared yet: set prometheusUrl to a Prometheus that scrapes them (docs/calibration.md).")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Engine", "GPU", "Engines", "p90 error", "Predicted", "Measured", "Memory"):
-        table.add_column(column, justify="left" if column in ("Engine", "GPU", "Memory") else "right", no_wrap=True)
+    columns = ("Engine", "GPU", "Engines", "p90 error", "Predicted", "Measured", "Memory")
+    rows: list[list[str | Text]] = []
     for each in document["accuracy"]:
-        word = "may refuse" if each["mayRefuse"] else "[red]refuses nothing[/]"
+        word = Text("may refuse") if each["mayRefuse"] else Text("refuses nothing", style="red")
         figures = (f"{each['p90Error']:.1%}", f"{each['predictedTokens']:,}", f"{each['measuredTokens']:,}")
-        table.add_row(escape(each["engineVersion"]), escape(each["product"]), str(each["engines"]), *figures, word)
-    console.print(table)
+        rows.append([each["engineVersion"], each["product"], str(each["engines"]), *figures, word])
+    print_table(console, [Column(name, is_number=name not in ("Engine", "GPU", "Memory")) for name in columns], rows)
 
 
 def print_explanation(console: Console, answer: Mapping[str, Any]) -> None:
@@ -155,21 +153,72 @@ def print_report(console: Console, report: Mapping[str, Any]) -> None:
     console.print()
 
 
+def print_capacity(console: Console, document: Mapping[str, Any]) -> None:
+    """A row a kind of GPU, then what may come and who waits in words."""
+    products = document["products"]
+    if not products:
+        console.print("No node with GPUs is here, and nothing is known that could bring one.")
+        return
+    sizes = list(products[0]["placeablePods"])
+    counts = ("Nodes", "GPUs", "Free", "Claimed", *(f"Pods of {size}" for size in sizes), "Arriving", "Pending")
+    print_table(
+        console,
+        [Column("Product"), *(Column(name, is_number=True) for name in counts)],
+        [
+            [
+                _kind(each), str(each["nodes"]), str(each["gpusInstalled"]), str(each["gpusFree"]), str(each["gpusClaimed"]),
+                *(str(each["placeablePods"][size]) for size in sizes),
+                "no bound" if each["arriving"]["gpus"] is None else str(each["arriving"]["gpus"]), str(each["pending"]["gpus"]),
+            ]
+            for each in products
+        ],
+    )  # fmt: skip
+    for line in _capacity_remarks(document):
+        console.print(f"  {escape(line)}", soft_wrap=True)
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """``H100-80GB-HBM3``, ``H100-80GB-HBM3 mig-3g.40gb``, ``Tesla-T4 (time-slicing)``."""
+    name = row["product"] or row["resource"]
+    if row["part"]:
+        return f"{name} {row['part']}"
+    return name if row["sharing"] == "none" else f"{name} ({row['sharing']})"
+
+
+def _capacity_remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    for each in document["products"]:
+        name = _kind(each)
+        if each["gpusUnavailable"]:
+            yield f"{name}: {count(each['gpusUnavailable'], 'GPU')} registered and not healthy"
+        if each["gpusComingFree"]:
+            yield f"{name}: {count(each['gpusComingFree'], 'GPU')} held by pods that are terminating"
+        for origin in each["arriving"]["from"]:
+            nodes = "nodes without a stated bound" if origin["nodes"] is None else count(origin["nodes"], "node")
+            gpus = "GPUs not known" if origin["gpus"] is None else count(origin["gpus"], "GPU")
+            how = "on the way" if origin["onItsWay"] else "may come"
+            delay = f" ({origin['delay']})" if origin["delay"] else ""
+            yield f"{name}: {how} by {origin['origin']}: {nodes}, {gpus}{delay}"
+    nowhere = document["pending"]["nowhere"]
+    if nowhere["pods"]:
+        asked = f"{count(nowhere['pods'], 'pending pod')} that ask for {count(nowhere['gpus'], 'GPU')} in all"
+        yield f"{asked} could go to none of these, by resource, selector or taint"
+
+
 def print_nodes(console: Console, nodes: Sequence[Mapping[str, Any]]) -> None:
     """How nodes' GPUs are read; those without any sign of GPUs are counted only."""
     shown = [each for each in nodes if each["vendor"] is not None or each["findings"] or each["gpusSchedulable"]]
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("Node", "GPUs", "schedulable", "Product", "Memory", "of a unit", "Sharing", "NVLink"):
-        table.add_column(name, justify="right" if name in ("GPUs", "schedulable", "Memory", "of a unit") else "left", no_wrap=True)
+    names = ("Node", "GPUs", "schedulable", "Product", "Memory", "of a unit", "Sharing", "NVLink")
+    rows = []
     for each in shown:
         unit = each["unitMemoryMib"]
         by_resource = unit if isinstance(unit, dict) else {}
         units = ", ".join(f"{mib:,} ({name.rpartition('/')[2]})" for name, mib in by_resource.items())
-        table.add_row(
+        rows.append([
             each["name"], _known(each["gpusPhysical"]), _known(each["gpusSchedulable"]), _known(each["product"]),
             _mib(each["memoryMib"]), units or _mib(unit), _known(each["sharing"]), each["nvlink"]["value"],
-        )  # fmt: skip
-    Console(file=console.file, width=MOST_COLUMNS).print(table)
+        ])  # fmt: skip
+    numbers = ("GPUs", "schedulable", "Memory", "of a unit")
+    print_table(console, [Column(name, is_number=name in numbers) for name in names], rows)
     for each in shown:
         for finding in each["findings"]:
             code = f"[magenta]{finding['code']}[/]: " if finding["code"] else ""
