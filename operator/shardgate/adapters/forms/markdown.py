@@ -16,9 +16,9 @@ _MARKS = {
 }  # fmt: skip
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The whole report."""
-    return "\n\n".join(_content(content(report))) + "\n"
+def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
+    """All of them, one after the other."""
+    return "\n\n---\n\n".join("\n\n".join(_content(content(report))) for report in reports) + "\n"
 
 
 def _content(whole: Content) -> Iterator[str]:
