@@ -1,6 +1,6 @@
 """Report documents of every kind, made by the tool: both references, unknowns, several groups, none judged, large, hostile.
 
-Figures that a report leaves unknown are filled from ``performance model, section 8`` only in ``reference``; what the tool gives wins.
+Figures that the tool leaves unknown are filled in, so that forms are tried on all of them; what the tool gives wins.
 """
 
 from __future__ import annotations
@@ -242,6 +242,14 @@ def not_judged() -> Json:
     return _workload(body, a_node())
 
 
+def nothing_read() -> Json:
+    """Groups that say nowhere how many GPUs their pods ask for: no key of the report has anything but the findings."""
+    body = copy.deepcopy(DISAGGREGATED)
+    for name in ("VllmPrefillWorker", "VllmDecodeWorker"):
+        del body["spec"]["services"][name]["resources"]
+    return _workload(body, a_node())
+
+
 def large() -> Json:
     """512 ranks on 64 of 5,000 nodes."""
     declaration = a_declaration("large", strategy={"tensor": 8, "pipeline": 8, "data": 8}, gpus={"perPod": 8})
@@ -283,6 +291,7 @@ SAMPLES = {
     "over-nodes": over_nodes,
     "groups": with_groups,
     "not-judged": not_judged,
+    "nothing-read": nothing_read,
     "large": large,
     "hostile": hostile,
 }

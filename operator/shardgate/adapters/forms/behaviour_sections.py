@@ -77,7 +77,8 @@ def result(part: Part, measure: Measure) -> Cell:
     sign = 1 if measure.is_better_high else -1
     edge = found.low if measure.is_better_high else found.high
     is_met = sign * (found.value - target) >= -_DUST
-    margin = f", by {share(abs(found.value - target) / target)}" if target and found.value != target else ""
+    by = abs(found.value - target) / target if target else 0
+    margin = f", by {share(by)}" if by > _DUST else ""
     if is_met:
         sure = edge is None or sign * (edge - target) >= 0
         return Cell(f"met{margin}" + ("" if sure else ", but not over the whole range"), Tone.GOOD if sure else Tone.WARNING)
