@@ -23,6 +23,7 @@ from shardgate.domain.placement import Placement
 from shardgate.domain.policy import Disclosure, Policy
 from shardgate.domain.risks import risks_of
 from shardgate.domain.strategy import ParallelStrategy
+from shardgate.domain.traffic import Objectives, Traffic
 from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Verdict
 
 Json = dict[str, Any]
@@ -105,7 +106,32 @@ def declared_json(declaration: Declaration, verdict: Verdict) -> Json:
         "gpusTotal": required.gpus,
         "podsPerReplica": required.pods_per_replica,
         "gpusPerPod": {"server": required.gpus_per_pod},
+        "traffic": _traffic(declaration.traffic),
+        "objectives": _objectives(declaration.objectives),
     }
+
+
+def _traffic(traffic: Traffic) -> Json:
+    """As in the spec; null where it is not declared."""
+    return {
+        "promptTokens": traffic.prompt_tokens, "outputTokens": traffic.output_tokens, "concurrency": traffic.concurrency,
+        "microBatches": traffic.micro_batches,
+    }  # fmt: skip
+
+
+def _objectives(objectives: Objectives) -> Json:
+    """As in the spec; null where none is set."""
+    return {
+        "requestsPerSecond": objectives.requests_per_second,
+        "timeToFirstTokenMilliseconds": _times(objectives.time_to_first_token_seconds, 1000),
+        "timePerOutputTokenMilliseconds": _times(objectives.time_per_output_token_seconds, 1000),
+        "gpuUtilizationPercent": _times(objectives.gpu_utilization, 100),
+    }
+
+
+def _times(value: float | None, by: int) -> float | None:
+    """In the spec's unit, without the dust of going there and back."""
+    return None if value is None else round(value * by, 6)
 
 
 def _hardware(verdict: Verdict) -> Json:

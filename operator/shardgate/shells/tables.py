@@ -43,13 +43,24 @@ def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequ
         _print_lists(console, columns, cells, indent)
         return
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for column, width, most in zip(columns, least, whole, strict=True):
-        table.add_column(
-            column.name, justify="right" if column.is_number else "left", min_width=width, max_width=most, overflow="fold"
-        )
+    for column, width in zip(columns, _shared(least, whole, room), strict=True):
+        table.add_column(column.name, justify="right" if column.is_number else "left", width=width, overflow="fold")
     for row in cells:
         table.add_row(*row)
     console.print(Padding(table, (0, 0, 0, indent), expand=False), highlight=False)
+
+
+def _shared(least: Sequence[int], whole: Sequence[int], room: int) -> list[int]:
+    """Each column as wide as its longest word, and what is left for those that have more to say.
+
+    Given to rich as they are: what it works out by itself may come out wider than the terminal, and be cut there.
+    """
+    widths = list(least)
+    while (left := room - sum(widths)) > 0 and (short := [at for at, most in enumerate(whole) if widths[at] < most]):
+        part = max(1, left // len(short))
+        for at in short[:left]:
+            widths[at] += min(part, whole[at] - widths[at])
+    return widths
 
 
 def _longest_line(text: Text) -> int:
@@ -61,14 +72,16 @@ def _longest_word(text: Text) -> int:
 
 
 def _print_lists(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]], indent: int) -> None:
-    """Each row as lines of name and value."""
+    """Each row as lines of name and value; nothing is said of a cell that is empty."""
     widest = max(cell_len(column.name) for column in columns)
+    room = max(1, console.width - indent - widest - GAP)
     for number, row in enumerate(rows):
         if number:
             console.print()
         table = Table.grid(padding=(0, GAP, 0, 0))
-        table.add_column("", min_width=widest, style="bold")
-        table.add_column("", overflow="fold")
+        table.add_column("", width=widest, style="bold")
+        table.add_column("", width=min(room, max(map(_longest_line, row))), overflow="fold")
         for column, cell in zip(columns, row, strict=True):
-            table.add_row(column.name, cell)
+            if cell.plain:
+                table.add_row(column.name, cell)
         console.print(Padding(table, (0, 0, 0, indent), expand=False), highlight=False)
