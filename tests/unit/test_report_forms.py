@@ -5,6 +5,7 @@ import json
 import re
 import warnings
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -211,7 +212,7 @@ def test_headings_of_markdown_are_in_order(sample: Json) -> None:
     levels = [int(each.tag[1]) for each in tokens(markdown([sample])) if each.type == "heading_open"]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def test_headings_of_html_are_in_order(sample: Json) -> None:
         levels = [int(tag[1]) for tag, _ in Page(text).tags if re.fullmatch(r"h[1-6]", tag)][1:]  # the contents' own comes first
         assert levels[0] == 1
         assert levels.count(1) == 1
-        assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+        assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_html_says_what_markdown_says(sample: Json) -> None:
