@@ -1,7 +1,6 @@
 """Clusters for the command line: from files, from a list of GPUs, or live; all end in the same book."""
 
 import asyncio
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from shardgate.adapters.accuracy import accuracies_in
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpu_resources import is_gpu
-from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
+from shardgate.adapters.gpus import gpu_of, label_of, normalised, similar_products
 from shardgate.adapters.karpenter import GROUP as KARPENTER
 from shardgate.adapters.karpenter import claim_from, pool_from
 from shardgate.adapters.limit_ranges import limit_range_from
@@ -225,9 +224,7 @@ def _node(number: int, item: str) -> Node:
             product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus"
         )
     elif gpu.memory is None:
-        names = {each.product or "" for each in known_gpus()}
-        near = difflib.get_close_matches(product, names, n=3, cutoff=0.3)
-        near += sorted(name for name in names if product.lower() in name.lower() and name not in near)[:3]
+        near = similar_products(product)
         hint = f"; near it: {', '.join(near)}" if near else ""
         problem = f"{item!r}: product {product} is not known, give its memory as the engine sees it (@79.19Gi){hint}"
         raise GpusError(problem)

@@ -159,6 +159,44 @@ def _capacity_remarks(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{asked} could go to none of these, by resource, selector or taint"
 
 
+_DIRECTIONS = {"worse": "red bold", "better": "green", "other": "yellow"}
+
+
+def print_what_if(console: Console, document: Mapping[str, Any]) -> None:
+    """What would change, the worse first, and what would not."""
+    counts = document["declarations"]
+    console.print(f"[bold]{escape(document['change'])}[/]", soft_wrap=True)
+    for part, text in (("moved", "lose their node and are made anew"), ("ended", "end for good: they have no controller")):
+        if document[part]["pods"]:
+            asked = f"{count(document[part]['pods'], 'pod')} of {count(document[part]['gpus'], 'GPU')} in all"
+            console.print(f"  {asked} {text}", soft_wrap=True)
+    for name in document["added"]:
+        console.print(f"  new node {escape(name)}", soft_wrap=True)
+    for each in document["changed"]:
+        subject, before, after = each["subject"], each["before"], each["after"]
+        name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
+        word = f"[{_DIRECTIONS[each['change']]}]{each['change']}[/]"
+        change = f"[{_STYLES[before['outcome']]}]{before['outcome']}[/] -> [{_STYLES[after['outcome']]}]{after['outcome']}[/]"
+        console.print(f"\n[bold]{escape(name)}[/]  {word}  {change}", soft_wrap=True)
+        for verb, codes in (
+            ("no more", [code for code in before["codes"] if code not in after["codes"]]),
+            ("new", [code for code in after["codes"] if code not in before["codes"]]),
+        ):
+            if codes:
+                console.print(f"  {verb}: {escape(', '.join(codes))}", soft_wrap=True)
+        worst = after["worst"]
+        if worst is not None:
+            console.print(
+                f"  {worst['code']} ({worst['outcome']}) {escape(worst['where'])}: {escape(worst['message'])}", soft_wrap=True
+            )
+            if worst["remedy"]:
+                console.print(f"    -> {escape(worst['remedy'])}", soft_wrap=True)
+    others = "".join(f"{counts[direction]} {direction}, " for direction in _DIRECTIONS if counts[direction])
+    if document["changed"]:
+        console.print()
+    console.print(f"{count(counts['judged'], 'standing declaration')}: {others}{counts['unchanged']} unchanged", soft_wrap=True)
+
+
 def print_nodes(console: Console, nodes: Sequence[Mapping[str, Any]]) -> None:
     """How nodes' GPUs are read; those without any sign of GPUs are counted only."""
     shown = [each for each in nodes if each["vendor"] is not None or each["findings"] or each["gpusSchedulable"]]

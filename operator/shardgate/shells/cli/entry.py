@@ -11,7 +11,7 @@ from shardgate.shells.failures import ClusterFailed, NotFound, NotReadable
 
 click.rich_click.TEXT_MARKUP = "rich"
 
-COMMANDS = ("capacity", "snapshot", "verify", "why", "doctor", "accuracy", "extract", "nodes", "model", "uninstall")
+COMMANDS = ("capacity", "snapshot", "verify", "why", "doctor", "accuracy", "extract", "nodes", "model", "uninstall", "whatif")
 """Each is the command of its name in the module of its name here."""
 
 
