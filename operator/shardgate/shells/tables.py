@@ -6,7 +6,7 @@ Where columns do not fit, cells wrap between words; where words do not fit eithe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -16,6 +16,8 @@ UNBOUND_COLUMNS = 1000
 """Of what is no terminal: lines are as long as they are, for whatever reads them."""
 GAP = 2
 """Columns between two cells."""
+LEAST_ROOM = 8
+"""Columns of a value in a list: on a narrower terminal, the terminal itself breaks the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,24 @@ def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequ
         _print_lists(console, columns, cells, indent)
         return
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for column, width, most in zip(columns, least, whole, strict=True):
-        table.add_column(
-            column.name, justify="right" if column.is_number else "left", min_width=width, max_width=most, overflow="fold"
-        )
+    for column, width in zip(columns, _shared_out(room, least, whole), strict=True):
+        # Widths of our own: rich would narrow a column below its longest word, and cut that.
+        table.add_column(column.name, justify="right" if column.is_number else "left", width=width)
     for row in cells:
         table.add_row(*row)
     console.print(Padding(table, (0, 0, 0, indent), expand=False), highlight=False)
+
+
+def _shared_out(room: int, least: Sequence[int], whole: Sequence[int]) -> list[int]:
+    """Each column's width: all of its words, and of what room is left as much of its lines as the others leave."""
+    widths = list(least)
+    spare = room - sum(least)
+    by_need = sorted(range(len(widths)), key=lambda number: whole[number] - least[number])
+    for place, number in enumerate(by_need):
+        more = min(whole[number] - least[number], spare // (len(by_need) - place))
+        widths[number] += more
+        spare -= more
+    return widths
 
 
 def _longest_line(text: Text) -> int:
@@ -63,12 +76,14 @@ def _longest_word(text: Text) -> int:
 def _print_lists(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]], indent: int) -> None:
     """Each row as lines of name and value."""
     widest = max(cell_len(column.name) for column in columns)
+    room = max(LEAST_ROOM, console.width - indent - widest - GAP)
     for number, row in enumerate(rows):
         if number:
             console.print()
-        table = Table.grid(padding=(0, GAP, 0, 0))
-        table.add_column("", min_width=widest, style="bold")
-        table.add_column("", overflow="fold")
         for column, cell in zip(columns, row, strict=True):
-            table.add_row(column.name, cell)
-        console.print(Padding(table, (0, 0, 0, indent), expand=False), highlight=False)
+            names = [column.name]
+            for line in cell.wrap(console, room, overflow="fold") or [Text()]:
+                name = set_cell_size("".join(names), widest)
+                names.clear()
+                line.rstrip()
+                console.print(Text.assemble(" " * indent, (name, "bold"), " " * GAP, line), highlight=False, soft_wrap=True)
