@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeAlias
 
 from shardgate.domain.calibration import Accuracy
+from shardgate.domain.performance.rates import GpuRates
 from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm, compares
 from shardgate.domain.units import Bytes
 
@@ -132,6 +133,8 @@ class Gpu:
     """What two sources say that cannot both be right."""
     alternatives: "tuple[Gpu, ...]" = ()
     """What else it could be by what is stated: more memory."""
+    rates: GpuRates | None = field(default=None, compare=False)
+    """How fast it is; follows from the product. ``None`` where that is not known, and for parts of a GPU."""
 
 
 class Owner(NamedTuple):

@@ -45,23 +45,23 @@ def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequ
         _print_lists(console, columns, cells, indent)
         return
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for column, width in zip(columns, _shared_out(room, least, whole), strict=True):
-        # Widths of our own: rich would narrow a column below its longest word, and cut that.
-        table.add_column(column.name, justify="right" if column.is_number else "left", width=width)
+    for column, width in zip(columns, _shared(least, whole, room), strict=True):
+        table.add_column(column.name, justify="right" if column.is_number else "left", width=width, overflow="fold")
     for row in cells:
         table.add_row(*row)
     console.print(Padding(table, (0, 0, 0, indent), expand=False), highlight=False)
 
 
-def _shared_out(room: int, least: Sequence[int], whole: Sequence[int]) -> list[int]:
-    """Each column's width: all of its words, and of what room is left as much of its lines as the others leave."""
+def _shared(least: Sequence[int], whole: Sequence[int], room: int) -> list[int]:
+    """Each column as wide as its longest word, and what is left for those that have more to say.
+
+    Given to rich as they are: what it works out by itself may come out wider than the terminal, and be cut there.
+    """
     widths = list(least)
-    spare = room - sum(least)
-    by_need = sorted(range(len(widths)), key=lambda number: whole[number] - least[number])
-    for place, number in enumerate(by_need):
-        more = min(whole[number] - least[number], spare // (len(by_need) - place))
-        widths[number] += more
-        spare -= more
+    while (left := room - sum(widths)) > 0 and (short := [at for at, most in enumerate(whole) if widths[at] < most]):
+        part = max(1, left // len(short))
+        for at in short[:left]:
+            widths[at] += min(part, whole[at] - widths[at])
     return widths
 
 
@@ -74,16 +74,15 @@ def _longest_word(text: Text) -> int:
 
 
 def _print_lists(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]], indent: int) -> None:
-    """Each row as lines of name and value."""
+    """Each row as lines of name and value; nothing is said of a cell that is empty."""
     widest = max(cell_len(column.name) for column in columns)
     room = max(LEAST_ROOM, console.width - indent - widest - GAP)
     for number, row in enumerate(rows):
         if number:
             console.print()
         for column, cell in zip(columns, row, strict=True):
-            names = [column.name]
-            for line in cell.wrap(console, room, overflow="fold") or [Text()]:
-                name = set_cell_size("".join(names), widest)
-                names.clear()
+            names = iter([column.name])
+            for line in cell.wrap(console, room, overflow="fold") if cell.plain else ():
                 line.rstrip()
+                name = set_cell_size(next(names, ""), widest)
                 console.print(Text.assemble(" " * indent, (name, "bold"), " " * GAP, line), highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import rich_click as click
 
+from shardgate.adapters.forms.drawing import FORMS, drawn
 from shardgate.adapters.inference_deployments import is_inference_deployment
 from shardgate.adapters.workloads.kinds import is_judged_kind
 from shardgate.domain.verdict import Outcome
@@ -13,15 +14,16 @@ from shardgate.shells.cli.options import cluster_option, files_option, gpus_opti
 from shardgate.shells.cli.progress import tracked, working
 from shardgate.shells.documents import Document, Unreadable, read_documents
 from shardgate.shells.judged_documents import JudgedDocuments, judge_documents
+from shardgate.shells.report_terminal import print_report
 from shardgate.shells.server_verdicts import server_verdicts
-from shardgate.shells.terminal import print_report, print_server_verdict
+from shardgate.shells.terminal import print_server_verdict
 
 
 @click.command()
 @files_option(required=True)
 @cluster_option("Nodes, pods, policies and models as YAML or JSON (kubectl get -o yaml will do). Default: the live cluster.")
 @gpus_option()
-@output_option(("table", "json", "jsonl"), "Form of the report.")
+@output_option(("table", "markdown", "json", "jsonl", "html", "dot"), "Form of the report.")
 @click.option(
     "--server", "by_server", is_flag=True, help="By a server-side dry run, for people who may not list nodes: what apply would say."
 )
@@ -35,6 +37,9 @@ def verify(  # its options
     any is undecided, else 0; 64 usage, 65 unreadable document, 66 no such file, 69 cluster unreachable, 70 internal.
     """
     if by_server:
+        if output in FORMS:
+            problem = f"--server gets no figures from admission: -o {output} has nothing to draw, take table, json or jsonl"
+            raise click.UsageError(problem)
         if clusters or gpus:
             problem = "--server asks the live cluster: --cluster and --gpus have no place beside it"
             raise click.UsageError(problem)
@@ -47,7 +52,9 @@ def verify(  # its options
     if not found.judged and not found.unreadable:
         click.echo("no declaration found", err=True)
     reports = [each.report for each in found.judged]
-    if not print_json(reports, output):
+    if output in FORMS:
+        click.echo(drawn(reports, output), nl=False)
+    elif not print_json(reports, output):
         screen = console()
         for each in reports:
             print_report(screen, each)
