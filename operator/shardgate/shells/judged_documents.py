@@ -1,6 +1,6 @@
 """Documents of any kind, judged in their order against one cluster, each admitted one taking its GPUs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,15 +43,17 @@ class JudgedDocuments:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-def judge_documents(declared: Iterable[Document | Unreadable], snapshot: Snapshot) -> JudgedDocuments:
-    """In their order. What they refer to is looked for among them, and in the cluster."""
+def judge_documents(
+    declared: Iterable[Document | Unreadable], snapshot: Snapshot, follow: Callable[[Sequence[Any]], Iterable[Any]] = iter
+) -> JudgedDocuments:
+    """In their order. What they refer to is looked for among them, and in the cluster. ``follow`` sees each as it is judged."""
     declared = list(declared)
     documents = [each for each in declared if isinstance(each, Document)]
     library = Library.of([each.body for each in documents], snapshot.references)
     snapshot.add(each for each in documents if describes_model(each.body))
     found = JudgedDocuments(unreadable=list(snapshot.unreadable))
     referred = {referred_to(each.body) for each in documents}
-    for document in declared:
+    for document in follow(declared):
         if isinstance(document, Unreadable):
             found.unreadable.append(document)
         elif is_inference_deployment(document.body):
