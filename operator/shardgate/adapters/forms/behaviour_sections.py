@@ -74,7 +74,7 @@ def result(part: Part, measure: Measure) -> Cell:
         return unknown()
     target = objective_of(part, measure)
     if target is None:
-        return Cell("no objective")
+        return Cell("")
     found = figure_of(part.performance.get(measure.key))
     if found is None:
         return unknown()
