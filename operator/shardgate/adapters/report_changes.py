@@ -22,8 +22,8 @@ class Change(IntEnum):
 def change(before: DriverReading, now: DriverReading) -> Change:
     """Between two readings of one node.
 
-    Memory counts from 1 % of the GPU's, at least 256 MiB; of processes only whose they are, and the numbers of those that are no
-    pod's.
+    Memory counts from 1 % of the GPU's, at least 256 MiB; of processes whose they are, and the numbers of those that were
+    started beside Kubernetes.
     """
     if before == now:
         return Change.NONE
@@ -39,11 +39,7 @@ def _facts(reading: DriverReading) -> DriverReading:
 
 def _facts_of_gpu(gpu: GpuReading) -> GpuReading:
     mig = gpu.mig and replace(gpu.mig, devices=tuple(replace(each, memory=_limits(each.memory)) for each in gpu.mig.devices))
-    holders = None
-    if gpu.processes is not None:
-        holders = tuple(
-            sorted({_holder(each) for each in gpu.processes}, key=lambda each: (each.pid, each.ownership, each.pod_uid or ""))
-        )
+    holders = None if gpu.processes is None else tuple(sorted({_holder(each) for each in gpu.processes}, key=_order))
     return replace(gpu, memory=_limits(gpu.memory), mig=mig, processes=holders)
 
 
@@ -53,8 +49,12 @@ def _limits(memory: Memory) -> Memory:
 
 
 def _holder(process: GpuProcess) -> GpuProcess:
-    is_pods = process.ownership is Ownership.POD and process.pod_uid is not None
-    return replace(process, memory=None, command=None, pid=0) if is_pods else replace(process, memory=None)
+    is_hosts = process.ownership is Ownership.HOST
+    return replace(process, memory=None) if is_hosts else replace(process, memory=None, command=None, pid=0)
+
+
+def _order(process: GpuProcess) -> tuple[int, str, str]:
+    return process.pid, process.ownership, process.pod_uid or ""
 
 
 def _has_moved(before: GpuReading, now: GpuReading) -> bool:
