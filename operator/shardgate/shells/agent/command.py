@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--hung-after", type=_seconds, default=HUNG_SECONDS, metavar="SECONDS", help="when a call into the driver is given up (10)"
     )
     parser.add_argument("--bind-address", default="0.0.0.0", help="of /metrics, /healthz and /readyz (0.0.0.0)")  # noqa: S104  # probes come from the node
-    parser.add_argument("--metrics-port", type=_port, default=8080, help="their port (8080); 0: any that is free")
+    parser.add_argument("--port", type=_port, default=8080, help="their port (8080); 0: any that is free")
     parser.add_argument("--server", metavar="URL", help="API server (that of the pod)")
     parser.add_argument("--token-file", type=Path, help="its bearer token, read anew for each request")
     parser.add_argument("--ca-file", type=Path, help="authorities of its certificate, PEM")
@@ -135,11 +135,11 @@ def _serve(probe: WatchedProbe, metrics: NodeMetrics, options: argparse.Namespac
     agent = Agent(probe, publisher, metrics, interval=options.interval, heartbeat=options.heartbeat)
     try:
         web = Web(
-            options.bind_address, options.metrics_port,
+            options.bind_address, options.port,
             {"/metrics": lambda: (200, metrics.text()), "/healthz": agent.liveness, "/readyz": agent.readiness},
         )  # fmt: skip
     except OSError as error:
-        sys.stderr.write(f"shardgate agent: port {options.metrics_port} of {options.bind_address}: {error.strerror or error}\n")
+        sys.stderr.write(f"shardgate agent: port {options.port} of {options.bind_address}: {error.strerror or error}\n")
         return USAGE
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
