@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from shardgate import __version__
 from shardgate.adapters.gpu_node_reports import KIND, status_of, status_of_problem
 from shardgate.domain.driver_reading import GpuProbe, ProbeError
+from shardgate.shells.agent import memory
 from shardgate.shells.agent.agent import Agent
 from shardgate.shells.agent.api_server import Access, ApiServer
 from shardgate.shells.agent.node_metrics import NodeMetrics
@@ -122,6 +123,7 @@ def _once(probe: WatchedProbe, options: argparse.Namespace) -> int:
 
 
 def _serve(probe: WatchedProbe, metrics: NodeMetrics, options: argparse.Namespace) -> int:
+    memory.share_one_arena()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     access = (
         Access(server=options.server, token_file=options.token_file, ca_file=options.ca_file) if options.server else Access.of_pod()
@@ -146,6 +148,8 @@ def _serve(probe: WatchedProbe, metrics: NodeMetrics, options: argparse.Namespac
         signal.signal(number, lambda *_: stop.set())
     log.info("agent %s of node %s, metrics on port %d", __version__, options.node_name, web.port)
     stop.wait(random.random() * options.interval)  # noqa: S311  # nodes that start together need not write together
+    agent.turn()
+    memory.give_back()
     agent.run(stop)
     log.info("stopped")
     return 0
