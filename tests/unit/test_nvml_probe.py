@@ -91,6 +91,16 @@ def test_one_that_needs_a_reset_is_not_healthy(driver: EmulatedDriver, read: Rea
     assert (gpu.health.state, gpu.health.reasons, gpu.memory.total) == (GpuState.UNHEALTHY, ("ResetRequired",), None)
 
 
+def test_one_that_has_been_reset_is_healthy_again(driver: EmulatedDriver, read: Read) -> None:
+    before = read()
+    driver.change(lambda profile: profile["gpus"][1].update(errors={"nvmlDeviceGetMemoryInfo_v2": 16}))
+    assert read().gpus[1].health.reasons == ("ResetRequired",)
+    driver.change(lambda profile: profile["gpus"][1].pop("errors"))
+    assert read().gpus[1].health.reasons == ("ResetRequired",), "until all of it has been asked"
+    read.clock.now += CONDITION_SECONDS
+    assert read() == before
+
+
 @pytest.mark.parametrize("code", [9, 18, 1])
 def test_a_driver_that_is_unloaded_is_an_error_with_its_name_and_is_opened_anew(
     driver: EmulatedDriver, read: Read, code: int

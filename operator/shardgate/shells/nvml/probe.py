@@ -9,10 +9,10 @@ from typing import Any
 import pynvml
 
 from shardgate.adapters import nvml_values as values
-from shardgate.domain.driver_reading import DriverReading, GpuPair, GpuReading, MemoryErrors, PcieLink, ProbeError
+from shardgate.domain.driver_reading import DriverReading, GpuPair, GpuReading, Memory, MemoryErrors, PcieLink, ProbeError
 from shardgate.domain.gpu_health import LOST, health_of
 from shardgate.shells.nvml.calls import Device, OnError, demanded, error_name
-from shardgate.shells.nvml.facts import Condition, ProcessOf, Standing, condition, memory, pair, processes, running, standing
+from shardgate.shells.nvml.facts import Condition, Held, ProcessOf, Standing, condition, memory, pair, processes, running, standing
 
 MOST_GPUS = 64
 MOST_EVENTS = 256
@@ -36,6 +36,9 @@ class _Known:
     condition_read: float
     xids: set[int] = field(default_factory=set)
     was_lost: bool = False
+    told: tuple[Memory, Held | None, bool] | None = None
+    reading: GpuReading | None = None
+    """What was made of ``told``; nothing is made anew while the driver tells the same."""
 
 
 class NvmlProbe:
@@ -109,7 +112,6 @@ class NvmlProbe:
         """A handle holds while the driver is loaded; that of a GPU that is not known, or was lost, is asked for again."""
         known = self._known.get(index)
         if known is not None and not known.was_lost:
-            known.device.needs_reset = False
             return known.device
         opening = Device(None, self._on_error)
         device = Device(opening.asked_with("nvmlDeviceGetHandleByIndex", index), self._on_error)
@@ -119,17 +121,26 @@ class NvmlProbe:
     def _gpu(self, index: int, device: Device) -> GpuReading:
         if device.handle is None:
             return self._unread(index, device)
-        card, computing = memory(device), running(device, "Compute")
         known = self._known.get(index)
+        is_due = known is not None and self._clock() - known.condition_read >= self._condition_seconds
+        if is_due:
+            device.needs_reset = False  # unless it says so again
+        card, computing = memory(device), running(device, "Compute")
         if known is None or known.was_lost:
             self._watch(device)
             known = _Known(device, standing(device), condition(device, card), self._clock())
             if not device.is_lost:
                 self._known[index] = known
-        elif self._clock() - known.condition_read >= self._condition_seconds:
-            known.condition, known.condition_read = condition(device, card), self._clock()
+        elif is_due:
+            known.condition, known.condition_read, known.reading = condition(device, card), self._clock(), None
         if device.is_lost:
             return self._unread(index, device)
+        told = (card, computing, device.needs_reset)
+        if known.reading is None or known.told != told:
+            known.told, known.reading = told, self._made(index, known, card, computing)
+        return known.reading
+
+    def _made(self, index: int, known: _Known, card: Memory, computing: Held | None) -> GpuReading:
         now, ever = known.condition, known.standing
         xids = tuple(sorted(known.xids)[:MOST_XIDS])
         return GpuReading(
@@ -152,7 +163,7 @@ class NvmlProbe:
             recovery_action=now.recovery_action,
             health=health_of(
                 is_answering=ever.uuid is not None or card.total is not None,
-                needs_reset=device.needs_reset,
+                needs_reset=known.device.needs_reset,
                 errors=now.errors,
                 xids=xids,
                 recovery_action=now.recovery_action,
