@@ -1,9 +1,10 @@
 """A workload of any kind, judged: a verdict for each of its groups, and the one that answers for all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from shardgate.adapters.models.catalogue import Profile
+from shardgate.adapters.performance_report import balance_json, communication_json, performance_json, risks_json, score_json
 from shardgate.adapters.report import Json, aspect_labels, declared_json, finding_json, memory_json, placement_json, report
 from shardgate.adapters.workload_declarations import GroupDeclaration, declare
 from shardgate.adapters.workloads.extraction import Workload
@@ -11,6 +12,8 @@ from shardgate.domain.codes import finding
 from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.policy import Policy
+from shardgate.domain.risks import risks_of
+from shardgate.domain.search import Alternative
 from shardgate.domain.together import verify_together
 from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Requirement, Verdict, aspects_of, worst_first
 
@@ -105,7 +108,7 @@ def _in_other_words(remedy: str) -> str:
     return remedy
 
 
-def workload_report(workload: JudgedWorkload, *, reference: str) -> Json:
+def workload_report(workload: JudgedWorkload, *, reference: str, alternatives: Iterable[Alternative] = ()) -> Json:
     """The report: of the first group, with the findings and the placement of all, and each group by itself."""
     judged_groups = [(each.group, each.verdict) for each in workload.groups if each.verdict is not None and each.group.declaration]
     verdict = workload.verdict
@@ -114,10 +117,11 @@ def workload_report(workload: JudgedWorkload, *, reference: str) -> Json:
     if not parts:
         return _report_of_none(workload, reference)
     _, declaration, first = parts[0]
-    document = report(declaration, first, reference=reference)
+    document = report(declaration, first, reference=reference, alternatives=alternatives)
     document |= {
         "outcome": verdict.outcome.label, "aspects": aspect_labels(verdict.aspects), "status": status,
         "recommendation": recommendation, "score": verdict.score, "findings": [finding_json(each) for each in verdict.findings],
+        "risks": risks_json(risks_of(declaration, verdict)),
     }  # fmt: skip
     pods = [{**pod, "group": group.role} for group, _, found in parts for pod in placement_json(found.placement)["pods"] or ()]
     feasible = [found.placement.feasible for _, _, found in parts if found.placement is not None]
@@ -130,6 +134,9 @@ def workload_report(workload: JudgedWorkload, *, reference: str) -> Json:
         document["groups"] = [
             {
                 "role": group.role, "declared": declared_json(declared, found), "memory": memory_json(declared, found),
+                "performance": performance_json(found.performance), "balance": balance_json(found.performance),
+                "communication": communication_json(found.performance), "scoreTerms": score_json(found.score_terms),
+                "risks": risks_json(risks_of(declared, found)),
                 "placement": placement_json(found.placement), "findings": [finding_json(each) for each in found.findings],
             }
             for group, declared, found in parts

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeAlias
 
 from shardgate.domain.calibration import Accuracy
+from shardgate.domain.performance.rates import GpuRates
 from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm, compares
 from shardgate.domain.units import Bytes
 
@@ -132,6 +133,8 @@ class Gpu:
     """What two sources say that cannot both be right."""
     alternatives: "tuple[Gpu, ...]" = ()
     """What else it could be by what is stated: more memory."""
+    rates: GpuRates | None = field(default=None, compare=False)
+    """How fast it is; follows from the product. ``None`` where that is not known, and for parts of a GPU."""
 
 
 class Owner(NamedTuple):
@@ -390,11 +393,15 @@ class PendingPods:
     node_terms: tuple[NodeTerm, ...] | None = None
     tolerations: tuple[Toleration, ...] = ()
 
-    def may_go_to(self, node: Node) -> bool:
-        """Whether the filters that look at one node alone let them on."""
+    def may_go_to(self, node: Node, *, passing: bool = True) -> bool:
+        """Whether the filters that look at one node alone let them on. ``passing``: taints count that controllers lift again."""
         if not node.is_selected(self.node_selector, self.node_terms):
             return False
-        barring = (taint for taint in node.shape.taints if taint.effect in ("NoSchedule", "NoExecute"))
+        barring = (
+            taint
+            for taint in node.shape.taints
+            if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
+        )
         return all(any(each.tolerates(taint) for each in self.tolerations) for taint in barring)
 
 

@@ -1,9 +1,8 @@
 """Clusters for the command line: from files, from a list of GPUs, or live; all end in the same book."""
 
 import asyncio
-import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,32 +12,27 @@ from shardgate.adapters.accuracy import accuracies_in
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpu_resources import is_gpu
-from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
-from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
+from shardgate.adapters.gpus import gpu_of, label_of, normalised, similar_products
 from shardgate.adapters.karpenter import GROUP as KARPENTER
 from shardgate.adapters.karpenter import claim_from, pool_from
 from shardgate.adapters.limit_ranges import limit_range_from
 from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
-from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, node_from, slice_from
+from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, NodeObject, node_from, slice_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
 from shardgate.adapters.quotas import quota_from
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.references import REFERENCE_KINDS
-from shardgate.api import GROUP, VERSION
 from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeState, Visible
 from shardgate.domain.units import Bytes, gib
-from shardgate.shells.cluster import ApiError, Cluster
+from shardgate.shells.cluster import Cluster
 from shardgate.shells.documents import Document, Unreadable
+from shardgate.shells.live_objects import LEDGER, live_facts
 from shardgate.shells.live_references import referred
 from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 
-HTTP_FORBIDDEN, HTTP_NOT_FOUND = 403, 404
-_DYNAMIC_ALLOCATION = {"resourceslices": "ResourceSlice", "deviceclasses": "DeviceClass", "resourceclaims": "ResourceClaim"}
-LEDGER = "CapacityLedger"
-_OWN_KINDS = ("VerificationPolicy", "ModelProfile", LEDGER)
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
 
@@ -170,7 +164,9 @@ class Snapshot:
 
     def _put_priority_class(self, body: Any) -> list[str]:
         item = msgspec.convert(body, PriorityClassObject, strict=False)
-        self.book.put_priority_class(item.metadata.name, item.value, is_default=item.globalDefault)
+        self.book.put_priority_class(
+            item.metadata.name, item.value, is_default=item.globalDefault, preempts=item.preemptionPolicy != "Never"
+        )
         return []
 
     def _put_namespace(self, body: Any) -> list[str]:
@@ -228,9 +224,7 @@ def _node(number: int, item: str) -> Node:
             product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus"
         )
     elif gpu.memory is None:
-        names = {each.product or "" for each in known_gpus()}
-        near = difflib.get_close_matches(product, names, n=3, cutoff=0.3)
-        near += sorted(name for name in names if product.lower() in name.lower() and name not in near)[:3]
+        near = similar_products(product)
         hint = f"; near it: {', '.join(near)}" if near else ""
         problem = f"{item!r}: product {product} is not known, give its memory as the engine sees it (@79.19Gi){hint}"
         raise GpusError(problem)
@@ -248,39 +242,11 @@ async def live(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
     """The cluster of the kubeconfig, and what these objects refer to there. Raises ``ClusterUnreachable`` and ``ApiError``."""
     snapshot = Snapshot()
     async with Cluster.from_environment() as cluster:
-        for path, kind in (
-            *((f"/apis/{SLICES_VERSION}/{plural}", kind) for plural, kind in _DYNAMIC_ALLOCATION.items()),
-            ("/api/v1/nodes", "Node"),
-            ("/api/v1/pods", "Pod"),
-            (f"/apis/{KARPENTER_VERSION}/nodepools", "NodePool"),
-            (f"/apis/{KARPENTER_VERSION}/nodeclaims", "NodeClaim"),
-            ("/api/v1/namespaces", "Namespace"),
-            ("/api/v1/resourcequotas", "ResourceQuota"),
-            ("/api/v1/limitranges", "LimitRange"),
-            ("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
-            (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
-            (f"/apis/{GROUP}/{VERSION}/modelprofiles", "ModelProfile"),
-            (f"/apis/{GROUP}/{VERSION}/capacityledgers", LEDGER),
-        ):
-            try:
-                items = await cluster.list_all(path)
-            except ApiError as error:
-                if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, *_DYNAMIC_ALLOCATION.values(), "NodePool", "NodeClaim"):
-                    continue  # Shardgate is not installed there, or DRA is not served
-                if error.status == HTTP_FORBIDDEN and kind == LEDGER:
-                    continue  # what it says of predictions decides little, and only few may read it
-                raise
-            snapshot.add(_labelled(items, kind, path, cluster.server))
+        async for documents in live_facts(cluster):
+            snapshot.add(documents)
         async for body in referred(cluster, declared):
             snapshot.references.put(body)
     return snapshot
-
-
-def _labelled(items: list[dict[str, Any]], kind: str, path: str, server: str) -> Iterator[Document]:
-    """Items of a list do not say their own kind and version."""
-    version = path.removeprefix("/apis/").removeprefix("/api/").rpartition("/")[0]
-    for item in items:
-        yield Document(server, {"apiVersion": version, "kind": kind, **item})
 
 
 def live_snapshot(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
