@@ -358,7 +358,7 @@ def test_a_judgement_that_does_not_come_back_is_cut_and_who_came_meanwhile_is_to
         async with serving(tmp_path, judges) as (_, base, authority, _task):
             codes = [code for code, *_ in await asyncio.gather(*(post(base, authority) for _ in range(8)))]
             assert (codes.count(504), codes[0], judged[1:]) == (8, 504, [])
-            await asyncio.sleep(3 * connections.LOOK_SECONDS)
+            await asyncio.sleep((module.CATCH_UP_LOOKS + 2) * connections.LOOK_SECONDS)
             assert (await post(base, authority))[0] == 200
 
     run(test)

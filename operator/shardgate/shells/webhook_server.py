@@ -36,6 +36,8 @@ MOST_AT_ONCE = 256
 TURN_SECONDS = 1.0
 """That judgements take without a look at what came meanwhile, whose time runs as well. One takes 0.25 s at worst
 (docs/benchmarks.md)."""
+CATCH_UP_LOOKS = 4
+"""After a judgement that was cut: time for handshakes that had begun, some 0.2 s."""
 READ_SECONDS = 10.0
 """A body that takes longer to come is not worth waiting for."""
 CERTIFICATE_POLL_SECONDS = 5.0
@@ -66,7 +68,7 @@ class WebhookServer:
         self._coming = 0
         """Bytes of bodies that are still coming."""
         self._judges_again = 0
-        """At which look of the loop: the first after a cut sees who waits, until the second they are answered."""
+        """At which look of the loop."""
         self.in_flight = 0
         """Reviews that are being answered."""
         self.is_serving = False
@@ -215,7 +217,7 @@ class WebhookServer:
         except TimeoutError:
             raise self._too_late() from None
         except OutOfTime:
-            self._judges_again = 0 if self._connections is None else self._connections.looks + 2
+            self._judges_again = 0 if self._connections is None else self._connections.looks + CATCH_UP_LOOKS
             log.warning("%s of the review of uid %.64s was cut: it is not answered", webhook, asked["uid"])
             raise self._too_late() from None
         except Exception:
