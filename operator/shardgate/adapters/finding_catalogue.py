@@ -30,6 +30,8 @@ MEANINGS: dict[str, str] = {
     "PrecisionUnsupported": "The GPUs' generation lacks an element type or a quantisation method's kernels: bf16 needs compute "
     "capability 8.0.",
     "MemoryTight": "The need lies inside the estimate's uncertainty; both sides are shown.",
+    "GpuMemoryHeld": "Processes that no pod owns hold so much of a GPU, as its node's agent reports, that the rank may not fit "
+    "beside them; without them it would.",
     "MemoryNotModelled": "What the engine needs besides weights is not modelled; the weights alone would fit.",
     "GpuCountTooLow": "The accepted GPUs, unavailable ones included, are fewer than all replicas need.",
     "NodesDoNotFit": "There are GPUs enough, and no way to place the pods on the nodes: selector, taints, pod size "
