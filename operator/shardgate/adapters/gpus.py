@@ -169,7 +169,7 @@ def gpu_of(product: str | None, memory: Bytes | None) -> Gpu:
 def gpu_from(  # keyword-only: the facts of a schedulable unit
     *, row: Product | None, product: str | None, memory: Bytes | None, possible: tuple[Bytes, ...] = (),
     compute_capability: tuple[int, int] | None, sharing: Sharing = Sharing.NONE, part: str = "", units_per_card: int | None = None,
-    nvlink: bool | None = None, source: str = "", contradiction: str = "",
+    nvlink: bool | None = None, source: str = "", contradictions: tuple[tuple[str, str], ...] = (),
 ) -> Gpu:  # fmt: skip
     """A schedulable unit. Where several amounts of memory are possible, the least, the others as alternatives."""
     amounts = (memory,) if memory is not None or not possible else tuple(sorted(set(possible)))
@@ -185,7 +185,7 @@ def gpu_from(  # keyword-only: the facts of a schedulable unit
             source=source,
             compute_capability=compute_capability,
             has_nvlink=nvlink if nvlink is not None or row is None or row.vendor == "nvidia" else row.has_nvlink,
-            contradiction=contradiction,
+            contradictions=contradictions,
         )
         for amount in amounts
     ]

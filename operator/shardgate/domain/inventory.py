@@ -149,12 +149,17 @@ class Gpu:
     """How they are joined, where the node's driver tells."""
     held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
     """Memory that processes of no pod hold, of the node's GPU where that is most: a rank may land on any."""
-    has_silent_agent: bool = False
-    """Its node's agent has not been heard for so long that its report counts no more."""
-    contradiction: str = ""
-    """What two sources say that cannot both be right."""
+    report_problem: str = ""
+    """Why the report of its node's agent does not count, where there is one: ``the agent is silent``."""
+    contradictions: tuple[tuple[str, str], ...] = ()
+    """What two sources say that cannot both be right: (which fact, in words)."""
     alternatives: "tuple[Gpu, ...]" = ()
     """What else it could be by what is stated: more memory."""
+
+    @property
+    def contradiction(self) -> str:
+        """All of them in words; empty where there is none."""
+        return "; ".join(message for _, message in self.contradictions)
 
     def are_joined(self, number: int) -> bool | None:
         """Whether so many GPUs of the node can reach each other over NVLink; ``None`` where nothing tells."""

@@ -85,14 +85,24 @@ def _assumptions(situation: Situation) -> list[Assumption]:
         if gpu.contradiction
     )
     remembered: dict[str, int] = {}
+    unreported: dict[tuple[str, str], int] = {}
     for group in situation.candidates:
         gpu = group.shape.unit(situation.pod.resource)
+        if gpu.report_problem:
+            said = gpu.product or "unknown product", gpu.report_problem
+            unreported[said] = unreported.get(said, 0) + group.count
         if gpu.source == REMEMBERED_LABELS:
             product = gpu.product or "unknown product"
             remembered[product] = remembered.get(product, 0) + group.count
     assumed += [
         Assumption(field="hardware", value=product, why=f"{REMEMBERED_LABELS}: {count(nodes, 'node')} lost theirs not long ago")
         for product, nodes in remembered.items()
+    ]
+    assumed += [
+        Assumption(
+            field="hardware", value=product, why=f"as labels say: of {count(nodes, 'node')} the report does not count, {problem}"
+        )
+        for (product, problem), nodes in unreported.items()
     ]
     if declaration.engine.settings.unmodelled:
         what = ", ".join(declaration.engine.settings.unmodelled)

@@ -179,9 +179,7 @@ class NodeFacts:
     clique: str = ""
     """``<fabric>.<partition>``, as GPU Feature Discovery writes it; of a partition that is complete."""
     held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
-    """By processes that were started beside Kubernetes, of the GPU where that is most."""
-    perhaps_held: Bytes = Bytes(0)  # noqa: RUF009  # the same
-    """With those of unknown owners: held beside Kubernetes where no pod has GPUs of the node."""
+    """By processes that were started beside Kubernetes, of the GPU where that is most. Of unknown owners it does not count."""
 
     @property
     def is_read(self) -> bool:
@@ -218,8 +216,7 @@ def _facts(status: _Status) -> NodeFacts:
         links=_links([each.index for each in good], status.pairs or ()),
         links_down=sum(len(each.nvlink.down or ()) for each in good if each.nvlink is not None),
         clique=_clique(good),
-        held=_held(good, (Ownership.HOST,)),
-        perhaps_held=_held(good, (Ownership.HOST, Ownership.UNKNOWN)),
+        held=_held(good),
     )
 
 
@@ -304,13 +301,16 @@ def _groups(members: list[int], joined: Iterable[tuple[int, int]]) -> tuple[tupl
 
 
 def _clique(gpus: list[_Gpu]) -> str:
-    told = {(each.fabric.cluster, each.fabric.clique) for each in gpus if each.fabric is not None and each.fabric.state == "Completed"}
+    told = {
+        (each.fabric.cluster, each.fabric.clique) for each in gpus if each.fabric is not None and each.fabric.state == "Completed"
+    }
     if len(told) != 1:
         return ""
     cluster, clique = told.pop()
     return f"{cluster}.{clique}" if cluster and clique is not None else ""
 
 
-def _held(gpus: list[_Gpu], owners: tuple[Ownership, ...]) -> Bytes:
-    most = max((sum(each.memoryBytes or 0 for each in gpu.processes or () if each.ownership in owners) for gpu in gpus), default=0)
+def _held(gpus: list[_Gpu]) -> Bytes:
+    of_host = (sum(each.memoryBytes or 0 for each in gpu.processes or () if each.ownership == Ownership.HOST) for gpu in gpus)
+    most = max(of_host, default=0)
     return Bytes(-(-most // HELD_STEP) * HELD_STEP)
