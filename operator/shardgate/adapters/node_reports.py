@@ -27,6 +27,8 @@ class NodeReports:
     are_heartbeats_followed: Callable[[], bool] = lambda: True
     """While it is not so, nobody falls silent: we do not hear."""
     _reports: dict[str, NodeFacts] = field(default_factory=dict)
+    _uids: dict[str, str] = field(default_factory=dict)
+    """Node -> uid of its report."""
     _shared: dict[NodeFacts, NodeFacts] = field(default_factory=dict)
     """Nodes that say the same share one value."""
     _renewed: dict[str, str] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class NodeReports:
     """Nodes whose agents have been heard, and are not any more."""
     _looked_from: float = float("-inf")
     """What nobody could hear before this moment is no silence."""
+    _was_deaf: bool = False
     _next_look: float = float("inf")
 
     def put(self, item: ReportObject) -> bool:
@@ -46,11 +49,17 @@ class NodeReports:
         if len(self._shared) > 2 * len(self._reports) + 100:
             self._shared = {each: each for each in self._reports.values()}
         self._reports[name] = self._shared.setdefault(facts, facts)
+        self._uids[name] = item.metadata.uid
         return before != facts
 
     def drop(self, name: str) -> bool:
         """A report was deleted: whether there was one."""
+        self._uids.pop(name, None)
         return self._reports.pop(name, None) is not None
+
+    def uid(self, name: str) -> str:
+        """Of the node's report; empty where there is none."""
+        return self._uids.get(name, "")
 
     @property
     def names(self) -> Iterable[str]:
@@ -65,7 +74,7 @@ class NodeReports:
             return False
         self._renewed[name] = renewed
         was_heard = self.is_heard(name)
-        age = 0.0 if before is not None else max(0.0, wall - _unix(renewed))
+        age = 0.0 if before is not None else max(0.0, wall - renewed_at(item))
         self._heard[name] = now - age
         if age >= self.stale_after_seconds:
             self._silent[name] = None
@@ -88,7 +97,12 @@ class NodeReports:
 
     def fall_silent(self, now: float) -> Iterator[str]:
         """Nodes whose agents have not been heard for too long by now, each told once."""
-        if now < self._next_look or not self.are_heartbeats_followed():
+        if not self.are_heartbeats_followed():
+            self._was_deaf = True
+            return
+        if self._was_deaf:
+            self._was_deaf, self._looked_from = False, now
+        if now < self._next_look:
             return
         heard = {name: max(at, self._looked_from) for name, at in self._heard.items() if name not in self._silent}
         late = [name for name, at in heard.items() if now - at >= self.stale_after_seconds]
@@ -126,9 +140,9 @@ class NodeReports:
         return found
 
 
-def _unix(time: str) -> float:
-    """Unix time of a Lease's; 0 for what is none."""
+def renewed_at(item: HeartbeatObject) -> float:
+    """Unix time by its holder's clock; 0 where it says none."""
     try:
-        return datetime.datetime.fromisoformat(time).timestamp()
+        return datetime.datetime.fromisoformat(item.spec.renewTime).timestamp()
     except ValueError:
         return 0.0

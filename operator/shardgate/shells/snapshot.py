@@ -20,7 +20,19 @@ from shardgate.adapters.karpenter import claim_from, pool_from
 from shardgate.adapters.limit_ranges import limit_range_from
 from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
-from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, node_from, slice_from
+from shardgate.adapters.node_reports import renewed_at
+from shardgate.adapters.nodes import (
+    SLICES_VERSION,
+    ClaimObject,
+    DeviceClassObject,
+    HeartbeatObject,
+    NodeObject,
+    heartbeat_from,
+    node_from,
+    report_from,
+    slice_from,
+)
+from shardgate.adapters.nodes.reports import KIND as REPORT
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
@@ -38,6 +50,8 @@ from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 HTTP_FORBIDDEN, HTTP_NOT_FOUND = 403, 404
 _DYNAMIC_ALLOCATION = {"resourceslices": "ResourceSlice", "deviceclasses": "DeviceClass", "resourceclaims": "ResourceClaim"}
 LEDGER = "CapacityLedger"
+KUBELETS_LEASES = "kube-node-lease"
+"""Namespace of Leases by which kubelets tell that they live: nothing of agents."""
 _OWN_KINDS = ("VerificationPolicy", "ModelProfile", LEDGER)
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
@@ -58,8 +72,14 @@ class Snapshot:
     unreadable: list[Unreadable] = field(default_factory=list)
     references: Library = field(default_factory=Library)
     """Objects of the cluster that workloads refer to."""
+    moment: float = 0.0
+    """Unix time at which it was taken; unless that is known, when the last Lease in it was renewed."""
+    _leases: list[HeartbeatObject] = field(default_factory=list)
     _nodes: dict[str, NodeObject] = field(default_factory=dict)
     _made_up: list[Node] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.book.reports.are_heartbeats_needed = False  # files may have reports alone
 
     def offer(self, resources: Iterable[str]) -> None:
         """Made-up nodes have enough of whatever is asked for besides GPUs: nobody said what they have."""
@@ -78,6 +98,9 @@ class Snapshot:
                 self.unreadable.append(document)
             else:
                 self.unreadable += [Unreadable(document.where, problem) for problem in self._put(document.body)]
+        moment = self.moment or max((renewed_at(each) for each in self._leases), default=0.0)
+        for each in self._leases:
+            self.book.put_heartbeat(each, 0.0, moment)
 
     def _put(self, body: Any) -> list[str]:  # an object of any kind
         put = self._readers.get(body.get("kind"))
@@ -99,6 +122,8 @@ class Snapshot:
             "ResourceSlice": self._put_slice,
             "DeviceClass": self._put_device_class,
             "ResourceClaim": self._put_claim,
+            REPORT: self._put_report,
+            "Lease": self._put_lease,
             "NodePool": self._put_pool,
             "NodeClaim": self._put_node_claim,
             "Pod": self._put_pod,
@@ -130,6 +155,15 @@ class Snapshot:
         claim = msgspec.convert(body, ClaimObject, strict=False)
         claim.metadata.uid = claim.metadata.uid or f"{claim.metadata.namespace}/{claim.metadata.name}"
         self.book.put_claim(claim)
+        return []
+
+    def _put_report(self, body: Any) -> list[str]:
+        self.book.put_report(report_from(body), 0.0)
+        return []
+
+    def _put_lease(self, body: Any) -> list[str]:
+        if (body.get("metadata") or {}).get("namespace") != KUBELETS_LEASES:  # kubelets' are named as nodes, too
+            self._leases.append(heartbeat_from(body))
         return []
 
     def _put_pool(self, body: Any) -> list[str]:
@@ -193,7 +227,11 @@ class Snapshot:
     def nodes(self) -> list[dict[str, Any]]:
         """How each node's GPUs are read, by name; those that cannot be are among ``unreadable``."""
         readable = [name for name in sorted(self._nodes) if f"Node {name}" not in self.book.unreadable]
-        return [node_report(self._nodes[name], self.book.devices(name)) for name in readable]
+        reports = self.book.reports
+        return [
+            node_report(self._nodes[name], self.book.devices(name), reports.facts(name), reports.problem(name))
+            for name in readable
+        ]  # fmt: skip
 
 
 def _is_node(document: Document | Unreadable) -> bool:
