@@ -8,7 +8,7 @@ from shardgate.adapters.nodes import HeartbeatObject, NodeFacts, ReportObject
 
 STALE_AFTER_SECONDS = 30.0
 """An agent renews its Lease every 10 s: one that has missed two is silent at the third."""
-SILENT = "its agent is silent"
+SILENT = "its agent has not been heard"
 LEAST_LOOK_SECONDS = 1.0
 """Between two looks at who has fallen silent."""
 

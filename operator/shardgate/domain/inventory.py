@@ -150,7 +150,7 @@ class Gpu:
     held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
     """Memory that processes of no pod hold, of the node's GPU where that is most: a rank may land on any."""
     report_problem: str = ""
-    """Why the report of its node's agent does not count, where there is one: ``the agent is silent``."""
+    """Why the report of its node's agent does not count, where there is one: ``its agent has not been heard``."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """What two sources say that cannot both be right: (which fact, in words)."""
     alternatives: "tuple[Gpu, ...]" = ()

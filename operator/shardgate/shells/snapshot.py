@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,6 +34,7 @@ from shardgate.adapters.nodes import (
     slice_from,
 )
 from shardgate.adapters.nodes.reports import KIND as REPORT
+from shardgate.adapters.nodes.reports import PLURAL as REPORTS
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
@@ -50,6 +52,8 @@ from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 HTTP_FORBIDDEN, HTTP_NOT_FOUND = 403, 404
 _DYNAMIC_ALLOCATION = {"resourceslices": "ResourceSlice", "deviceclasses": "DeviceClass", "resourceclaims": "ResourceClaim"}
 LEDGER = "CapacityLedger"
+LEASES_VERSION = "coordination.k8s.io/v1"
+AGENTS_LEASES = "app.kubernetes.io/name=shardgate,app.kubernetes.io/component=agent"
 KUBELETS_LEASES = "kube-node-lease"
 """Namespace of Leases by which kubelets tell that they live: nothing of agents."""
 _OWN_KINDS = ("VerificationPolicy", "ModelProfile", LEDGER)
@@ -284,10 +288,13 @@ def _node(number: int, item: str) -> Node:
 
 async def live(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
     """The cluster of the kubeconfig, and what these objects refer to there. Raises ``ClusterUnreachable`` and ``ApiError``."""
-    snapshot = Snapshot()
+    snapshot = Snapshot(moment=time.time())
+    snapshot.book.reports.are_heartbeats_needed = True
     async with Cluster.from_environment() as cluster:
         for path, kind in (
             *((f"/apis/{SLICES_VERSION}/{plural}", kind) for plural, kind in _DYNAMIC_ALLOCATION.items()),
+            (f"/apis/{GROUP}/{VERSION}/{REPORTS}", REPORT),
+            (f"/apis/{LEASES_VERSION}/leases", "Lease"),
             ("/api/v1/nodes", "Node"),
             ("/api/v1/pods", "Pod"),
             (f"/apis/{KARPENTER_VERSION}/nodepools", "NodePool"),
@@ -301,12 +308,18 @@ async def live(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
             (f"/apis/{GROUP}/{VERSION}/capacityledgers", LEDGER),
         ):
             try:
-                items = await cluster.list_all(path)
+                items = await cluster.list_all(path, selector=AGENTS_LEASES if kind == "Lease" else "")
             except ApiError as error:
-                if error.status == HTTP_NOT_FOUND and kind in (*_OWN_KINDS, *_DYNAMIC_ALLOCATION.values(), "NodePool", "NodeClaim"):
+                if error.status == HTTP_NOT_FOUND and kind in (
+                    *_OWN_KINDS,
+                    REPORT,
+                    *_DYNAMIC_ALLOCATION.values(),
+                    "NodePool",
+                    "NodeClaim",
+                ):
                     continue  # Shardgate is not installed there, or DRA is not served
-                if error.status == HTTP_FORBIDDEN and kind == LEDGER:
-                    continue  # what it says of predictions decides little, and only few may read it
+                if error.status == HTTP_FORBIDDEN and kind in (LEDGER, REPORT, "Lease"):
+                    continue  # what they say decides little, or is said by labels too, and only few may read them
                 raise
             snapshot.add(_labelled(items, kind, path, cluster.server))
         async for body in referred(cluster, declared):

@@ -13,6 +13,8 @@ from shardgate.domain.inventory import Sharing
 MEMORY_TOLERANCE = 0.03
 """Reported memory of one product differs by ECC and driver within this of the values seen."""
 
+_CUT = (Sharing.MIG_SINGLE, Sharing.MIG_MIXED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contradiction:
@@ -59,7 +61,7 @@ def differences(
         (Difference.MEMORY, _memory(driver, others)),
         (Difference.COUNT, _count(facts, others, counted)),
         (Difference.MIG, _mig(facts, others, counted)),
-        (Difference.LINK, _link(facts, labels, nvlink=nvlink)),
+        (Difference.LINK, "" if counted.sharing in _CUT else _link(facts, labels, nvlink=nvlink)),
     )
     return tuple(Contradiction(fact=kind, message=message, is_of_report=True) for kind, message in found if message)
 
@@ -114,7 +116,7 @@ def _mig(facts: NodeFacts, others: list[Statement], counted: Counted) -> str:
             return f"the kubelet counts {offered.get(name, 0)} {name}, the driver {has.get(name, 0)}"
     if facts.has_mig is None:
         return ""
-    cut = next((each for each in others if each.sharing in (Sharing.MIG_SINGLE, Sharing.MIG_MIXED)), None)
+    cut = next((each for each in others if each.sharing in _CUT), None)
     if cut is not None and not facts.has_mig:
         return f"{cut.source} say that MIG cuts the GPUs, the driver that it is off"
     plain = next((each for each in others if each.sharing is Sharing.NONE and each.source.startswith("labels nvidia.com")), None)
