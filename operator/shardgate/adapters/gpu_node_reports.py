@@ -30,6 +30,7 @@ from shardgate.domain.driver_reading import (
 from shardgate.domain.units import Bytes
 
 Json = dict[str, Any]
+_Read = TypeVar("_Read")
 
 KIND, PLURAL = "GpuNodeReport", "gpunodereports"
 MOST_MESSAGE = 512
@@ -207,9 +208,6 @@ def reading_of(status: Mapping[str, Any]) -> DriverReading:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise UnreadableReport(problem) from error
-
-
-_Read = TypeVar("_Read")
 
 
 def _optional(read: Callable[[Any], _Read], value: Any) -> _Read | None:

@@ -140,7 +140,7 @@ class NvLink:
     """A GPU's NVLinks. ``groups`` has those that are up; ``down`` the numbers of the others."""
 
     version: int | None
-    """NVML's number of the NVLink version: 5 is NVLink 3 of A100, 7 is NVLink 4 of H100."""
+    """NVML's number of the version: 4 is NVLink 3.0 (A100), 6 is 4.0 (H100), 7 is 5.0 (B200)."""
     groups: tuple[LinkGroup, ...] = ()
     down: tuple[int, ...] = ()
 

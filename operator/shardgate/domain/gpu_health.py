@@ -34,4 +34,4 @@ def health_of(
     return Health(state=GpuState.HEALTHY if is_answering else GpuState.UNKNOWN)
 
 
-LOST = Health(state=GpuState.LOST, reasons=("Lost",))
+LOST = Health(state=GpuState.LOST)

@@ -301,6 +301,16 @@ def nodes(context: click.Context, clusters: tuple[str, ...], output: str) -> Non
     context.exit(BAD_DATA if snapshot.unreadable else 0)
 
 
+@cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def agent(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Read this node's GPU driver: print it (--once), or keep the node's GpuNodeReport."""
+    from shardgate.shells.agent.command import run  # noqa: PLC0415  # pynvml takes 20 MiB, and __main__ passes this by
+
+    context.exit(run(arguments))
+
+
 @cli.group()
 def model() -> None:
     """Private models: what their names stand for."""
