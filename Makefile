@@ -51,8 +51,8 @@ install-manifests: venv ## deploy/install.yaml, rendered from the chart by helm
 bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (ARGS=--nodes N --pods N)
 	@$(PYTHON) tests/bench/bench.py $(ARGS)
 
-accuracy: venv ## predictions against measured launches, into docs/accuracy.md (MEMORY=FILE OUT=FILE.json, MANIFESTS=DIR: others)
-	@$(PYTHON) tests/accuracy/accuracy.py $(if $(MEMORY),--memory $(MEMORY)) $(if $(OUT),--out $(OUT)) $(if $(MANIFESTS),--manifests $(MANIFESTS))
+accuracy: venv ## predictions against what was measured, into docs/accuracy.md and docs/performance-accuracy.md (MEMORY=FILE or PERFORMANCE=FILE, OUT=FILE.json; MANIFESTS=DIR)
+	@$(PYTHON) tests/accuracy/accuracy.py $(if $(MEMORY),--memory $(MEMORY)) $(if $(PERFORMANCE),--performance $(PERFORMANCE)) $(if $(OUT),--out $(OUT)) $(if $(MANIFESTS),--manifests $(MANIFESTS))
 
 oracle: venv ## placement against the real kube-scheduler on N random clusters of a SEED (500, 1), or on a kept CASE
 	@$(PYTHON) tests/oracle/oracle.py $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))

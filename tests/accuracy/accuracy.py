@@ -1,9 +1,9 @@
-"""``make accuracy``: predictions against launches that were measured.
+"""``make accuracy``: predictions against launches and services that were measured.
 
-Without arguments: the cases of this repository, into ``docs/accuracy.md``. With ``--memory FILE``: those of another
-file of the same form, its summary to standard output, and with ``--out`` every prediction as JSON. With ``--manifests
-DIR``: extraction compared with a folder of manifests and its ``truth.json``, into the same page. Exit code: 0
-whatever the errors, 65 for a file or a case that cannot be read (named; the others are done), 66 for no such file.
+Without arguments: the cases of this repository, into ``docs/accuracy.md`` (memory) and ``docs/performance-accuracy.md``.
+With ``--memory FILE`` or ``--performance FILE``: those of another file of the same form, its summary to standard output, and
+with ``--out`` every prediction as JSON. With ``--manifests DIR``: extraction compared with a folder of manifests and its
+``truth.json``, into the first page. Exit code: 0 whatever the errors, 65 for a file or a case that cannot be read (named; the others are done), 66 for no such file.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from launches import Launch, UnreadableCaseError, read_launch
 from manifests import score as score_manifests
 from manifests import section
 from page import page, summary
+from performance import compared
+from performance import document as performance_document
+from performance import page as performance_page
 from predict import predict
 from score import Scored, score
 
@@ -28,17 +31,21 @@ Json = dict[str, Any]
 
 BAD_DATA, NO_INPUT = 65, 66
 CASES, PAGE = ROOT / "tests/data/memory_cases.json", ROOT / "docs/accuracy.md"
+SERVICES, SERVICES_PAGE = ROOT / "tests/data/performance_cases.json", ROOT / "docs/performance-accuracy.md"
 
 
 def main() -> int:
     """Read, predict, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", type=Path, default=None, help="another file of cases")
+    parser.add_argument("--performance", type=Path, default=None, help="another file of measured services")
     parser.add_argument("--manifests", type=Path, default=None, help="a folder of manifests with its truth.json")
     parser.add_argument("--out", type=Path, default=None, help="where predictions go, as JSON")
     options = parser.parse_args()
     if options.manifests is not None:
         return compare_manifests(options.manifests)
+    if options.performance is not None:
+        return compare_services(options.performance, options.out)
     source = options.memory or CASES
     try:
         cases = read_cases(source)
@@ -52,6 +59,7 @@ def main() -> int:
     text = page(scored, launches) + kept_section()
     if options.memory is None:
         PAGE.write_text(text, encoding="utf-8")
+        compare_services(SERVICES, None)
     else:
         sys.stdout.write(text)
     if options.out is not None:
@@ -83,6 +91,30 @@ def compare_manifests(folder: Path) -> int:
     before, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     PAGE.write_text(f"{before.rstrip()}\n\n{section(found, records)}", encoding="utf-8")
     return 0
+
+
+def compare_services(source: Path, out: Path | None) -> int:
+    """Measured services: this repository's into their page, another file's to standard output."""
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+        cases = read_cases(source)
+    except FileNotFoundError:
+        return complain(f"{source}: no such file", NO_INPUT)
+    except (OSError, ValueError) as problem:
+        return complain(f"{source}: {problem}", BAD_DATA)
+    own = json.loads(SERVICES.read_text(encoding="utf-8"))["dataSets"]
+    stated = content.get("dataSets", {}) if isinstance(content, dict) else {}
+    found, problems = compared(cases, {**own, **stated})
+    for name, problem in problems.items():
+        complain(f"{source}, case {name}: {problem}", BAD_DATA)
+    text = performance_page(found)
+    if source == SERVICES:
+        SERVICES_PAGE.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+    if out is not None:
+        out.write_text(json.dumps(performance_document(found, problems), indent=1, allow_nan=False), encoding="utf-8")
+    return BAD_DATA if problems else 0
 
 
 def complain(text: str, code: int) -> int:

@@ -14,12 +14,25 @@ import msgspec
 
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.workload_declarations import GroupDeclaration
-from shardgate.domain import calibration, declaration, engine, estimate, inventory, model, pod_rules, policy, selectors, strategy
+from shardgate.domain import (
+    calibration,
+    declaration,
+    engine,
+    estimate,
+    inventory,
+    model,
+    pod_rules,
+    policy,
+    selectors,
+    strategy,
+    traffic,
+)
+from shardgate.domain.performance import rates
 
 Json = dict[str, Any]
 
 _MODULES: tuple[ModuleType, ...] = (
-    calibration, declaration, engine, estimate, inventory, model, pod_rules, policy, selectors, strategy,
+    calibration, declaration, engine, estimate, inventory, model, pod_rules, policy, rates, selectors, strategy, traffic,
 )  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from shardgate.adapters.performance import rates_of
 from shardgate.adapters.tables import table
 from shardgate.domain.inventory import Gpu, Sharing, Visible
 from shardgate.domain.units import GIBI, MEBI, Bytes
@@ -186,6 +187,7 @@ def gpu_from(  # keyword-only: the facts of a schedulable unit
             compute_capability=compute_capability,
             has_nvlink=nvlink if nvlink is not None or row is None or row.vendor == "nvidia" else row.has_nvlink,
             contradictions=contradictions,
+            rates=rates_of(row.gpu_id, row.vendor) if row is not None and sharing is Sharing.NONE else None,
         )
         for amount in amounts
     ]

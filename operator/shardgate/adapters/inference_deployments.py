@@ -30,6 +30,8 @@ from shardgate.api.inference_deployment import (
     PodPlacement,
     Strategy,
 )
+from shardgate.api.inference_deployment import Objectives as StatedObjectives
+from shardgate.api.inference_deployment import Traffic as StatedTraffic
 from shardgate.domain.declaration import Declaration, GpuWish, ModelUnknown, PlacementWish, Subject
 from shardgate.domain.engine import Draft, Engine, Settings
 from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Owner, Toleration
@@ -37,6 +39,7 @@ from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.pod_rules import PodRules
 from shardgate.domain.selectors import PodTerm
 from shardgate.domain.strategy import ParallelStrategy
+from shardgate.domain.traffic import Objectives, Traffic
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
@@ -123,6 +126,8 @@ def _declaration(
         replicas=spec.replicas,
         gpus=_gpus(spec.gpus or Gpus(), body),
         placement=placement,
+        traffic=_traffic(spec.traffic or StatedTraffic()),
+        objectives=_objectives(spec.objectives or StatedObjectives()),
         opaque=tuple(reading.opaque),
         is_partial=ref is not None,
         workload=None if ref is None else Owner(subject.namespace, ref.kind, ref.name),
@@ -302,6 +307,27 @@ def _strategy(stated: Strategy) -> ParallelStrategy:
         attention_data=bool(stated.attention_data),
         load_balancing=(stated.load_balancing or LoadBalancing.INTERNAL).value,
         layers_per_stage=tuple(stated.layers_per_stage) if stated.layers_per_stage else None,
+    )
+
+
+def _traffic(stated: StatedTraffic) -> Traffic:
+    return Traffic(
+        prompt_tokens=stated.prompt_tokens,
+        output_tokens=stated.output_tokens,
+        concurrency=stated.concurrency,
+        micro_batches=stated.micro_batches,
+    )
+
+
+def _objectives(stated: StatedObjectives) -> Objectives:
+    first, each, busy = (
+        stated.time_to_first_token_milliseconds, stated.time_per_output_token_milliseconds, stated.gpu_utilization_percent,
+    )  # fmt: skip
+    return Objectives(
+        requests_per_second=stated.requests_per_second,
+        time_to_first_token_seconds=None if first is None else first / 1000,
+        time_per_output_token_seconds=None if each is None else each / 1000,
+        gpu_utilization=None if busy is None else busy / 100,
     )
 
 

@@ -9,6 +9,7 @@ from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.pod_rules import PodRules
 from shardgate.domain.selectors import NodeTerm
 from shardgate.domain.strategy import ParallelStrategy
+from shardgate.domain.traffic import Objectives, Traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,8 @@ class Declaration:
     replicas: int
     gpus: GpuWish
     placement: PlacementWish
+    traffic: Traffic = field(default_factory=Traffic)
+    objectives: Objectives = field(default_factory=Objectives)
     opaque: tuple[str, ...] = ()
     """What could not be read, and why."""
     contradictions: tuple[tuple[str, str], ...] = ()

@@ -7,6 +7,7 @@ from typing import Any
 
 from shardgate.domain.estimate import Estimate
 from shardgate.domain.model import ModelArchitecture
+from shardgate.domain.performance.rates import Pace
 from shardgate.domain.strategy import Remainder
 from shardgate.domain.units import GIBI
 
@@ -246,6 +247,8 @@ class Engine:
     """Name of a rule -> the rule. What is not here is not a rule of this engine in this version."""
     memory: tuple[MemoryRules, ...] = ()
     """Of every version that it could be, the one that figures assume first; empty where memory is not modelled."""
+    pace: Pace | None = None
+    """How fast its steps are; ``None`` where that is not modelled."""
     is_newer_than_known: bool = False
     settings: Settings = Settings()
     stated: tuple[tuple[str, str], ...] = ()

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeAlias
 
 from shardgate.domain.calibration import Accuracy
+from shardgate.domain.performance.rates import GpuRates
 from shardgate.domain.selectors import HOST_LABEL, HostPort, NodeTerm, PodTerm, compares
 from shardgate.domain.units import Bytes
 
@@ -155,6 +156,8 @@ class Gpu:
     """What two sources say that cannot both be right: (which fact, in words)."""
     alternatives: "tuple[Gpu, ...]" = ()
     """What else it could be by what is stated: more memory."""
+    rates: GpuRates | None = field(default=None, compare=False)
+    """How fast it is; follows from the product. ``None`` where that is not known, and for parts of a GPU."""
 
     @property
     def contradiction(self) -> str:

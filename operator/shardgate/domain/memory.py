@@ -65,6 +65,10 @@ class MemoryEstimate:
     """Whether speculation loads a model of unknown size."""
     length: int | None
     """Tokens of the longest sequence that the engine is to serve; ``None`` where nothing tells."""
+    sequences: int
+    """That a step holds at most, of one data rank."""
+    step_tokens: int
+    """That a step takes in at most, of one data rank."""
     kv_tokens: Estimate
     """Tokens that the fullest rank's pool holds: what the engine prints; per data rank."""
     longest: Estimate
@@ -186,6 +190,8 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
         is_pool_given=load.engine.settings.kv_blocks is not None or load.engine.settings.kv_cache is not None,
         has_unknown_draft=load.engine.settings.draft is not None and load.engine.settings.draft.is_unknown,
         length=batch.length,
+        sequences=batch.sequences,
+        step_tokens=batch.tokens,
         kv_tokens=_least(stages, lambda rank, pool: rank.layout.tokens(pool, counted)),
         longest=_least(stages, lambda rank, pool: (whole or rank.layout).longest(pool, limit)),
         needed_layout=whole,

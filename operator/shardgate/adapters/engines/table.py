@@ -4,6 +4,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from shardgate.adapters.engines.versions import OPEN_END, Span, release, span_of
+from shardgate.adapters.performance import pace_of
 from shardgate.adapters.tables import table
 from shardgate.domain.engine import (
     BudgetBasis,
@@ -39,6 +40,7 @@ def engine_of(name: str | None, version: str | None, generation: str | None = No
             known=known,
             rules=_rules(name or "", span, newest) if known else {},
             memory=_memory(name or "", span, generation) if known else (),
+            pace=pace_of(name or "", span) if known else None,
             is_newer_than_known=span.is_one and span.low[: len(newest)] > newest,
         ),
         understood,
