@@ -17,6 +17,7 @@ from controlplane.processes import Guarded
 from nvml import library
 from operator_user import AGENT_USER
 from shardgate.adapters.manifests import AGENT, agent_rbac, rbac
+from shardgate.shells.agent.api_server import Access, ApiServer
 
 Json = dict[str, Any]
 
@@ -58,6 +59,13 @@ class Agents:
         bound = ("--bound-object-kind=Pod", f"--bound-object-name=agent-{node}", f"--bound-object-uid={uid}")
         return self.plane.kubectl("create", "token", AGENT, "-n", NAMESPACE, "--duration=2h", *bound).stdout.strip()
 
+    def client(self, node: str | None) -> ApiServer:
+        """What asks as the agent of a node; ``None``: with a token of the agents' account that no pod has."""
+        file = self.folder / f"client-{node}.token"
+        plain = ("create", "token", AGENT, "-n", NAMESPACE)
+        file.write_text(self.token(node) if node else self.plane.kubectl(*plain).stdout.strip())
+        return ApiServer(Access(server=self.plane.url, token_file=file, ca_file=self.plane.authority.path))
+
     def profile(self, node: str) -> Path:
         """What the driver of a node reads."""
         return self.folder / f"{node}.json"
@@ -67,6 +75,11 @@ class Agents:
         coming = self.folder / f"{node}.coming"
         shutil.copyfile(profile, coming)
         coming.replace(self.profile(node))
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the agents that run."""
+        return [each.pid for each in self._running.values() if each.pid is not None]
 
     def kill(self, node: str) -> None:
         """SIGKILL."""

@@ -1,8 +1,8 @@
 """Agents on emulated drivers, the operator that believes them, and what each of them may write."""
 
-import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,9 @@ from conftest import register
 from controlplane.installation import NAMESPACE, Installation
 from controlplane.plane import ControlPlane
 from nvml import library
+from shardgate.api import API_VERSION
+from shardgate.shells.agent.api_server import JSON_PATCH, MERGE_PATCH, ApiServer, Refused
+from shardgate.shells.agent.publisher import REPORTS
 
 NODES = ("gpu-a", "gpu-b", "gpu-c")
 CONTRADICTING = 'shardgate_node_facts_contradicting{{kind="{}",product="H100-80GB-HBM3"}}'
@@ -114,33 +117,43 @@ def test_at_rest_nothing_but_heartbeats_is_written(agents: Agents, believing: In
     assert believing.metric('shardgate_node_reports{state="fresh"}') == len(NODES)
 
 
+OWN_NODE = "an agent writes the report and the Lease of its own node alone"
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+FORBIDDEN = (
+    ("DELETE", f"{REPORTS}/gpu-a"), ("GET", REPORTS), ("DELETE", f"{LEASES}/gpu-a"), ("GET", LEASES), ("GET", f"{LEASES}/shardgate"),
+    ("GET", "/api/v1/nodes"), ("GET", "/api/v1/pods"), ("GET", f"/api/v1/namespaces/{NAMESPACE}/secrets"),
+)  # fmt: skip
+
+
 def test_an_agent_writes_its_own_nodes_report_and_lease_alone(agents: Agents) -> None:
-    plane = agents.plane
-    stranger = plane.token_kubeconfig(agents.token("gpu-a"), "agent-of-gpu-a")
-    unbound = plane.token_kubeconfig(
-        plane.kubectl("create", "token", "shardgate-agent", "-n", NAMESPACE).stdout.strip(), "agent-of-no-node"
-    )
-    lie = json.dumps({"status": {"changedAt": "2026-01-01T00:00:00Z", "gpus": []}})
-    report = ("patch", "gpunodereport", "--subresource=status", "--type=merge", "-p", lie)
-    beat = ("patch", "lease", "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"spec": {"holderIdentity": "other"}}))
-    for what in (report, beat):
-        kind, *rest = what[1:]
-        denied = plane.kubectl("patch", kind, "gpu-b", *rest, kubeconfig=stranger, check=False)
-        assert denied.returncode != 0
-        assert "an agent writes the report and the Lease of its own node alone: this one runs on gpu-a" in denied.stderr
-        denied = plane.kubectl("patch", kind, "gpu-a", *rest, kubeconfig=unbound, check=False)
-        assert "this token is bound to no pod on a node" in denied.stderr
-        assert plane.kubectl("patch", kind, "gpu-a", *rest, "--dry-run=server", kubeconfig=stranger).returncode == 0
-    made = {"apiVersion": "shardgate.io/v1alpha1", "kind": "GpuNodeReport", "metadata": {"name": "gpu-x"}}
-    assert "gpu-a" in plane.kubectl("create", "-f", "-", stdin=json.dumps(made), kubeconfig=stranger, check=False).stderr
-    for forbidden in (
-        ("delete", "gpunodereport", "gpu-a"), ("get", "gpunodereports"), ("delete", "lease", "gpu-a", "-n", NAMESPACE),
-        ("get", "nodes"), ("get", "pods", "-A"), ("get", "secrets", "-n", NAMESPACE), ("get", "lease", "shardgate", "-n", NAMESPACE),
-    ):  # fmt: skip
-        assert "forbidden" in plane.kubectl(*forbidden, kubeconfig=stranger, check=False).stderr, forbidden
-    owned = json.dumps({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "gpu-b", "uid": "u"}]}})
-    denied = plane.kubectl("patch", "gpunodereport", "gpu-a", "--type=merge", "-p", owned, kubeconfig=stranger, check=False)
-    assert "owned by its node" in denied.stderr
+    with closing(agents.client("gpu-a")) as own, closing(agents.client(None)) as unbound:
+        is_held_to_its_node(own, unbound)
+
+
+def is_held_to_its_node(own: ApiServer, unbound: ApiServer) -> None:
+    reading = [{"op": "add", "path": "/status", "value": {"changedAt": "2026-01-01T00:00:00Z", "gpus": []}}]
+    owned = {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "gpu-b", "uid": "u"}]}}
+    for path, change, form in (
+        (REPORTS + "/{}/status", reading, JSON_PATCH),
+        (REPORTS + "/{}", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH),
+        (LEASES + "/{}", {"spec": {"holderIdentity": "other"}}, MERGE_PATCH),
+    ):
+        with pytest.raises(Refused, match=f"{OWN_NODE}: this one runs on gpu-a"):
+            own.request("PATCH", path.format("gpu-b"), change, form)
+        with pytest.raises(Refused, match=f"{OWN_NODE}: this token is bound to no pod on a node"):
+            unbound.request("PATCH", path.format("gpu-a"), change, form)
+        assert own.request("PATCH", path.format("gpu-a") + "?dryRun=All", change, form)["metadata"]["name"] == "gpu-a"
+    with pytest.raises(Refused, match="owned by its node"):
+        own.request("PATCH", f"{REPORTS}/gpu-a", owned, MERGE_PATCH)
+    for name in ("gpu-x", "shardgate"):
+        with pytest.raises(Refused, match=OWN_NODE):
+            own.request("POST", REPORTS, {"apiVersion": API_VERSION, "kind": "GpuNodeReport", "metadata": {"name": name}})
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}}
+        with pytest.raises(Refused, match=OWN_NODE):
+            own.request("POST", LEASES, lease)
+    for method, path in FORBIDDEN:
+        with pytest.raises(Refused, match="cannot"):
+            own.request(method, path)
 
 
 def test_who_is_not_heard_is_believed_no_more_and_goes_with_its_node(agents: Agents, believing: Installation) -> None:
