@@ -68,6 +68,15 @@ typedef struct {
     unsigned long long eventType, eventData;
     unsigned int gpuInstanceId, computeInstanceId;
 } nvmlEventData_t;
+typedef struct {
+    unsigned int id, isP2pSupported, sliceCount, instanceCount, multiprocessorCount, copyEngineCount, decoderCount, encoderCount,
+        jpegCount, ofaCount;
+    unsigned long long memorySizeMB;
+} nvmlGpuInstanceProfileInfo_t;
+typedef struct {
+    unsigned int id, sliceCount, instanceCount, multiprocessorCount, sharedCopyEngineCount, sharedDecoderCount, sharedEncoderCount,
+        sharedJpegCount, sharedOfaCount;
+} nvmlComputeInstanceProfileInfo_t;
 typedef struct { unsigned int start, size; } nvmlPlacement_t;
 typedef struct { nvmlDevice_t device; unsigned int id, profileId; nvmlPlacement_t placement; } nvmlGpuInstanceInfo_t;
 typedef struct {
@@ -87,6 +96,8 @@ HAS_SIZE(nvmlFieldValue_t, 40);
 HAS_SIZE(nvmlGpuFabricInfo_t, 28);
 HAS_SIZE(nvmlGpuFabricInfo_v2_t, 36);
 HAS_SIZE(nvmlEventData_t, 32);
+HAS_SIZE(nvmlGpuInstanceProfileInfo_t, 48);
+HAS_SIZE(nvmlComputeInstanceProfileInfo_t, 36);
 HAS_SIZE(nvmlGpuInstanceInfo_t, 24);
 HAS_SIZE(nvmlComputeInstanceInfo_t, 32);
 
@@ -732,6 +743,91 @@ API nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttri
         .computeInstanceSliceCount = (unsigned int)json_number(json_member(found, "computeSlices")),
         .memorySizeMB = json_number(json_member(found, "memoryMib")),
     };
+    return end(SUCCESS);
+}
+
+/* Here every GPU instance has one compute instance, so that a MIG device stands for both: GPU Feature Discovery asks for them. */
+
+/* nvml.h: NVML_GPU_INSTANCE_PROFILE_n_SLICE and NVML_COMPUTE_INSTANCE_PROFILE_n_SLICE. */
+static int profile_of_slices(unsigned long long slices) {
+    switch (slices) {
+        case 1: return 0;
+        case 2: return 1;
+        case 3: return 2;
+        case 4: return 3;
+        case 7: return 4;
+        default: return -1;
+    }
+}
+
+static unsigned long long slices_of(nvmlDevice_t part, const char *key) {
+    return json_number(json_member(json_member(part_of(part), "attributes"), key));
+}
+
+API nvmlReturn_t nvmlDeviceGetGpuInstanceById(nvmlDevice_t device, unsigned int id, nvmlGpuInstance_t *instance) {
+    BEGIN_DEVICE(device);
+    const json *list = json_member(of(device->gpu, "mig"), "devices");
+    for (size_t place = 0; place < json_length(list); place++)
+        if (json_number(json_member(json_item(list, place), "gpuInstance")) == id) {
+            *instance = &parts[device->gpu][place];
+            return end(SUCCESS);
+        }
+    return end(NOT_FOUND);
+}
+
+API nvmlReturn_t nvmlGpuInstanceGetInfo(nvmlGpuInstance_t instance, nvmlGpuInstanceInfo_t *info) {
+    BEGIN_DEVICE(instance);
+    const json *part = part_of(instance);
+    *info = (nvmlGpuInstanceInfo_t){
+        .device = &devices[instance->gpu],
+        .id = (unsigned int)json_number(json_member(part, "gpuInstance")),
+        .profileId = (unsigned int)json_number(json_member(part, "profileId")),
+    };
+    return end(SUCCESS);
+}
+
+API nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfo(nvmlDevice_t device, unsigned int profile, nvmlGpuInstanceProfileInfo_t *info) {
+    BEGIN_DEVICE(device);
+    const json *list = json_member(of(device->gpu, "mig"), "devices");
+    for (int place = 0; place < (int)json_length(list); place++) {
+        nvmlDevice_t part = &parts[device->gpu][place];
+        if (profile_of_slices(slices_of(part, "gpuSlices")) != (int)profile) continue;
+        memset(info, 0, sizeof *info);
+        info->id = (unsigned int)json_number(json_member(part_of(part), "profileId"));
+        info->sliceCount = (unsigned int)slices_of(part, "gpuSlices");
+        info->multiprocessorCount = (unsigned int)slices_of(part, "multiprocessors");
+        info->memorySizeMB = slices_of(part, "memoryMib");
+        return end(SUCCESS);
+    }
+    return end(NOT_SUPPORTED);
+}
+
+API nvmlReturn_t nvmlGpuInstanceGetComputeInstanceById(nvmlGpuInstance_t instance, unsigned int id, nvmlComputeInstance_t *compute) {
+    BEGIN_DEVICE(instance);
+    if (json_number(json_member(part_of(instance), "computeInstance")) != id) return end(NOT_FOUND);
+    *compute = instance;
+    return end(SUCCESS);
+}
+
+API nvmlReturn_t nvmlComputeInstanceGetInfo_v2(nvmlComputeInstance_t compute, nvmlComputeInstanceInfo_t *info) {
+    BEGIN_DEVICE(compute);
+    *info = (nvmlComputeInstanceInfo_t){
+        .device = &devices[compute->gpu],
+        .gpuInstance = compute,
+        .id = (unsigned int)json_number(json_member(part_of(compute), "computeInstance")),
+        .profileId = (unsigned int)profile_of_slices(slices_of(compute, "computeSlices")),
+    };
+    return end(SUCCESS);
+}
+
+API nvmlReturn_t nvmlGpuInstanceGetComputeInstanceProfileInfo(
+    nvmlGpuInstance_t instance, unsigned int profile, unsigned int engines, nvmlComputeInstanceProfileInfo_t *info) {
+    BEGIN_DEVICE(instance);
+    if (engines || profile_of_slices(slices_of(instance, "computeSlices")) != (int)profile) return end(NOT_SUPPORTED);
+    memset(info, 0, sizeof *info);
+    info->id = profile;
+    info->sliceCount = (unsigned int)slices_of(instance, "computeSlices");
+    info->multiprocessorCount = (unsigned int)slices_of(instance, "multiprocessors");
     return end(SUCCESS);
 }
 

@@ -10,7 +10,7 @@ import yaml
 
 from promql import OF_OTHERS, metrics_of, served
 from shardgate.adapters.manifests import WEBHOOK_TIMEOUT_SECONDS
-from shardgate.shells.cli import cli
+from shardgate.shells.cli.entry import COMMANDS
 from shardgate.shells.webhook_server import DEADLINE_SHARE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def test_a_page_refers_only_to_what_exists(page: Path) -> None:
     for name in re.findall(r"\b(?:shardgate|apiserver)_\w+", text):
         assert name in served() | OF_OTHERS, name
     for command in re.findall(r"^shardgate (\w+)|`shardgate (\w+)", text, re.MULTILINE):
-        assert "".join(command) in cli.commands, command
+        assert "".join(command) in COMMANDS, command
     for name in re.findall(r"\bShardgate[A-Z]\w+", text):
         assert name in RULES, name
 

@@ -62,3 +62,34 @@ def test_dates_stay_as_they_are_written(tmp_path: Path) -> None:
     (found,) = read(tmp_path, "apiVersion: v1\nkind: A\nspec: {on: 2026-11-25}\n")
     assert isinstance(found, Document)
     assert list(found.body["spec"].values()) == ["2026-11-25"]
+
+
+def test_json_is_read_as_kubectl_reads_it(tmp_path: Path) -> None:
+    found = read(
+        tmp_path, '\n{"apiVersion": "v1", "kind": "A", "x": "\\ud83d\\ude00", "n": 1.5}\n\t{"apiVersion": "v1", "kind": "B"}'
+    )
+    assert [each.body["kind"] for each in found if isinstance(each, Document)] == ["A", "B"]
+    assert isinstance(found[0], Document)
+    assert (found[0].body["x"], found[0].body["n"]) == ("\U0001f600", 1.5)
+    assert found[1].where.endswith("x.yaml, document 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"apiVersion": "v1", "kind": "A", "kind": "B"}', "stands twice"),
+        ('{"apiVersion": "v1", "kind": "A", "x": "\\ud83d"}', "Unicode"),
+        ('{"apiVersion": "v1", "kind": "A"', "line"),
+        ("[" * 100_000, "nesting depth"),
+        ('["a"]', "needs an object"),
+    ],
+)
+def test_bad_json_is_named_by_its_place(tmp_path: Path, text: str, says: str) -> None:
+    (found,) = read(tmp_path, text)
+    assert isinstance(found, Unreadable)
+    assert says in str(found)
+
+
+def test_flow_yaml_is_no_json(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, "{apiVersion: v1, kind: A}")
+    assert isinstance(found, Document)

@@ -164,7 +164,7 @@ def test_an_object_that_goes_during_a_write_is_gone() -> None:
 def test_nothing_is_remembered_of_an_object_that_goes_during_the_last_write() -> None:
     async def test() -> None:
         body = standing()
-        body["metadata"]["annotations"] = {"shardgate.io/verdict": "Sound"}
+        body["metadata"]["annotations"] = {"shardgate.io/verdict": "Sound", "shardgate.io/score": "95"}
         api, lease = OneObject(copy.deepcopy(body)), Holding()
         subject = reconciler(api, lease)
         api.during = lambda: subject.drop("u")
@@ -252,7 +252,7 @@ def test_who_undoes_our_annotations_again_and_again_costs_three_writes_a_minute(
         for _ in range(200):  # it has ended
             clock[0] += 1
             await subject.once()
-        assert api.body["metadata"]["annotations"] == {"shardgate.io/verdict": "Sound"}
+        assert api.body["metadata"]["annotations"] == {"shardgate.io/verdict": "Sound", "shardgate.io/score": "95"}
         assert "Conflict" not in [each["type"] for each in api.body["status"]["conditions"]]
         assert len(api.writes) <= 2
 

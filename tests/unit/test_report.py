@@ -42,7 +42,7 @@ def test_every_key_is_always_there(node: NodeBuilder, changes: dict[str, Any]) -
 
 def test_the_compatible_report() -> None:
     shown = document(a_node())
-    assert (shown["status"], shown["recommendation"], shown["score"]) == ("PASSED", "PROCEED_WITH_CONFIDENCE", None)
+    assert (shown["status"], shown["recommendation"], shown["score"]) == ("PASSED", "PROCEED_WITH_CONFIDENCE", 95)
     assert [(stage["firstLayer"], stage["lastLayer"]) for stage in shown["memory"]["perStage"]] == [
         (0, 19), (20, 39), (40, 59), (60, 79),
     ]  # fmt: skip
@@ -149,7 +149,7 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
 
 def test_annotations_hold_nothing_that_moves_with_the_cluster_alone() -> None:
     assert annotations(judged(a_node())) == {
-        "shardgate.io/verdict": "Sound", "shardgate.io/score": None, "shardgate.io/findings": None,
+        "shardgate.io/verdict": "Sound", "shardgate.io/score": "95", "shardgate.io/findings": None,
     }  # fmt: skip
     assert annotations(judged(a_node(gpus=1, labels=T4))) == {
         "shardgate.io/verdict": "Unsound",

@@ -34,7 +34,7 @@ def message(verdict: Verdict, code: str) -> str:
 def test_the_compatible_reference_is_sound() -> None:
     verdict = judged(a_node())
     assert verdict.outcome is Outcome.SOUND
-    assert verdict.score is None
+    assert verdict.score == 95
     assert verdict.placement is not None
     (pod,) = verdict.placement.pods
     assert pod.ranks == pod.local_gpus == tuple(range(8))

@@ -119,8 +119,8 @@ def _disclosed(verdict: Verdict, facts: Facts) -> Verdict:
     seen = replace(told(verdict, facts.inventory, facts.policy), placement=placement)
     if disclosure is not Disclosure.NONE:
         return seen
-    assumptions = tuple(each for each in seen.assumptions if each.field != "hardware")
-    return replace(seen, hardware=None, best_gpu=None, assumptions=assumptions)
+    assumptions = tuple(each for each in seen.assumptions if each.field not in ("hardware", "performance"))
+    return replace(seen, hardware=None, best_gpu=None, performance=None, score_terms=(), assumptions=assumptions)
 
 
 def _without_names(document: Json, *, is_told: bool) -> Json:

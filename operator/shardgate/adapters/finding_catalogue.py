@@ -52,7 +52,18 @@ MEANINGS: dict[str, str] = {
     "SurgeDoesNotFit": "A Deployment's roll-out starts a new pod before it stops an old one (`maxUnavailable` rounds down to "
     "0), and there is no room for both: it would hang. `maxSurge: 0` with `maxUnavailable: 1` stops one first.",
     "AutoscaleMaximumDoesNotFit": "An autoscaler's maximum is more replicas than all that is here or may come has room for.",
+    "TensorAcrossNodes": "Tensor ranks are spread over several pods, although one node could hold them: every layer then waits for "
+    "the network.",
     "GpusLeftOver": "Pods ask for more GPUs than they have ranks.",
+    "MemoryMostlyUnused": "The KV caches hold more than 20 times what the declared concurrency can fill, and fewer or smaller GPUs "
+    "could be had.",
+    "StagesUneven": "The slowest pipeline stage takes over 25 % longer than the mean of a decode step: the others wait for it.",
+    "TensorOverPcie": "Tensor ranks spend more than 25 % of a decode step talking over PCIe, while GPUs joined by NVLink are "
+    "accepted as well.",
+    "PipelineBubble": "The declared micro-batches leave the pipeline's stages idle for more than 25 % of the time.",
+    "ThroughputTooLow": "The rate that is aimed at is beyond the range of what could be served at the declared lengths, within the "
+    "latencies aimed at. Raised only where the high end of the range misses it too.",
+    "LatencyTooHigh": "A latency at the declared traffic is beyond what is aimed at, even at the low end of its range.",
     "ModelUnknown": "The model's architecture is neither in the catalogue nor given in `spec.model.config`, or not modelled.",
     "EngineUnknown": "No engine is declared, or one whose rules are not known.",
     "DeclarationOpaque": "A part of the declaration that bears on the verdict could not be read.",

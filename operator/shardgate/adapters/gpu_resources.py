@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN
+
 PLAIN, RENAMED, MIG = "nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-"
 RESOURCE_OF_VENDOR = {"nvidia": PLAIN, "amd": "amd.com/gpu", "habana": "habana.ai/gaudi", "aws": "aws.amazon.com/neuron"}
 """Under which a vendor's device plugin offers whole GPUs, unless it is told otherwise."""
@@ -49,6 +51,19 @@ def passed_through(resource: str) -> str | None:
 def gpus_among(amounts: Mapping[str, int]) -> dict[str, int]:
     """The resources that are GPUs, zeros included."""
     return {name: amount for name, amount in amounts.items() if vendor_of(name) is not None}
+
+
+def counted_once(amounts: Mapping[str, int]) -> list[str]:
+    """The resources that are GPUs, each device under one name: Neuron's views of one chip, or a DeviceClass beside its plugin.
+
+    Of DeviceClasses, which may overlap, a vendor's own (``gpu.nvidia.com``), and only where no plugin offers GPUs.
+    """
+    gpus = [name for name in amounts if is_gpu(name)]
+    view = next((name for name in NEURON_VIEWS if name in amounts), None)
+    once = [name for name in gpus if name not in NEURON_VIEWS or name == view]
+    if any(amounts[name] for name in once):
+        return once
+    return once + [name for name in amounts if name.startswith(f"{DEVICE_CLASS_DOMAIN}/") and is_gpu(name.partition("/")[2])]
 
 
 def schedulable(gpus: Mapping[str, int]) -> int:

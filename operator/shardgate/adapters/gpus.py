@@ -1,5 +1,6 @@
 """GPU products: names as labels and clouds spell them, memory, and what an engine sees of it (``data/gpus.json``)."""
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any
 from shardgate.adapters.performance import rates_of
 from shardgate.adapters.tables import table
 from shardgate.domain.inventory import Gpu, Sharing, Visible
+from shardgate.domain.performance.rates import GpuRates
 from shardgate.domain.units import GIBI, MEBI, Bytes
 
 _VENDOR = re.compile(r"^(nvidia|amd|intel)[-_ ]", re.IGNORECASE)
@@ -187,11 +189,15 @@ def gpu_from(  # keyword-only: the facts of a schedulable unit
             compute_capability=compute_capability,
             has_nvlink=nvlink if nvlink is not None or row is None or row.vendor == "nvidia" else row.has_nvlink,
             contradictions=contradictions,
-            rates=rates_of(row.gpu_id, row.vendor) if row is not None and sharing is Sharing.NONE else None,
+            rates=_rates(row) if sharing is Sharing.NONE else None,
         )
         for amount in amounts
     ]
     return replace(gpus[0], alternatives=tuple(gpus[1:])) if len(gpus) > 1 else gpus[0]
+
+
+def _rates(row: Product | None) -> GpuRates | None:
+    return None if row is None else rates_of(row.gpu_id, row.vendor, is_made_joined=bool(row.has_nvlink))
 
 
 def _capability(stated: object) -> tuple[int, int] | None:
@@ -206,3 +212,10 @@ def _capability(stated: object) -> tuple[int, int] | None:
 def known_gpus() -> tuple[Gpu, ...]:
     """Every product of the table, once per reported memory size."""
     return tuple(gpu_of(label, Bytes(mib * MEBI)) for row in _products() for label in row.labels for mib in row.memory_mib)
+
+
+def similar_products(product: str) -> list[str]:
+    """Known products whose names are near, the nearest first."""
+    names = {each.product or "" for each in known_gpus()}
+    near = difflib.get_close_matches(normalised(product), names, n=3, cutoff=0.3)
+    return near + sorted(name for name in names if normalised(product).lower() in name.lower() and name not in near)[:3]

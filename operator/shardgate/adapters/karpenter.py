@@ -17,13 +17,14 @@ from shardgate.adapters.gpus import gpu_from, product_of_id
 from shardgate.adapters.nodes.objects import NodeTaint
 from shardgate.adapters.quantities import AMPLE, QuantityError, resources
 from shardgate.adapters.tables import table
+from shardgate.domain.arrivals import ANY_NUMBER_OF_GPUS, MANY_NODES
 from shardgate.domain.inventory import Node, NodeShape, NodeState, Sharing, Taint
 from shardgate.domain.selectors import Expression
 from shardgate.domain.units import MEBI, Bytes
 
 API_VERSION = "karpenter.sh/v1"
 GROUP = "karpenter.sh"
-MOST_NODES = 1000
+MOST_NODES = MANY_NODES
 """Of one instance type, where a pool states no limit on its GPUs."""
 
 _INSTANCE_TYPE, _ARCH, _OS = "node.kubernetes.io/instance-type", "kubernetes.io/arch", "kubernetes.io/os"
@@ -133,7 +134,7 @@ def nodes_of_pool(pool: NodePoolObject) -> tuple[Node, ...]:
         resource = next(name for name in RESOURCE_OF_VENDOR.values() if name in node.allocatable)
         left = nodes_left
         if resource in limits:
-            of_one = 1 if node.allocatable[resource] == _ANY_NUMBER else node.allocatable[resource]
+            of_one = 1 if node.allocatable[resource] == ANY_NUMBER_OF_GPUS else node.allocatable[resource]
             left = min(left, (limits[resource] - held.get(resource, 0)) // of_one)
         if left > 0:
             found.append(replace(node, count=left))
@@ -208,11 +209,8 @@ def _speaks_of_gpus(
 
 def _unknown_node(pool: str, labels: Mapping[str, str], taints: list[NodeTaint] | None) -> Node:
     """A node of which nobody knows what GPUs it has, or how many."""
-    row = {"count": _ANY_NUMBER, "nvlink": None}
+    row = {"count": ANY_NUMBER_OF_GPUS, "nvlink": None}
     return _node(f"{pool}/unknown instance type", row, labels, taints, RESOURCE_OF_VENDOR["nvidia"], MOST_NODES)
-
-
-_ANY_NUMBER = 1024
 
 
 def node_of_claim(claim: NodeClaimObject) -> Node | None:

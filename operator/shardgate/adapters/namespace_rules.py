@@ -13,7 +13,7 @@ from shardgate.adapters.quantities import QuantityError
 from shardgate.adapters.quotas import QuotaObject, read_quota
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
-from shardgate.domain.inventory import LimitRange, Quota
+from shardgate.domain.inventory import LimitRange, Node, Quota
 from shardgate.domain.policy import Policy, StatedPolicy, effective_policy
 
 T = TypeVar("T")
@@ -158,6 +158,12 @@ class NamespaceRules:
     def policy_for(self, namespace: str, kind: str, default: Policy) -> Policy:
         """The policy that holds for objects of a kind (``Kind.group``) in a namespace."""
         return effective_policy(self.policies.values(), self.labels_of(namespace), kind, default)
+
+    @property
+    def pools(self) -> tuple[Node, ...]:
+        """Nodes that any policy names as provisionable, by pool."""
+        stated = (each.stated.get("provisionable", ()) for each in self.policies.values())
+        return tuple({node.name: node for nodes in stated for node in nodes}.values())  # type: ignore[attr-defined]  # of this field
 
     def overrides_for(self, subject: Subject, now: float) -> tuple[Override, ...]:
         """Those that hold for an object at this Unix time."""

@@ -14,7 +14,7 @@ PCIE_GB_S = {3: 15.75, 4: 31.5, 5: 63.0, 6: 121.0}
 
 
 @cache
-def rates_of(gpu_id: str, vendor: str) -> GpuRates | None:
+def rates_of(gpu_id: str, vendor: str, *, is_made_joined: bool = False) -> GpuRates | None:
     """What a product of the GPU table reaches; ``None`` where its rates are not known."""
     row = _rows().get(gpu_id)
     if row is None or row["bandwidthGbS"] is None or row["denseTflops"]["half"] is None or row["pcieGeneration"] is None:
@@ -33,6 +33,7 @@ def rates_of(gpu_id: str, vendor: str) -> GpuRates | None:
         fp4=rate("fp4"),
         link_bytes_per_second=(row["scaleUpGbS"] or 0) * GIGA / 2,
         host_link_bytes_per_second=PCIE_GB_S[row["pcieGeneration"]] * GIGA,
+        is_made_joined=is_made_joined,
         compute_share=factors.get("computeShare", 1.0),
         memory_share=factors.get("memoryShare", 1.0),
     )

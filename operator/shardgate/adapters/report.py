@@ -8,23 +8,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from shardgate.adapters.performance_report import (
+    balance_json,
+    communication_json,
+    graph_json,
+    performance_json,
+    risks_json,
+    score_json,
+)
 from shardgate.domain.declaration import Declaration
-from shardgate.domain.fitting import Fit
+from shardgate.domain.fitting import Fit, load_of
 from shardgate.domain.memory import MemoryEstimate, RankMemory
 from shardgate.domain.placement import Placement
 from shardgate.domain.policy import Disclosure, Policy
+from shardgate.domain.risks import risks_of
 from shardgate.domain.strategy import ParallelStrategy
+from shardgate.domain.traffic import Objectives, Traffic
 from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Verdict
 
 Json = dict[str, Any]
-
-_PERFORMANCE = (
-    "requestsPerSecond", "outputTokensPerSecond", "totalTokensPerSecond", "timeToFirstTokenMilliseconds",
-    "timePerOutputTokenMilliseconds", "endToEndMilliseconds", "gpuUtilization", "capacityRequestsPerSecond",
-    "concurrency", "capacityShare", "bound",
-)  # fmt: skip
-_BALANCE = ("stageSeconds", "epsilon", "bubble", "bubbleMeasured", "microBatches")
-_COMMUNICATION = ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken", "linkUtilization", "timeShare")
 
 
 def report(declaration: Declaration, verdict: Verdict, *, reference: str) -> Json:
@@ -47,13 +49,13 @@ def report(declaration: Declaration, verdict: Verdict, *, reference: str) -> Jso
         "hardware": _hardware(verdict),
         "memory": memory_json(declaration, verdict),
         "placement": placement_json(verdict.placement),
-        "performance": dict.fromkeys(_PERFORMANCE),
-        "balance": dict.fromkeys(_BALANCE),
-        "communication": dict.fromkeys(_COMMUNICATION),
-        "graph": {"nodes": _graph_nodes(declaration, verdict), "edges": None},
-        "risks": [],
+        "performance": performance_json(verdict.performance),
+        "balance": balance_json(verdict.performance),
+        "communication": communication_json(verdict.performance),
+        "graph": graph_json(declaration, verdict, load_of(declaration)),
+        "risks": risks_json(risks_of(declaration, verdict)),
         "alternatives": [],
-        "scoreTerms": [],
+        "scoreTerms": score_json(verdict.score_terms),
         "findings": [finding_json(each) for each in verdict.findings],
         "assumptions": [{"field": each.field, "value": each.value, "why": each.why} for each in verdict.assumptions],
     }  # fmt: skip
@@ -104,7 +106,32 @@ def declared_json(declaration: Declaration, verdict: Verdict) -> Json:
         "gpusTotal": required.gpus,
         "podsPerReplica": required.pods_per_replica,
         "gpusPerPod": {"server": required.gpus_per_pod},
+        "traffic": _traffic(declaration.traffic),
+        "objectives": _objectives(declaration.objectives),
     }
+
+
+def _traffic(traffic: Traffic) -> Json:
+    """As in the spec; null where it is not declared."""
+    return {
+        "promptTokens": traffic.prompt_tokens, "outputTokens": traffic.output_tokens, "concurrency": traffic.concurrency,
+        "microBatches": traffic.micro_batches,
+    }  # fmt: skip
+
+
+def _objectives(objectives: Objectives) -> Json:
+    """As in the spec; null where none is set."""
+    return {
+        "requestsPerSecond": objectives.requests_per_second,
+        "timeToFirstTokenMilliseconds": _times(objectives.time_to_first_token_seconds, 1000),
+        "timePerOutputTokenMilliseconds": _times(objectives.time_per_output_token_seconds, 1000),
+        "gpuUtilizationPercent": _times(objectives.gpu_utilization, 100),
+    }
+
+
+def _times(value: float | None, by: int) -> float | None:
+    """In the spec's unit, without the dust of going there and back."""
+    return None if value is None else round(value * by, 6)
 
 
 def _hardware(verdict: Verdict) -> Json:
@@ -205,21 +232,6 @@ def placement_json(placement: Placement | None) -> Json:
             {"reason": each.text, "count": each.count, "nodes": list(each.nodes)} for each in placement.excluded
         ],
     }  # fmt: skip
-
-
-def _graph_nodes(declaration: Declaration, verdict: Verdict) -> list[Json]:
-    """The ranks of one replica, with the pod and node that the example gives them."""
-    where = {}
-    for pod in verdict.placement.pods if verdict.placement else ():
-        if pod.replica == 0:
-            where.update(dict.fromkeys(pod.ranks, (pod.pod, pod.node)))
-    return [
-        {
-            "rank": rank.number, "stage": rank.stage, "tensor": rank.tensor, "data": rank.data,
-            "pod": where.get(rank.number, (None, None))[0], "node": where.get(rank.number, (None, None))[1],
-        }
-        for rank in declaration.strategy.ranks()
-    ]  # fmt: skip
 
 
 def digest_of(spec: Mapping[str, Any], verdict: Verdict, policy: Policy) -> str:

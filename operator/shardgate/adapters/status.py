@@ -32,6 +32,22 @@ def annotations(verdict: Verdict) -> dict[str, str | None]:
     }
 
 
+def settled(
+    marks: dict[str, str | None], present: Mapping[str, str | None], kept: Mapping[str, str | None] | None
+) -> dict[str, str | None]:
+    """The annotations with the score that is there, where we put it (``kept``) and it moved by less than a step since.
+
+    ``kept`` is ``None`` where what we put is not remembered: what is there then counts as ours.
+    """
+    before, after = present.get(SCORE), marks[SCORE]
+    is_ours = kept is None or kept.get(SCORE) == before
+    same = all(present.get(name) == marks[name] for name in (VERDICT, FINDINGS))
+    if not (same and is_ours) or before is None or after is None:
+        return marks
+    moved = abs(int(before) - int(after)) if before.isdigit() else SCORE_STEP
+    return {**marks, SCORE: before} if moved < SCORE_STEP else marks
+
+
 def summary(declaration: Declaration, verdict: Verdict, disclosure: Disclosure = Disclosure.POOLS) -> str:
     """The verdict in one line."""
     label = declaration.strategy.label

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from shardgate.adapters.models.catalogue import Profile
+from shardgate.adapters.performance_report import balance_json, communication_json, performance_json, risks_json, score_json
 from shardgate.adapters.report import Json, aspect_labels, declared_json, finding_json, memory_json, placement_json, report
 from shardgate.adapters.workload_declarations import GroupDeclaration, declare
 from shardgate.adapters.workloads.extraction import Workload
@@ -11,6 +12,7 @@ from shardgate.domain.codes import finding
 from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.policy import Policy
+from shardgate.domain.risks import risks_of
 from shardgate.domain.together import verify_together
 from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Requirement, Verdict, aspects_of, worst_first
 
@@ -118,6 +120,7 @@ def workload_report(workload: JudgedWorkload, *, reference: str) -> Json:
     document |= {
         "outcome": verdict.outcome.label, "aspects": aspect_labels(verdict.aspects), "status": status,
         "recommendation": recommendation, "score": verdict.score, "findings": [finding_json(each) for each in verdict.findings],
+        "risks": risks_json(risks_of(declaration, verdict)),
     }  # fmt: skip
     pods = [{**pod, "group": group.role} for group, _, found in parts for pod in placement_json(found.placement)["pods"] or ()]
     feasible = [found.placement.feasible for _, _, found in parts if found.placement is not None]
@@ -130,6 +133,9 @@ def workload_report(workload: JudgedWorkload, *, reference: str) -> Json:
         document["groups"] = [
             {
                 "role": group.role, "declared": declared_json(declared, found), "memory": memory_json(declared, found),
+                "performance": performance_json(found.performance), "balance": balance_json(found.performance),
+                "communication": communication_json(found.performance), "scoreTerms": score_json(found.score_terms),
+                "risks": risks_json(risks_of(declared, found)),
                 "placement": placement_json(found.placement), "findings": [finding_json(each) for each in found.findings],
             }
             for group, declared, found in parts

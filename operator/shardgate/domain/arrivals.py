@@ -10,6 +10,8 @@ from shardgate.domain.units import ago, count
 MOST_SAID = 3
 MANY_NODES = 1000
 """From so many on, a pool states no bound."""
+ANY_NUMBER_OF_GPUS = 1024
+"""Of a node that may come and of which nobody knows how many it has: as many as a pod may ask for."""
 
 
 def may_come(situation: Situation) -> str:

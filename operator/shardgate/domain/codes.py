@@ -23,7 +23,11 @@ _WORST_BY_CLASS: dict[FindingClass, tuple[Outcome, str]] = {
         Outcome.UNSOUND,
         "GpuCountTooLow NodesDoNotFit GpuProductNotAccepted ModelExceedsCluster",
     ),
-    FindingClass.QUALITY: (Outcome.WASTEFUL, "GpusLeftOver"),
+    FindingClass.HOST: (Outcome.RISKY, "TensorAcrossNodes"),
+    FindingClass.QUALITY: (
+        Outcome.WASTEFUL,
+        ("GpusLeftOver MemoryMostlyUnused StagesUneven TensorOverPcie PipelineBubble ThroughputTooLow LatencyTooHigh"),
+    ),
     FindingClass.UNKNOWN: (
         Outcome.UNDECIDED,
         (

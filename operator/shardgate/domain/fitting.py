@@ -39,6 +39,19 @@ class GpuFit:
     """Figures of the version that is declared or assumed; ``None`` where memory is not modelled or not known."""
 
 
+def load_of(declaration: Declaration) -> Load | None:
+    """What is to be loaded; ``None`` where a fact is missing, or the stages do not add up (a finding of its own)."""
+    model, strategy = declaration.model, declaration.strategy
+    if not isinstance(model, ModelArchitecture) or not declaration.weights_name:
+        return None
+    if strategy.pipeline > model.layers or sum(strategy.layers_per_stage or [model.layers]) != model.layers:
+        return None
+    return Load(
+        model=model, strategy=strategy, engine=declaration.engine, dtype=declaration.dtype,
+        kv_cache_bits=declaration.kv_cache_bits,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weighed:
     """A declaration's load, and its weights under the rules that are assumed."""
@@ -58,15 +71,9 @@ class Weighed:
     @classmethod
     def of(cls, declaration: Declaration) -> "Weighed | None":
         """``None`` where a fact is missing, or the stages do not add up (a finding of its own)."""
-        model, strategy = declaration.model, declaration.strategy
-        if not isinstance(model, ModelArchitecture) or not declaration.weights_name:
+        load = load_of(declaration)
+        if load is None:
             return None
-        if strategy.pipeline > model.layers or sum(strategy.layers_per_stage or [model.layers]) != model.layers:
-            return None
-        load = Load(
-            model=model, strategy=strategy, engine=declaration.engine, dtype=declaration.dtype,
-            kv_cache_bits=declaration.kv_cache_bits,
-        )  # fmt: skip
         memory = declaration.engine.memory
         found = cls(load=load, weights=weights_of(load, memory[0] if memory else None))
         if memory:

@@ -14,7 +14,7 @@ def health_of(
 ) -> Health:
     """Of a GPU that the driver can reach.
 
-    A critical Xid counts until the driver says that nothing need be done: a driver that cannot tell (before 555) never does.
+    A critical Xid counts until the driver says that nothing need be done: an older driver, which cannot tell, never does.
     """
     reasons = []
     if needs_reset:

@@ -425,11 +425,15 @@ class PendingPods:
     node_terms: tuple[NodeTerm, ...] | None = None
     tolerations: tuple[Toleration, ...] = ()
 
-    def may_go_to(self, node: Node) -> bool:
-        """Whether the filters that look at one node alone let them on."""
+    def may_go_to(self, node: Node, *, passing: bool = True) -> bool:
+        """Whether the filters that look at one node alone let them on. ``passing``: taints count that controllers lift again."""
         if not node.is_selected(self.node_selector, self.node_terms):
             return False
-        barring = (taint for taint in node.shape.taints if taint.effect in ("NoSchedule", "NoExecute"))
+        barring = (
+            taint
+            for taint in node.shape.taints
+            if taint.effect in ("NoSchedule", "NoExecute") and (passing or not taint.is_passing)
+        )
         return all(any(each.tolerates(taint) for each in self.tolerations) for taint in barring)
 
 

@@ -9,6 +9,7 @@ from shardgate.domain.contention import after_preemption, ahead_of, both_fit, us
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
 from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, PendingPods, grouped
+from shardgate.domain.performance.figures import Performance, performance_of
 from shardgate.domain.placement import NodeFilter, Placement, PodShape, place, room_in_total
 from shardgate.domain.policy import Capacity, Policy
 from shardgate.domain.verdict import Requirement
@@ -45,6 +46,8 @@ class Situation:
     preempting: Placement | None
     """Where these pods fit only if pods of lower priority made way: how they would."""
     stale: bool
+    performance: Performance | None
+    """On the best of the candidates' GPUs; ``None`` where it would not run there, or is not modelled."""
 
     @property
     def weights(self) -> WeightsEstimate | None:
@@ -168,6 +171,9 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         contenders=contenders,
         preempting=preempting,
         stale=is_stale(inventory, policy),
+        performance=performance_of(
+            declaration, weighed, max(found_of_shape.values(), key=_goodness, default=None), pod.ranks_per_pod, pod.pods_per_replica
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from shardgate.domain.fitting import GpuFit
+from shardgate.domain.performance.figures import Performance
 from shardgate.domain.placement import Placement
 from shardgate.domain.units import Bytes
 from shardgate.domain.weights import WeightsEstimate
@@ -113,6 +114,16 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTerm:
+    """One term of the score; ``points`` is ``None`` where it does not apply, and the others are scaled up."""
+
+    name: str
+    points: float | None
+    of: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """All findings, worst first, with the figures that they rest on."""
 
@@ -125,6 +136,9 @@ class Verdict:
     placement: Placement | None = None
     assumptions: tuple[Assumption, ...] = ()
     aspects: Mapping[FindingClass, Outcome] = field(default_factory=dict)
+    performance: Performance | None = None
+    """Of all replicas on the best of the GPUs that the pods may land on; ``None`` where it would not run or is not modelled."""
+    score_terms: tuple[ScoreTerm, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -137,9 +151,20 @@ class Verdict:
         return tuple(dict.fromkeys(finding.code for finding in self.findings))
 
     @property
+    def has_room(self) -> bool:
+        """All of it could start now, as far as is known, and its engine would not surely refuse."""
+        if self.outcome in (Outcome.WAITING, Outcome.UNSOUND) or self.placement is None:
+            return False
+        return self.placement.feasible
+
+    @property
     def score(self) -> int | None:
-        """0 when Unsound. Nothing else is scored until throughput and latency are modelled."""
-        return 0 if self.outcome is Outcome.UNSOUND else None
+        """0 when Unsound, ``None`` when Undecided or nothing can be scored: for reports, nothing is let in or refused by it."""
+        if self.outcome in (Outcome.UNSOUND, Outcome.UNDECIDED):
+            return 0 if self.outcome is Outcome.UNSOUND else None
+        applied = [each for each in self.score_terms if each.points is not None]
+        possible = sum(each.of for each in applied)
+        return round(100 * sum(each.points or 0.0 for each in applied) / possible) if possible else None
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -4,8 +4,11 @@ from dataclasses import replace
 
 from shardgate.domain.checks import CHECKS
 from shardgate.domain.declaration import Declaration
+from shardgate.domain.fitting import Fit
 from shardgate.domain.inventory import REMEMBERED_LABELS, Inventory, NodeState
+from shardgate.domain.performance.estimate import is_linked
 from shardgate.domain.policy import Policy
+from shardgate.domain.score import score_terms
 from shardgate.domain.situation import Situation, look_at
 from shardgate.domain.units import Bytes, count
 from shardgate.domain.verdict import Assumption, Hardware, Outcome, ProductCount, Verdict, aspects_of, worst_first
@@ -30,6 +33,8 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
         placement=None if situation.stale else situation.placement,
         assumptions=tuple(_assumptions(situation)),
         aspects=aspects_of(findings),
+        performance=situation.performance,
+        score_terms=score_terms(situation),
     )
 
 
@@ -71,6 +76,34 @@ def _hardware(situation: Situation) -> Hardware:
     )
 
 
+def _assumptions_of_speed(situation: Situation) -> list[Assumption]:
+    found, declaration = situation.performance, situation.declaration
+    if found is None:
+        return []
+    assumed = []
+    if not found.are_lengths_declared:
+        lengths = f"{found.lengths.prompt:.0f} prompt and {found.lengths.output:.0f} output tokens"
+        assumed.append(Assumption(field="spec.traffic", value=lengths, why="unset: for the figures alone, no finding rests on it"))
+    products = {
+        each.gpu.product for each in situation.found_of_shape.values() if each.fit is not Fit.UNFIT and each.gpu.product is not None
+    }
+    if len(products) > 1:
+        others = ", ".join(sorted(products - {found.product}))
+        assumed.append(Assumption(field="performance", value=found.product, why=f"pods may land on {others} as well"))
+    if declaration.engine.settings.draft is not None:
+        why = "how many drafted tokens are accepted is not known: figures are those without speculation"
+        assumed.append(Assumption(field="performance", value=declaration.engine.settings.draft.method, why=why))
+    best = situation.best_found
+    if best is not None and best.gpu.has_nvlink is None and declaration.strategy.tensor > 1:
+        link = "NVLink, as the product is made" if is_linked(best.gpu) else "PCIe"
+        why = f"nothing tells whether NVLink joins them: figures are those over {link}"
+        assumed.append(Assumption(field="performance", value=found.product, why=why))
+    if situation.pod.pods_per_replica > 1:
+        why = "a replica spans pods, and nothing tells how fast the network between nodes is"
+        assumed.append(Assumption(field="performance", value="50 GB/s a GPU and direction", why=why))
+    return assumed
+
+
 def _assumptions(situation: Situation) -> list[Assumption]:
     declaration = situation.declaration
     assumed = [Assumption(field=field, value=value, why=why) for field, value, why in declaration.assumptions]
@@ -78,6 +111,7 @@ def _assumptions(situation: Situation) -> list[Assumption]:
     if best is not None and best.estimate is not None:
         rules = best.estimate.rules
         assumed.append(Assumption(field="memory", value=rules.versions, why=f"figures measured on these versions: {rules.source}"))
+    assumed += _assumptions_of_speed(situation)
     units = (group.shape.unit(situation.pod.resource) for group in situation.candidates)
     assumed += dict.fromkeys(
         Assumption(field="hardware", value=gpu.product or "unknown product", why=gpu.contradiction)

@@ -14,6 +14,7 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
 from shardgate import __version__
+from shardgate.shells.failures import ClusterFailed
 
 CLI, OPERATOR = "shardgate-cli", "shardgate-operator"
 REQUEST_SECONDS = 30
@@ -25,12 +26,12 @@ APPLY_PATCH = "application/apply-patch+yaml"
 _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
 
 
-class ClusterUnreachable(Exception):
+class ClusterUnreachable(ClusterFailed):
     """No answer from the API server, or no way to it is configured."""
 
 
 @dataclass(eq=False)  # not frozen: Python itself sets an exception's traceback
-class ApiError(Exception):
+class ApiError(ClusterFailed):
     """The API server answered with an error."""
 
     status: int

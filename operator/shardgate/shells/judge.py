@@ -131,9 +131,11 @@ class Judge:
     """Reads declarations, and judges them by the book. ``freshness`` gives the age of the book and of a broken watch."""
 
     def __init__(
-        self, book: ClusterBook, freshness: Callable[[], tuple[float, float]], workloads: StandingWorkloads | None = None
-    ) -> None:
-        self.book, self._freshness = book, freshness
+        self, book: ClusterBook, freshness: Callable[[], tuple[float, float]], workloads: StandingWorkloads | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """``clock``: the steady clock, in seconds, that the book is written by."""
+        self.book, self._freshness, self._clock = book, freshness, clock
         self.workloads = workloads or StandingWorkloads()
         self._read: dict[str, _Read] = {}
         self._recent = Recent()
@@ -146,7 +148,7 @@ class Judge:
     def inventory(self) -> Inventory:
         """The cluster now."""
         age, broken = self._freshness()
-        return self.book.inventory(time.monotonic(), age, broken)
+        return self.book.inventory(self._clock(), age, broken)
 
     def declare(self, body: Mapping[str, Any]) -> Declaration:
         """What the object declares. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
@@ -208,7 +210,7 @@ class Judge:
     def _with_owners(self, groups: list[GroupDeclaration], body: Mapping[str, Any]) -> list[GroupDeclaration]:
         """Pods of what was made for it are its own; for a while so are those of what was made for one of its name before."""
         makes = self.workloads.owners_made_for(str((body.get("metadata") or {}).get("uid") or ""))
-        makes += tuple(each for each in self.workloads.owners_left_by(body, time.monotonic()) if each not in makes)
+        makes += tuple(each for each in self.workloads.owners_left_by(body, self._clock()) if each not in makes)
         if not makes:
             return groups
         return [
@@ -224,8 +226,12 @@ class Judge:
             body = self.workloads.get(uid)
             if body is None or self.is_judged_elsewhere(body):
                 continue
-            _, groups = self._declared(body, rolls_out=False)
-            yield from (each.declaration for each in self._with_owners(groups, body) if each.declaration is not None)
+            yield from self.declared_by(body)
+
+    def declared_by(self, body: Mapping[str, Any]) -> list[Declaration]:
+        """By a workload of another kind that stands: its groups that can be judged."""
+        _, groups = self._declared(body, rolls_out=False)
+        return [each.declaration for each in self._with_owners(groups, body) if each.declaration is not None]
 
     def is_made_for_another(self, body: Mapping[str, Any]) -> bool:
         """Whether its controller's owner stands and is judged in its stead."""
@@ -249,7 +255,7 @@ class Judge:
         declared = declaration or self._recent.declaration(body, self.book.rules.profiles_version, self.declare)
         self.book.follows_all_pods |= declared.placement.rules.demands
         policy = self.book.rules.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
-        self.book.settle(time.monotonic())
+        self.book.settle(self._clock())
         known = self._recent.judgement(declared, policy, self.version)
         if known is not None and not is_too_old(*self._freshness(), policy):
             return known

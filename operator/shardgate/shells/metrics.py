@@ -11,17 +11,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from shardgate import __version__
-from shardgate.adapters.gpu_resources import is_gpu
+from shardgate.adapters.gpu_resources import counted_once, is_gpu
 from shardgate.domain.calibration import Accuracy
+from shardgate.domain.capacity import POD_SIZES, supplies
 from shardgate.domain.codes import CLASS_OF_CODE, WORST_OF_CODE
-from shardgate.domain.inventory import Gpu, Inventory, NodeState
+from shardgate.domain.inventory import Inventory, NodeState
 from shardgate.domain.plight import Plight
 from shardgate.domain.verdict import Outcome
 
 HEARTBEAT_SECONDS = 1.0
 DEAD_AFTER_SECONDS = 30.0
 PREFIX = "shardgate"
-POD_SIZES = (1, 2, 4, 8)
+UNKNOWN = "unknown"
+"""Label of a product that nothing tells."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 KIND, OPERATIONS, ANSWERS = "InferenceDeployment", ("CREATE", "UPDATE"), ("allowed", "warned", "refused", "exempt", "invalid")
@@ -169,31 +171,24 @@ class Metrics:
         def add(gauge: Gauge, labels: tuple[str, ...], amount: int) -> None:
             counts[gauge][labels] = counts[gauge].get(labels, 0) + amount
 
-        promised = inventory.promised_by_node()
         for group in inventory.groups:
             node, nodes = group.like, group.count
             if node.state in (NodeState.GONE, NodeState.PROVISIONABLE):
                 continue
-            product = _product(node.shape.gpu)
+            product = node.shape.gpu.product or UNKNOWN
             is_short = node.state is not NodeState.IN_TRANSITION and any(map(is_gpu, node.unavailable_gpus))
             add(self.short_nodes, (product,), nodes if is_short else 0)
-            for kind in CONTRADICTED:
-                is_so = any(each == kind for each, _ in node.shape.gpu.contradictions)
-                add(self.contradicting_nodes, (product, kind), nodes if is_so else 0)
+            for fact in CONTRADICTED:
+                is_so = any(each == fact for each, _ in node.shape.gpu.contradictions)
+                add(self.contradicting_nodes, (product, fact), nodes if is_so else 0)
             add(self.nodes_with_held_memory, (product,), nodes if node.shape.gpu.held else 0)
-            for resource in filter(is_gpu, node.allocatable):
-                product = _product(node.shape.unit(resource))
-                left = max(0, node.free(resource)) if node.state is NodeState.USABLE else 0
-                claimed = sum(promised.get((each.name, resource), 0) for each in group.nodes) if promised else 0
-                add(self.gpus, (product, "installed"), node.allocatable[resource] * nodes)
-                add(self.gpus, (product, "unavailable"), node.unavailable_gpus.get(resource, 0) * nodes)
-                add(self.gpus, (product, "free"), left * nodes)
-                add(self.gpus, (product, "claimed"), claimed)
-                for size in POD_SIZES:
-                    add(self.placeable, (product, str(size)), left // size * nodes)
-                    # By what it offers, not by what it has: where one of 8 GPUs failed, no pod of 8 is kept out by others.
-                    is_large = node.allocatable[resource] >= size
-                    add(self.free_by_node_size, (product, str(size)), left * nodes if is_large else 0)
+        for kind, supply in supplies(inventory, counted_once).items():
+            product = kind.product or UNKNOWN
+            for state in ("installed", "unavailable", "free", "claimed"):
+                add(self.gpus, (product, state), getattr(supply, state))
+            for size in POD_SIZES:
+                add(self.placeable, (product, str(size)), supply.placeable[size])
+                add(self.free_by_node_size, (product, str(size)), supply.free_by_node_size[size])
         for gauge, values in counts.items():
             self._published[gauge] = _publish(gauge, values, self._published.get(gauge, set()))
 
@@ -236,10 +231,6 @@ class Metrics:
             self.stuck_roll_outs.labels(kind).set(stuck[kind])
         for labels, count in contradicted.items():
             self.contradicted.labels(*labels).set(count)
-
-
-def _product(gpu: Gpu) -> str:
-    return gpu.product or "unknown"
 
 
 def _publish(gauge: Gauge, values: Mapping[tuple[str, ...], float], before: set[tuple[str, ...]]) -> set[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from shardgate.adapters.models.catalogue import Question, find_model
 from shardgate.api import API_VERSION
 from shardgate.domain.declaration import ModelUnknown
 from shardgate.shells.documents import NoSuchFile
+from shardgate.shells.failures import NotReadable
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 LONGEST_FILE = 64 * 2**20
@@ -22,7 +23,7 @@ HEADER_LENGTH = 8
 
 
 @dataclass(eq=False)  # not frozen: Python itself sets an exception's traceback
-class UnreadableFolder(Exception):
+class UnreadableFolder(NotReadable):
     """A file of the folder cannot be read, and why."""
 
     path: Path

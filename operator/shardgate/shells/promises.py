@@ -13,7 +13,6 @@ from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.units import count
-from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.shells.judge import Judgement
 
 
@@ -64,7 +63,7 @@ class Promises:
         declaration, verdict = judgement.declaration, judgement.verdict
         if not declaration.replicas:
             return self._end(uid, Reason.NOTHING_NEEDED, "it asks for no replica")
-        if not _has_room(verdict) or verdict.placement is None:
+        if not verdict.has_room or verdict.placement is None:
             return self._end(uid, Reason.NOT_PROMISED, "there is no room for all of it now")
         claim = Claim(
             uid=uid, generation=generation, owners=declaration.owners, pods=planned(declaration, verdict.placement)
@@ -128,13 +127,6 @@ class Promises:
     def has(self, uid: str) -> bool:
         """Whether something is promised to it."""
         return self._book.claims.get(uid) is not None
-
-
-def _has_room(verdict: Verdict) -> bool:
-    """All of it could start now, as far as is known; what its engine surely refuses is promised nothing."""
-    if verdict.outcome in (Outcome.WAITING, Outcome.UNSOUND) or verdict.placement is None:
-        return False
-    return verdict.placement.feasible
 
 
 def _ran_out(gpus: int, limit: int) -> str:

@@ -13,6 +13,7 @@ from shardgate.adapters.status import (
     claimed_by,
     is_mismatch,
     is_worth_writing,
+    settled,
     status_of,
     unjudged,
 )
@@ -189,6 +190,7 @@ class Reconciler:
     ) -> None:
         before = body.get("status") or {}
         present = body["metadata"].get("annotations") or {}
+        marks = settled(marks, present, self._marked.get(uid))
         wanted = {name: value for name, value in marks.items() if present.get(name) != value}
         is_forged = self._told.get(uid, before) != before
         says_new = is_worth_writing(before, status) or self._example_broke(uid, placement) or is_forged

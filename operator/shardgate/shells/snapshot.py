@@ -1,10 +1,9 @@
 """Clusters for the command line: from files, from a list of GPUs, or live; all end in the same book."""
 
 import asyncio
-import difflib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +13,7 @@ from shardgate.adapters.accuracy import accuracies_in
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.gpu_resources import is_gpu
-from shardgate.adapters.gpus import gpu_of, known_gpus, label_of, normalised
-from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
+from shardgate.adapters.gpus import gpu_of, label_of, normalised, similar_products
 from shardgate.adapters.karpenter import GROUP as KARPENTER
 from shardgate.adapters.karpenter import claim_from, pool_from
 from shardgate.adapters.limit_ranges import limit_range_from
@@ -23,7 +21,6 @@ from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
 from shardgate.adapters.node_reports import renewed_at
 from shardgate.adapters.nodes import (
-    SLICES_VERSION,
     ClaimObject,
     DeviceClassObject,
     HeartbeatObject,
@@ -34,29 +31,22 @@ from shardgate.adapters.nodes import (
     slice_from,
 )
 from shardgate.adapters.nodes.reports import KIND as REPORT
-from shardgate.adapters.nodes.reports import PLURAL as REPORTS
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
 from shardgate.adapters.quotas import quota_from
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.references import REFERENCE_KINDS
-from shardgate.api import GROUP, VERSION
 from shardgate.domain.inventory import Gpu, Inventory, Node, NodeShape, NodeState, Visible
 from shardgate.domain.units import Bytes, gib
-from shardgate.shells.cluster import ApiError, Cluster
+from shardgate.shells.cluster import Cluster
 from shardgate.shells.documents import Document, Unreadable
+from shardgate.shells.live_objects import LEDGER, live_facts
 from shardgate.shells.live_references import referred
 from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 
-HTTP_FORBIDDEN, HTTP_NOT_FOUND = 403, 404
-_DYNAMIC_ALLOCATION = {"resourceslices": "ResourceSlice", "deviceclasses": "DeviceClass", "resourceclaims": "ResourceClaim"}
-LEDGER = "CapacityLedger"
-LEASES_VERSION = "coordination.k8s.io/v1"
-AGENTS_LEASES = "app.kubernetes.io/name=shardgate,app.kubernetes.io/component=agent"
 KUBELETS_LEASES = "kube-node-lease"
 """Namespace of Leases by which kubelets tell that they live: nothing of agents."""
-_OWN_KINDS = ("VerificationPolicy", "ModelProfile", LEDGER)
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
 
@@ -208,7 +198,9 @@ class Snapshot:
 
     def _put_priority_class(self, body: Any) -> list[str]:
         item = msgspec.convert(body, PriorityClassObject, strict=False)
-        self.book.put_priority_class(item.metadata.name, item.value, is_default=item.globalDefault)
+        self.book.put_priority_class(
+            item.metadata.name, item.value, is_default=item.globalDefault, preempts=item.preemptionPolicy != "Never"
+        )
         return []
 
     def _put_namespace(self, body: Any) -> list[str]:
@@ -270,9 +262,7 @@ def _node(number: int, item: str) -> Node:
             product=gpu.product, memory=gpu.memory or seen, visible=Visible(low=seen, high=seen, source="--gpus"), source="--gpus"
         )
     elif gpu.memory is None:
-        names = {each.product or "" for each in known_gpus()}
-        near = difflib.get_close_matches(product, names, n=3, cutoff=0.3)
-        near += sorted(name for name in names if product.lower() in name.lower() and name not in near)[:3]
+        near = similar_products(product)
         hint = f"; near it: {', '.join(near)}" if near else ""
         problem = f"{item!r}: product {product} is not known, give its memory as the engine sees it (@79.19Gi){hint}"
         raise GpusError(problem)
@@ -291,47 +281,11 @@ async def live(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
     snapshot = Snapshot(moment=time.time())
     snapshot.book.reports.are_heartbeats_needed = True
     async with Cluster.from_environment() as cluster:
-        for path, kind in (
-            *((f"/apis/{SLICES_VERSION}/{plural}", kind) for plural, kind in _DYNAMIC_ALLOCATION.items()),
-            (f"/apis/{GROUP}/{VERSION}/{REPORTS}", REPORT),
-            (f"/apis/{LEASES_VERSION}/leases", "Lease"),
-            ("/api/v1/nodes", "Node"),
-            ("/api/v1/pods", "Pod"),
-            (f"/apis/{KARPENTER_VERSION}/nodepools", "NodePool"),
-            (f"/apis/{KARPENTER_VERSION}/nodeclaims", "NodeClaim"),
-            ("/api/v1/namespaces", "Namespace"),
-            ("/api/v1/resourcequotas", "ResourceQuota"),
-            ("/api/v1/limitranges", "LimitRange"),
-            ("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass"),
-            (f"/apis/{GROUP}/{VERSION}/verificationpolicies", "VerificationPolicy"),
-            (f"/apis/{GROUP}/{VERSION}/modelprofiles", "ModelProfile"),
-            (f"/apis/{GROUP}/{VERSION}/capacityledgers", LEDGER),
-        ):
-            try:
-                items = await cluster.list_all(path, selector=AGENTS_LEASES if kind == "Lease" else "")
-            except ApiError as error:
-                if error.status == HTTP_NOT_FOUND and kind in (
-                    *_OWN_KINDS,
-                    REPORT,
-                    *_DYNAMIC_ALLOCATION.values(),
-                    "NodePool",
-                    "NodeClaim",
-                ):
-                    continue  # Shardgate is not installed there, or DRA is not served
-                if error.status == HTTP_FORBIDDEN and kind in (LEDGER, REPORT, "Lease"):
-                    continue  # what they say decides little, or is said by labels too, and only few may read them
-                raise
-            snapshot.add(_labelled(items, kind, path, cluster.server))
+        async for documents in live_facts(cluster):
+            snapshot.add(documents)
         async for body in referred(cluster, declared):
             snapshot.references.put(body)
     return snapshot
-
-
-def _labelled(items: list[dict[str, Any]], kind: str, path: str, server: str) -> Iterator[Document]:
-    """Items of a list do not say their own kind and version."""
-    version = path.removeprefix("/apis/").removeprefix("/api/").rpartition("/")[0]
-    for item in items:
-        yield Document(server, {"apiVersion": version, "kind": kind, **item})
 
 
 def live_snapshot(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:

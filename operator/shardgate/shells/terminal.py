@@ -1,21 +1,18 @@
-"""The report as people read it in a terminal."""
+"""What commands answer, as people read it in a terminal; the report itself: ``report_terminal.py``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from shardgate.adapters.checkup.check import State
-from shardgate.domain.units import KIBI, count, gb, gib
+from shardgate.domain.units import count
 from shardgate.shells.doctor import Checkup
+from shardgate.shells.report_terminal import print_findings, print_report, style_of
 from shardgate.shells.server_verdicts import ServerVerdict
-
-MOST_COLUMNS = 1000
-"""Of a table whose cells are never cut."""
-
-_STYLES = {"Sound": "green", "Wasteful": "yellow", "Risky": "yellow", "Waiting": "cyan", "Undecided": "magenta", "Unsound": "red"}
+from shardgate.shells.tables import Column, print_table
 
 
 def print_server_verdict(console: Console, verdict: ServerVerdict) -> None:
@@ -27,7 +24,7 @@ def print_server_verdict(console: Console, verdict: ServerVerdict) -> None:
         word = "[red bold]refused[/]" if verdict.refused else "[magenta bold]not judged[/]"
         console.print(f"  {word}  {escape(verdict.message)}", highlight=False)
     else:
-        style = _STYLES.get(verdict.outcome or "", "green")
+        style = style_of(verdict.outcome) or "green"
         codes = escape(", ".join(verdict.findings))
         console.print(f"  [{style} bold]{verdict.outcome or 'let in'}[/]  {codes}".rstrip(), highlight=False)
     for each in verdict.warnings:
@@ -55,14 +52,13 @@ def print_accuracy(console: Console, document: Mapping[str, Any]) -> None:
     if not document["accuracy"]:
         console.print("No engine was compared yet: set prometheusUrl to a Prometheus that scrapes them (docs/calibration.md).")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Engine", "GPU", "Engines", "p90 error", "Predicted", "Measured", "Memory"):
-        table.add_column(column, justify="left" if column in ("Engine", "GPU", "Memory") else "right", no_wrap=True)
+    columns = ("Engine", "GPU", "Engines", "p90 error", "Predicted", "Measured", "Memory")
+    rows: list[list[str | Text]] = []
     for each in document["accuracy"]:
-        word = "may refuse" if each["mayRefuse"] else "[red]refuses nothing[/]"
+        word = Text("may refuse") if each["mayRefuse"] else Text("refuses nothing", style="red")
         figures = (f"{each['p90Error']:.1%}", f"{each['predictedTokens']:,}", f"{each['measuredTokens']:,}")
-        table.add_row(escape(each["engineVersion"]), escape(each["product"]), str(each["engines"]), *figures, word)
-    console.print(table)
+        rows.append([each["engineVersion"], each["product"], str(each["engines"]), *figures, word])
+    print_table(console, [Column(name, is_number=name not in ("Engine", "GPU", "Memory")) for name in columns], rows)
 
 
 def print_explanation(console: Console, answer: Mapping[str, Any]) -> None:
@@ -99,7 +95,7 @@ def print_decision(console: Console, decision: Mapping[str, Any]) -> None:
     replay = decision["replay"]
     if replay is None:
         console.print(f"  [dim]not judged again: {escape(decision['noFacts'] or 'no facts')}[/]", highlight=False, soft_wrap=True)
-        _findings(console, decision)
+        print_findings(console, decision)
     else:
         same = (
             "the same answer"
@@ -112,64 +108,110 @@ def print_decision(console: Console, decision: Mapping[str, Any]) -> None:
         print_report(console, decision["report"])
 
 
-def print_report(console: Console, report: Mapping[str, Any]) -> None:
-    """One declaration's report."""
-    subject, declared, required = report["subject"], report["declared"], report["declared"]
-    style = _STYLES[report["outcome"]]
-    score = "not scored" if report["score"] is None else f"score {report['score']}/100"
-    console.print(
-        f"[bold]{subject['kind']} {escape(subject['namespace'])}/{escape(subject['name'])}[/]  (ref {report['ref']})",
-        highlight=False,
-    )
-    console.print(
-        f"  [{style} bold]{report['outcome']}[/]  {report['status']}, {report['recommendation']}, {score}", highlight=False
-    )
-    if declared is None:
-        _findings(console, report)
-        console.print()
+def print_capacity(console: Console, document: Mapping[str, Any]) -> None:
+    """A row a kind of GPU, then what may come and who waits in words."""
+    products = document["products"]
+    if not products:
+        console.print("No node with GPUs is here, and nothing is known that could bring one.")
         return
-    strategy = declared["strategy"]
-    widths = f"TP{strategy['tensor']} x PP{strategy['pipeline']} x DP{strategy['data']}"
-    per_pod = declared["gpusPerPod"]["server"]
-    pods = f"{declared['podsPerReplica']} pod(s) of {per_pod} GPU(s)" if per_pod else f"{declared['gpusPerReplica']} GPU(s)"
-    _line(console, "Model", f"{declared['model']}, {declared['weights'] or 'weights unknown'}{_weights(report['memory'])}")
-    _line(
-        console, "Strategy", f"{widths} on {declared['engine'] or 'an unnamed engine'} {declared['engineVersion'] or ''}".rstrip()
-    )
-    _line(console, "Needs", f"{required['gpusTotal']} GPU(s): {required['replicas']} replica(s) of {pods}")
-    _line(console, "Cluster", _hardware(report["hardware"]))
-    _line(console, "Placement", _placement(report["placement"]))
-    if report["memory"]["perStage"]:
-        console.print(_stages(report))
-    if report["memory"]["kvBytesPerToken"]:
-        _line(console, "KV cache", _cache(report["memory"]))
-    _findings(console, report)
-    if report["assumptions"]:
-        console.print("  [dim]Assumed:[/]")
-        for each in report["assumptions"]:
+    sizes = list(products[0]["placeablePods"])
+    counts = ("Nodes", "GPUs", "Free", "Claimed", *(f"Pods of {size}" for size in sizes), "Arriving", "Pending")
+    print_table(
+        console,
+        [Column("Product"), *(Column(name, is_number=True) for name in counts)],
+        [
+            [
+                _kind(each), str(each["nodes"]), str(each["gpusInstalled"]), str(each["gpusFree"]), str(each["gpusClaimed"]),
+                *(str(each["placeablePods"][size]) for size in sizes),
+                "no bound" if each["arriving"]["gpus"] is None else str(each["arriving"]["gpus"]), str(each["pending"]["gpus"]),
+            ]
+            for each in products
+        ],
+    )  # fmt: skip
+    for line in _capacity_remarks(document):
+        console.print(f"  {escape(line)}", soft_wrap=True)
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """``H100-80GB-HBM3``, ``H100-80GB-HBM3 mig-3g.40gb``, ``Tesla-T4 (time-slicing)``."""
+    name = row["product"] or row["resource"]
+    if row["part"]:
+        return f"{name} {row['part']}"
+    return name if row["sharing"] == "none" else f"{name} ({row['sharing']})"
+
+
+def _capacity_remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    for each in document["products"]:
+        name = _kind(each)
+        if each["gpusUnavailable"]:
+            yield f"{name}: {count(each['gpusUnavailable'], 'GPU')} registered and not healthy"
+        if each["gpusComingFree"]:
+            yield f"{name}: {count(each['gpusComingFree'], 'GPU')} held by pods that are terminating"
+        for origin in each["arriving"]["from"]:
+            nodes = "nodes without a stated bound" if origin["nodes"] is None else count(origin["nodes"], "node")
+            gpus = "GPUs not known" if origin["gpus"] is None else count(origin["gpus"], "GPU")
+            how = "on the way" if origin["onItsWay"] else "may come"
+            delay = f" ({origin['delay']})" if origin["delay"] else ""
+            yield f"{name}: {how} by {origin['origin']}: {nodes}, {gpus}{delay}"
+    nowhere = document["pending"]["nowhere"]
+    if nowhere["pods"]:
+        asked = f"{count(nowhere['pods'], 'pending pod')} that ask for {count(nowhere['gpus'], 'GPU')} in all"
+        yield f"{asked} could go to none of these, by resource, selector or taint"
+
+
+_DIRECTIONS = {"worse": "red bold", "better": "green", "other": "yellow"}
+
+
+def print_what_if(console: Console, document: Mapping[str, Any]) -> None:
+    """What would change, the worse first, and what would not."""
+    counts = document["declarations"]
+    console.print(f"[bold]{escape(document['change'])}[/]", soft_wrap=True)
+    for part, text in (("moved", "lose their node and are made anew"), ("ended", "end for good: they have no controller")):
+        if document[part]["pods"]:
+            asked = f"{count(document[part]['pods'], 'pod')} of {count(document[part]['gpus'], 'GPU')} in all"
+            console.print(f"  {asked} {text}", soft_wrap=True)
+    for name in document["added"]:
+        console.print(f"  new node {escape(name)}", soft_wrap=True)
+    for each in document["changed"]:
+        subject, before, after = each["subject"], each["before"], each["after"]
+        name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
+        word = f"[{_DIRECTIONS[each['change']]}]{each['change']}[/]"
+        change = f"[{_STYLES[before['outcome']]}]{before['outcome']}[/] -> [{_STYLES[after['outcome']]}]{after['outcome']}[/]"
+        console.print(f"\n[bold]{escape(name)}[/]  {word}  {change}", soft_wrap=True)
+        for verb, codes in (
+            ("no more", [code for code in before["codes"] if code not in after["codes"]]),
+            ("new", [code for code in after["codes"] if code not in before["codes"]]),
+        ):
+            if codes:
+                console.print(f"  {verb}: {escape(', '.join(codes))}", soft_wrap=True)
+        worst = after["worst"]
+        if worst is not None:
             console.print(
-                f"    [dim]{escape(each['field'])} = {escape(each['value'])}: {escape(each['why'])}[/]",
-                highlight=False,
-                soft_wrap=True,
+                f"  {worst['code']} ({worst['outcome']}) {escape(worst['where'])}: {escape(worst['message'])}", soft_wrap=True
             )
-    console.print()
+            if worst["remedy"]:
+                console.print(f"    -> {escape(worst['remedy'])}", soft_wrap=True)
+    others = "".join(f"{counts[direction]} {direction}, " for direction in _DIRECTIONS if counts[direction])
+    if document["changed"]:
+        console.print()
+    console.print(f"{count(counts['judged'], 'standing declaration')}: {others}{counts['unchanged']} unchanged", soft_wrap=True)
 
 
 def print_nodes(console: Console, nodes: Sequence[Mapping[str, Any]]) -> None:
     """How nodes' GPUs are read; those without any sign of GPUs are counted only."""
     shown = [each for each in nodes if each["vendor"] is not None or each["findings"] or each["gpusSchedulable"]]
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("Node", "GPUs", "schedulable", "Product", "Memory", "of a unit", "Sharing", "NVLink"):
-        table.add_column(name, justify="right" if name in ("GPUs", "schedulable", "Memory", "of a unit") else "left", no_wrap=True)
+    names = ("Node", "GPUs", "schedulable", "Product", "Memory", "of a unit", "Sharing", "NVLink")
+    rows = []
     for each in shown:
         unit = each["unitMemoryMib"]
         by_resource = unit if isinstance(unit, dict) else {}
         units = ", ".join(f"{mib:,} ({name.rpartition('/')[2]})" for name, mib in by_resource.items())
-        table.add_row(
+        rows.append([
             each["name"], _known(each["gpusPhysical"]), _known(each["gpusSchedulable"]), _known(each["product"]),
             _mib(each["memoryMib"]), units or _mib(unit), _known(each["sharing"]), each["nvlink"]["value"],
-        )  # fmt: skip
-    Console(file=console.file, width=MOST_COLUMNS).print(table)
+        ])  # fmt: skip
+    numbers = ("GPUs", "schedulable", "Memory", "of a unit")
+    print_table(console, [Column(name, is_number=name in numbers) for name in names], rows)
     for each in shown:
         for finding in each["findings"]:
             code = f"[magenta]{finding['code']}[/]: " if finding["code"] else ""
@@ -190,95 +232,3 @@ def _known(value: object) -> str:
 
 def _mib(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,} MiB"
-
-
-def _line(console: Console, name: str, text: str) -> None:
-    console.print(f"  {name:<10}{escape(text)}", highlight=False, soft_wrap=True)
-
-
-def _weights(memory: Mapping[str, Any]) -> str:
-    return f", {gb(memory['weightsBytes'])} of weights" if memory["weightsBytes"] is not None else ""
-
-
-def _hardware(hardware: Mapping[str, Any]) -> str:
-    if hardware["gpusInstalled"] is None:
-        return "not known"
-    products = ", ".join(
-        f"{each['gpus']} x {each['product']} ({'memory unknown' if each['memoryBytes'] is None else gib(each['memoryBytes'])}) "
-        f"on {each['nodes']} node(s)"
-        for each in hardware["products"]
-    )
-    return f"{products or 'no GPUs that it accepts'}; {hardware['gpusFree']} of {hardware['gpusInstalled']} free"
-
-
-def _placement(placement: Mapping[str, Any]) -> str:
-    if placement["feasible"] is None:
-        return "not judged"
-    excluded = ", ".join(f"{each['count']} {each['reason']}" for each in placement["excluded"])
-    left_out = f"; nodes left out: {excluded}" if excluded else ""
-    nodes = sorted({each["node"] for each in placement["pods"]})
-    where = f" on {', '.join(nodes[:4])}{' ..' if len(nodes) > 4 else ''}" if nodes else ""  # noqa: PLR2004  # what fits a line
-    fits = "fits now" if placement["feasible"] else f"{placement['replicasThatFit']} replica(s) fit now"
-    remark = f"; {placement['remark']}" if placement["remark"] else ""
-    return f"{fits}{where}{left_out}{remark}"
-
-
-def _stages(report: Mapping[str, Any]) -> Table:
-    """Layers, ranks and weights of each stage."""
-    memory = report["memory"]
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("  Stage", "Layers", "Ranks", "GPUs", "Weights", "per rank", "other", "KV cache", "budget"):
-        table.add_column(name, justify="left" if name in ("Ranks", "GPUs") else "right", no_wrap=True)
-    local = {
-        rank: gpu
-        for pod in report["placement"]["pods"] or ()
-        if pod["replica"] == 0
-        for rank, gpu in zip(pod["ranks"], pod["localGpus"], strict=False)
-    }
-    for each in memory["perStage"]:
-        ranks = [node["rank"] for node in report["graph"]["nodes"] if node["stage"] == each["stage"] and node["data"] == 0]
-        rank = next(row for row in memory["perRank"] if row["stage"] == each["stage"])
-        style = "red" if rank["headroomBytes"] is not None and rank["headroomBytes"] < 0 else ""
-        other = None if rank["overheadBytes"] is None else rank["overheadBytes"] + rank["activationBytes"]
-        table.add_row(
-            f"  {each['stage']}", f"{each['firstLayer']}-{each['lastLayer']}", _group(ranks),
-            _group([local[each_rank] for each_rank in ranks]) if all(r in local for r in ranks) else "-",
-            gb(each["weightsBytes"]), gib(rank["weightsBytes"]), _amount(other), _amount(rank["kvCacheBytes"]),
-            _amount(rank["budgetBytes"]), style=style,
-        )  # fmt: skip
-    return table
-
-
-def _amount(amount: int | None) -> str:
-    return "-" if amount is None else gib(amount)
-
-
-def _cache(memory: Mapping[str, Any]) -> str:
-    """What the KV cache holds, on the rank with least."""
-    number = memory["concurrencyAtFullLength"]
-    at_once = "" if number is None or number < 0 else f", {number:,.2f} of full length at once"
-    return (
-        f"{memory['kvTokens']:,} tokens of {memory['kvBytesPerToken'] / KIBI:,.0f} KiB per rank; "
-        f"up to {memory['maxModelLenThatFits']:,} in one sequence{at_once}; give or take {gib(memory['uncertaintyBytes'])}"
-    )
-
-
-def _group(numbers: list[int]) -> str:
-    """``0-7``, or ``0,4,8`` where they do not follow each other."""
-    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]}-{numbers[-1]}"
-    return ",".join(map(str, numbers))
-
-
-def _findings(console: Console, report: Mapping[str, Any]) -> None:
-    for each in report["findings"]:
-        style = _STYLES[each["outcome"]]
-        console.print(
-            f"  [{style}]{each['code']}[/] ({each['outcome']}) {escape(each['where'])}: {escape(each['message'])}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if each["remedy"]:
-            console.print(f"    -> {escape(each['remedy'])}", highlight=False, soft_wrap=True)
-        if each["source"]:
-            console.print(f"    [dim]{escape(each['source'])}[/]", highlight=False, soft_wrap=True)

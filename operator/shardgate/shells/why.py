@@ -26,6 +26,7 @@ from shardgate.domain.inventory import Owner
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND
 from shardgate.domain.verify import verify
 from shardgate.shells.cluster import ApiError, Cluster
+from shardgate.shells.failures import NotFound
 from shardgate.shells.snapshot import Snapshot, live
 
 Json = dict[str, Any]
@@ -42,7 +43,7 @@ SHORT = {
 """As kubectl knows them."""
 
 
-class NoSuchObject(Exception):
+class NoSuchObject(NotFound):
     """It is not there, or of no kind that is judged."""
 
 

@@ -28,6 +28,8 @@ class GpuRates:
     """In one direction, of the link that joins GPUs of a node (NVLink or its like); 0: none."""
     host_link_bytes_per_second: float
     """In one direction, over PCIe."""
+    is_made_joined: bool = False
+    """Whether the product is made to be joined by such a link: so it is taken for where nothing tells."""
     compute_share: float = 1.0
     """What kernels of this vendor reach, compared with those that the constants were fitted on."""
     memory_share: float = 1.0

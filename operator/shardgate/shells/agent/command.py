@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from shardgate import __version__
 from shardgate.adapters.gpu_node_reports import KIND, status_of, status_of_problem
 from shardgate.domain.driver_reading import GpuProbe, ProbeError
+from shardgate.shells.agent import memory
 from shardgate.shells.agent.agent import Agent
 from shardgate.shells.agent.api_server import Access, ApiServer
 from shardgate.shells.agent.node_metrics import NodeMetrics
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--hung-after", type=_seconds, default=HUNG_SECONDS, metavar="SECONDS", help="when a call into the driver is given up (10)"
     )
     parser.add_argument("--bind-address", default="0.0.0.0", help="of /metrics, /healthz and /readyz (0.0.0.0)")  # noqa: S104  # probes come from the node
-    parser.add_argument("--metrics-port", type=_port, default=8080, help="their port (8080); 0: any that is free")
+    parser.add_argument("--port", type=_port, default=8080, help="their port (8080); 0: any that is free")
     parser.add_argument("--server", metavar="URL", help="API server (that of the pod)")
     parser.add_argument("--token-file", type=Path, help="its bearer token, read anew for each request")
     parser.add_argument("--ca-file", type=Path, help="authorities of its certificate, PEM")
@@ -122,6 +123,7 @@ def _once(probe: WatchedProbe, options: argparse.Namespace) -> int:
 
 
 def _serve(probe: WatchedProbe, metrics: NodeMetrics, options: argparse.Namespace) -> int:
+    memory.share_one_arena()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     access = (
         Access(server=options.server, token_file=options.token_file, ca_file=options.ca_file) if options.server else Access.of_pod()
@@ -135,17 +137,19 @@ def _serve(probe: WatchedProbe, metrics: NodeMetrics, options: argparse.Namespac
     agent = Agent(probe, publisher, metrics, interval=options.interval, heartbeat=options.heartbeat)
     try:
         web = Web(
-            options.bind_address, options.metrics_port,
+            options.bind_address, options.port,
             {"/metrics": lambda: (200, metrics.text()), "/healthz": agent.liveness, "/readyz": agent.readiness},
         )  # fmt: skip
     except OSError as error:
-        sys.stderr.write(f"shardgate agent: port {options.metrics_port} of {options.bind_address}: {error.strerror or error}\n")
+        sys.stderr.write(f"shardgate agent: port {options.port} of {options.bind_address}: {error.strerror or error}\n")
         return USAGE
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     log.info("agent %s of node %s, metrics on port %d", __version__, options.node_name, web.port)
     stop.wait(random.random() * options.interval)  # noqa: S311  # nodes that start together need not write together
+    agent.turn()
+    memory.give_back()
     agent.run(stop)
     log.info("stopped")
     return 0

@@ -2,7 +2,7 @@
 
 from collections import Counter as Tally
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
 from shardgate import __version__
 from shardgate.domain.driver_reading import DriverReading, GpuState, Ownership
@@ -22,7 +22,7 @@ class NodeMetrics:
             "gpu_memory_bytes", "Memory of all GPUs of this node: total, reserved by the driver, used by processes.", "kind"
         )
         self.held_outside_pods = self._gauge(
-            "gpu_memory_held_outside_pods_bytes", "Memory held by processes that no pod owns. Absent where owners are not known."
+            "gpu_memory_held_outside_pods_bytes", "Memory held by processes that no pod owns; NaN where that is not known."
         )
         self.xids = self._gauge("gpu_xids", "GPUs that have had this error (Xid) since the agent watches.", "xid")
         self.read_seconds = Histogram(
@@ -41,8 +41,7 @@ class NodeMetrics:
         self.published_at = self._gauge("report_written_timestamp_seconds", "When the report was last written.")
         self.heartbeats = self._counter("heartbeats", "Renewals of this node's Lease.", "result")
         self.beaten_at = self._gauge("heartbeat_timestamp_seconds", "When the Lease was last renewed.")
-        build = self._gauge("build_info", "1, with the version as its label.", "version")
-        build.labels(__version__).set(1)
+        Info(PREFIX + "build", "Version.", registry=self.registry).info({"version": __version__})
         for state in GpuState:
             self.gpus.labels(state.value)
         for result in ("written", "failed"):

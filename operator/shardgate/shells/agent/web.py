@@ -18,7 +18,7 @@ class Web:
     def __init__(self, host: str, port: int, answers: dict[str, Answer]) -> None:
         """Raises ``OSError`` where the port is taken."""
         self._server = _Server((host, port), _handler(answers))
-        threading.Thread(target=self._server.serve_forever, args=(1.0,), name="web", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(5.0,), name="web", daemon=True).start()
 
     @property
     def port(self) -> int:

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pynvml
 
@@ -37,11 +37,14 @@ P2P_READ, P2P_WRITE, P2P_NVLINK = 0, 1, 2
 ProcessOf = Callable[[int, Bytes | None], GpuProcess]
 """What is known of a process: its number, and the memory that it holds."""
 
+Held: TypeAlias = dict[int, Bytes | None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What does not change while the driver is loaded."""
 
+    uuid: str | None
     product: str | None
     pci_bus_id: str | None
     numa_node: int | None
@@ -62,6 +65,8 @@ class Condition:
     power: PowerLimits
     pcie_current_width: int | None
     recovery_action: str | None
+    drawing: Held | None
+    """Processes that draw, as those of a desktop: they seldom come and go."""
 
 
 def standing(device: Device) -> Standing:
@@ -69,6 +74,7 @@ def standing(device: Device) -> Standing:
     ask = device.ask
     pci = ask("nvmlDeviceGetPciInfo_v3")
     return Standing(
+        uuid=values.text(ask("nvmlDeviceGetUUID")),
         product=values.text(ask("nvmlDeviceGetName")),
         pci_bus_id=values.pci_bus_id(_decoded(pci.busId)) if pci is not None else None,
         numa_node=_numa_node(device),
@@ -110,6 +116,7 @@ def condition(device: Device, card: Memory) -> Condition:
         power=_power(device),
         pcie_current_width=values.amount(ask("nvmlDeviceGetCurrPcieLinkWidth"), values.MOST_LANES),
         recovery_action=values.recovery_action(_field(device, pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)),
+        drawing=running(device, "Graphics"),
     )
 
 
@@ -255,17 +262,28 @@ def _fabric(device: Device) -> Fabric | None:
     )
 
 
-def processes(device: Device, process_of: ProcessOf) -> tuple[GpuProcess, ...] | None:
-    """Those that compute or draw, the largest first; ``None`` where the driver lists neither."""
-    lists = [_processes(device, kind) for kind in ("Compute", "Graphics")]
-    if all(each is None for each in lists):
+def running(device: Device, kind: str) -> Held | None:
+    """Processes of a kind, ``Compute`` or ``Graphics``: number -> memory; ``None`` where the driver does not list them."""
+    found = _processes(device, kind)
+    if found is None:
         return None
-    held: dict[int, Bytes | None] = {}
-    for each in (process for found in lists for process in found or ()):
+    held: Held = {}
+    for each in found:
         pid, size = values.amount(each.pid, 2**31 - 1), values.amount(each.usedGpuMemory, values.MOST_BYTES)
         if pid:
-            before = held.get(pid)
+            before = held.get(pid)  # in several MIG devices
             held[pid] = before if size is None else Bytes(max(size, before or 0))
+    return held
+
+
+def processes(computing: Held | None, drawing: Held | None, process_of: ProcessOf) -> tuple[GpuProcess, ...] | None:
+    """Both kinds, the largest first; ``None`` where neither is known."""
+    if computing is None and drawing is None:
+        return None
+    held = dict(drawing or {})
+    for pid, size in (computing or {}).items():
+        before = held.get(pid)
+        held[pid] = before if size is None else Bytes(max(size, before or 0))
     largest = sorted(held, key=lambda pid: (-(held[pid] or 0), pid))[:MOST_PROCESSES]
     return tuple(process_of(pid, held[pid]) for pid in largest)
 

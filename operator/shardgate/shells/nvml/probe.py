@@ -9,17 +9,17 @@ from typing import Any
 import pynvml
 
 from shardgate.adapters import nvml_values as values
-from shardgate.domain.driver_reading import DriverReading, GpuPair, GpuReading, MemoryErrors, PcieLink, ProbeError
+from shardgate.domain.driver_reading import DriverReading, GpuPair, GpuReading, Memory, MemoryErrors, PcieLink, ProbeError
 from shardgate.domain.gpu_health import LOST, health_of
 from shardgate.shells.nvml.calls import Device, OnError, demanded, error_name
-from shardgate.shells.nvml.facts import Condition, ProcessOf, Standing, condition, memory, pair, processes, standing
+from shardgate.shells.nvml.facts import Condition, Held, ProcessOf, Standing, condition, memory, pair, processes, running, standing
 
 MOST_GPUS = 64
 MOST_EVENTS = 256
 """Events that are taken from the driver at once: a GPU in distress may tell of thousands."""
 MOST_XIDS = 32
-CONDITION_SECONDS = 30.0
-"""Links, errors and partitions are asked for so often: with 8 GPUs they take some milliseconds. An Xid asks at once."""
+CONDITION_SECONDS = 60.0
+"""Links, errors, limits and partitions are asked for so often: of 8 GPUs they take tens of milliseconds. An Xid asks at once."""
 
 
 def _pass_over(_function: str, _error: str) -> None:
@@ -30,12 +30,15 @@ def _pass_over(_function: str, _error: str) -> None:
 class _Known:
     """What was read of one GPU before."""
 
-    uuid: str | None
+    device: Device
     standing: Standing
     condition: Condition
     condition_read: float
     xids: set[int] = field(default_factory=set)
     was_lost: bool = False
+    told: tuple[Memory, Held | None, bool] | None = None
+    reading: GpuReading | None = None
+    """What was made of ``told``; nothing is made anew while the driver tells the same."""
 
 
 class NvmlProbe:
@@ -106,7 +109,10 @@ class NvmlProbe:
         return DriverReading(**self._versions, gpus=gpus, pairs=self._pairs_of(devices, gpus))
 
     def _device(self, index: int) -> Device:
-        """The handle is asked for each time: that is how a lost GPU is noticed."""
+        """A handle holds while the driver is loaded; that of a GPU that is not known, or was lost, is asked for again."""
+        known = self._known.get(index)
+        if known is not None and not known.was_lost:
+            return known.device
         opening = Device(None, self._on_error)
         device = Device(opening.asked_with("nvmlDeviceGetHandleByIndex", index), self._on_error)
         device.is_lost, device.needs_reset = opening.is_lost, opening.needs_reset
@@ -115,23 +121,31 @@ class NvmlProbe:
     def _gpu(self, index: int, device: Device) -> GpuReading:
         if device.handle is None:
             return self._unread(index, device)
-        self._watch(device)
-        uuid, card = values.text(device.ask("nvmlDeviceGetUUID")), memory(device)
-        running = processes(device, self._process_of)
         known = self._known.get(index)
-        if known is None or known.uuid != uuid or known.was_lost:
-            known = _Known(uuid, standing(device), condition(device, card), self._clock())
+        is_due = known is not None and self._clock() - known.condition_read >= self._condition_seconds
+        if is_due:
+            device.needs_reset = False  # unless it says so again
+        card, computing = memory(device), running(device, "Compute")
+        if known is None or known.was_lost:
+            self._watch(device)
+            known = _Known(device, standing(device), condition(device, card), self._clock())
             if not device.is_lost:
                 self._known[index] = known
-        elif self._clock() - known.condition_read >= self._condition_seconds:
-            known.condition, known.condition_read = condition(device, card), self._clock()
+        elif is_due:
+            known.condition, known.condition_read, known.reading = condition(device, card), self._clock(), None
         if device.is_lost:
             return self._unread(index, device)
+        told = (card, computing, device.needs_reset)
+        if known.reading is None or known.told != told:
+            known.told, known.reading = told, self._made(index, known, card, computing)
+        return known.reading
+
+    def _made(self, index: int, known: _Known, card: Memory, computing: Held | None) -> GpuReading:
         now, ever = known.condition, known.standing
         xids = tuple(sorted(known.xids)[:MOST_XIDS])
         return GpuReading(
             index=index,
-            uuid=uuid,
+            uuid=ever.uuid,
             product=ever.product,
             pci_bus_id=ever.pci_bus_id,
             numa_node=ever.numa_node,
@@ -144,12 +158,12 @@ class NvmlProbe:
             clocks=ever.clocks,
             power=now.power,
             pcie=PcieLink(generation=ever.pcie_generation, width=ever.pcie_width, current_width=now.pcie_current_width),
-            processes=running,
+            processes=processes(computing, now.drawing, self._process_of),
             xids=xids,
             recovery_action=now.recovery_action,
             health=health_of(
-                is_answering=uuid is not None or card.total is not None,
-                needs_reset=device.needs_reset,
+                is_answering=ever.uuid is not None or card.total is not None,
+                needs_reset=known.device.needs_reset,
                 errors=now.errors,
                 xids=xids,
                 recovery_action=now.recovery_action,
@@ -168,7 +182,7 @@ class NvmlProbe:
             return GpuReading(index=index, health=LOST)
         known.was_lost = True
         return GpuReading(
-            index=index, uuid=known.uuid, product=known.standing.product, pci_bus_id=known.standing.pci_bus_id,
+            index=index, uuid=known.standing.uuid, product=known.standing.product, pci_bus_id=known.standing.pci_bus_id,
             xids=tuple(sorted(known.xids)[:MOST_XIDS]), health=LOST,
         )  # fmt: skip
 

@@ -1,0 +1,152 @@
+"""Performance, balance, communication, graph, score and risks, as the report has them. What is not known is ``null``."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from shardgate.domain.declaration import Declaration
+from shardgate.domain.estimate import Estimate
+from shardgate.domain.performance.figures import Performance
+from shardgate.domain.performance.graph import Edge, edges_of
+from shardgate.domain.performance.work import work_of
+from shardgate.domain.risks import Risk
+from shardgate.domain.verdict import ScoreTerm, Verdict
+from shardgate.domain.weights import Load
+
+Json = dict[str, Any]
+
+_PERFORMANCE = (
+    "requestsPerSecond", "outputTokensPerSecond", "totalTokensPerSecond", "timeToFirstTokenMilliseconds",
+    "timePerOutputTokenMilliseconds", "endToEndMilliseconds", "gpuUtilization", "capacityRequestsPerSecond",
+    "capacityMeasuredRequestsPerSecond", "concurrency", "capacityConcurrency", "capacityShare", "bound", "atCapacity", "product",
+    "promptTokens", "outputTokens",
+)  # fmt: skip
+_BALANCE = ("stageSeconds", "epsilon", "bubble", "bubbleMeasured", "microBatches")
+_COMMUNICATION = ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken", "linkUtilization", "timeShare")
+
+DIGITS = 4
+"""Significant ones: no figure is better known."""
+
+
+def rounded(value: float) -> float:
+    """To significant digits; whole numbers stay whole."""
+    if value == 0 or not math.isfinite(value):
+        return 0.0
+    return round(value, DIGITS - 1 - math.floor(math.log10(abs(value))))
+
+
+def _range(estimate: Estimate | None, factor: float = 1.0) -> Json | None:
+    if estimate is None:
+        return None
+    return {
+        "value": rounded(estimate.value * factor), "low": rounded(estimate.low * factor), "high": rounded(estimate.high * factor),
+    }  # fmt: skip
+
+
+def performance_json(found: Performance | None) -> Json:
+    """All replicas together, each figure with its range."""
+    if found is None:
+        return dict.fromkeys(_PERFORMANCE)
+    return {
+        "requestsPerSecond": _range(found.requests_per_second),
+        "outputTokensPerSecond": _range(found.output_tokens_per_second),
+        "totalTokensPerSecond": _range(found.total_tokens_per_second),
+        "timeToFirstTokenMilliseconds": _range(found.time_to_first_token, 1000),
+        "timePerOutputTokenMilliseconds": _range(found.time_per_output_token, 1000),
+        "endToEndMilliseconds": _range(found.end_to_end, 1000),
+        "gpuUtilization": _range(found.gpu_utilization),
+        "capacityRequestsPerSecond": _range(found.capacity),
+        "capacityMeasuredRequestsPerSecond": _range(found.capacity_measured),
+        "concurrency": rounded(found.concurrency),
+        "capacityConcurrency": rounded(found.capacity_concurrency),
+        "capacityShare": None if found.capacity_share is None else rounded(found.capacity_share),
+        "bound": found.bound.value,
+        "atCapacity": found.is_at_capacity,
+        "product": found.product,
+        "promptTokens": round(found.lengths.prompt),
+        "outputTokens": round(found.lengths.output),
+    }
+
+
+def balance_json(found: Performance | None) -> Json:
+    """How even the stages are; ``bubble`` by the declared micro-batches."""
+    if found is None:
+        return dict.fromkeys(_BALANCE)
+    balance = found.balance
+    return {
+        "stageSeconds": [rounded(each) for each in balance.stage_seconds],
+        "epsilon": rounded(balance.epsilon),
+        "bubble": None if balance.bubble is None else rounded(balance.bubble),
+        "bubbleMeasured": rounded(balance.bubble_measured),
+        "microBatches": balance.micro_batches,
+    }
+
+
+def communication_json(found: Performance | None) -> Json:
+    """Bytes that one rank sends per token; shares are 0..1."""
+    if found is None:
+        return dict.fromkeys(_COMMUNICATION)
+    talk = found.communication
+    return {
+        "tensorBytesPerToken": round(talk.tensor_bytes_per_token),
+        "pipelineBytesPerToken": round(talk.pipeline_bytes_per_token),
+        "expertBytesPerToken": round(talk.expert_bytes_per_token),
+        "linkUtilization": rounded(talk.link_utilization),
+        "timeShare": rounded(talk.time_share),
+    }
+
+
+MOST_EXPERT_EDGES = 4096
+"""All-to-all between 64 ranks: more edges tell nobody more."""
+
+
+def graph_json(declaration: Declaration, verdict: Verdict, load: Load | None) -> Json:
+    """The ranks of one replica with the pod and node that the example gives them, and who sends what to whom."""
+    where = {}
+    for pod in verdict.placement.pods if verdict.placement else ():
+        if pod.replica == 0:
+            where.update(dict.fromkeys(pod.ranks, (pod.pod, pod.node)))
+    nodes = [
+        {
+            "rank": rank.number, "stage": rank.stage, "tensor": rank.tensor, "data": rank.data,
+            "pod": where.get(rank.number, (None, None))[0], "node": where.get(rank.number, (None, None))[1],
+        }
+        for rank in declaration.strategy.ranks()
+    ]  # fmt: skip
+    if declaration.unknown_strategy:
+        return {"nodes": nodes, "edges": None}
+    memory = declaration.engine.memory
+    work = work_of(load, memory[0].remainder) if load is not None and memory and verdict.weights is not None else None
+    edges = edges_of(declaration.strategy, work)
+    known = work is not None
+    return {
+        "nodes": nodes,
+        "edges": {
+            "tensor": _edges(edges.tensor, is_known=known),
+            "pipeline": _edges(edges.pipeline, is_known=known),
+            "expert": _edges(edges.expert[:MOST_EXPERT_EDGES], is_known=known),
+        },
+    }
+
+
+def _edges(edges: Iterable[Edge], *, is_known: bool) -> list[Json]:
+    return [
+        {"from": each.source, "to": each.target, "bytesPerToken": round(each.bytes_per_token) if is_known else None}
+        for each in edges
+    ]
+
+
+def risks_json(risks: Iterable[Risk]) -> list[Json]:
+    """What may go wrong."""
+    return [
+        {"name": each.name, "likelihood": each.likelihood.value, "effect": each.effect, "mitigation": each.mitigation}
+        for each in risks
+    ]
+
+
+def score_json(terms: Iterable[ScoreTerm]) -> list[Json]:
+    """Each term with its reason; ``points`` is ``null`` where it does not apply."""
+    return [
+        {"name": each.name, "points": None if each.points is None else round(each.points, 1), "of": each.of, "why": each.why}
+        for each in terms
+    ]
