@@ -30,7 +30,7 @@ from shardgate.adapters.nodes import (
     ReportObject,
     SliceObject,
 )
-from shardgate.adapters.nodes.reports import PLURAL as REPORTS
+from shardgate.adapters.gpu_node_reports import PLURAL as REPORTS
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS

@@ -5,8 +5,8 @@ from typing import Any
 
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.nodes import SLICES_VERSION
-from shardgate.adapters.nodes.reports import KIND as REPORT
-from shardgate.adapters.nodes.reports import PLURAL as REPORTS
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
+from shardgate.adapters.gpu_node_reports import PLURAL as REPORTS
 from shardgate.adapters.pods import OWN_KIND
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.api import GROUP, VERSION

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from shardgate.adapters.node_reports import NodeReports
-from shardgate.adapters.nodes.reports import KIND
+from shardgate.adapters.gpu_node_reports import KIND
 from shardgate.domain.inventory import Inventory
 from shardgate.shells.writer import Writer
 

@@ -30,7 +30,7 @@ from shardgate.adapters.nodes import (
     report_from,
     slice_from,
 )
-from shardgate.adapters.nodes.reports import KIND as REPORT
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
@@ -156,8 +156,9 @@ class Snapshot:
         return []
 
     def _put_lease(self, body: Any) -> list[str]:
-        if (body.get("metadata") or {}).get("namespace") != KUBELETS_LEASES:  # kubelets' are named as nodes, too
-            self._leases.append(heartbeat_from(body))
+        item = heartbeat_from(body)
+        if item.metadata.namespace != KUBELETS_LEASES:  # kubelets' are named as nodes, too
+            self._leases.append(item)
         return []
 
     def _put_pool(self, body: Any) -> list[str]:

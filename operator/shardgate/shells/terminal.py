@@ -176,7 +176,7 @@ def print_what_if(console: Console, document: Mapping[str, Any]) -> None:
         subject, before, after = each["subject"], each["before"], each["after"]
         name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
         word = f"[{_DIRECTIONS[each['change']]}]{each['change']}[/]"
-        change = f"[{_STYLES[before['outcome']]}]{before['outcome']}[/] -> [{_STYLES[after['outcome']]}]{after['outcome']}[/]"
+        change = " -> ".join(f"[{style_of(each['outcome'])}]{each['outcome']}[/]" for each in (before, after))
         console.print(f"\n[bold]{escape(name)}[/]  {word}  {change}", soft_wrap=True)
         for verb, codes in (
             ("no more", [code for code in before["codes"] if code not in after["codes"]]),

@@ -80,7 +80,7 @@ def result(part: Part, measure: Measure) -> Cell:
     by = abs(found.value - target) / target if target else 0
     margin = f", by {share(by)}" if by > _DUST else ""
     if is_met:
-        sure = edge is None or sign * (edge - target) >= 0
+        sure = edge is None or sign * (edge - target) >= -_DUST
         return Cell(f"met{margin}" + ("" if sure else ", but not over the whole range"), Tone.GOOD if sure else Tone.WARNING)
     far = found.high if measure.is_better_high else found.low
     may = far is not None and sign * (far - target) >= 0

@@ -13,7 +13,6 @@ from shardgate.domain.driver_reading import GpuState, Ownership, PciePath
 from shardgate.domain.inventory import Links
 from shardgate.domain.units import MEBI, Bytes
 
-KIND, PLURAL = "GpuNodeReport", "gpunodereports"
 HELD_STEP = 256 * MEBI
 """What is held counts in steps of this, rounded up: nodes stay alike, and a few megabytes more change nothing."""
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9\-_. ]")
@@ -116,6 +115,7 @@ class LeaseMetadata(msgspec.Struct, gc=False):
     """The part of ObjectMeta that is read."""
 
     name: str = ""
+    namespace: str = ""
     resourceVersion: str = ""  # noqa: N815
 
 

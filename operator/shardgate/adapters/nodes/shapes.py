@@ -7,7 +7,7 @@ from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, is_gpu, pas
 from shardgate.adapters.gpus import gpu_from
 from shardgate.adapters.nodes.objects import NodeObject, NodeSpec, NodeStatus
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
-from shardgate.adapters.nodes.reports import KIND as REPORT
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device, DeviceClass
 from shardgate.adapters.nodes.statements import COUNT, PRODUCT, sold_with, whole_number
