@@ -17,6 +17,7 @@ import kopf
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.exceptions import KIND as EXCEPTION
 from shardgate.adapters.exceptions import PLURAL as EXCEPTIONS
+from shardgate.adapters.gpu_node_reports import PLURAL as REPORTS
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
@@ -30,7 +31,6 @@ from shardgate.adapters.nodes import (
     ReportObject,
     SliceObject,
 )
-from shardgate.adapters.gpu_node_reports import PLURAL as REPORTS
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS

@@ -97,6 +97,7 @@ def main() -> int:
                         say(f"{number + 1} agents are started")
                 operator.connect()
                 operator.start()
+                operator.register_webhooks()
                 until("all reports count", lambda: operator.metric('shardgate_node_reports{state="fresh"}') == len(names), 120)
                 plane.apply(a_body("all", replicas=options.nodes))
                 wait_for_outcome(plane, "all", "serving", "Sound", 60)

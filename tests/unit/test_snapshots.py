@@ -48,7 +48,10 @@ def test_reports_and_their_agents_leases_read_the_same() -> None:
     assert inventory_of(found) == inventory_of(objects)
     nodes = {node.name: node for node in inventory_of(found)[0]}
     assert nodes["node-a"].unavailable_gpus == {GPU: 1}
-    assert (nodes["node-b"].shape.gpu.product, nodes["node-b"].shape.gpu.report_problem) == ("Tesla-T4", "its agent has not been heard")
+    assert (nodes["node-b"].shape.gpu.product, nodes["node-b"].shape.gpu.report_problem) == (
+        "Tesla-T4",
+        "its agent has not been heard",
+    )
 
 
 def test_kubelets_leases_are_no_agents() -> None:

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
-from shardgate.adapters.nodes import SLICES_VERSION
 from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_node_reports import PLURAL as REPORTS
+from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
+from shardgate.adapters.nodes import SLICES_VERSION
 from shardgate.adapters.pods import OWN_KIND
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.api import GROUP, VERSION

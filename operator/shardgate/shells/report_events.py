@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from shardgate.adapters.node_reports import NodeReports
 from shardgate.adapters.gpu_node_reports import KIND
+from shardgate.adapters.node_reports import NodeReports
 from shardgate.domain.inventory import Inventory
 from shardgate.shells.writer import Writer
 

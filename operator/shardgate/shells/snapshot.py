@@ -12,6 +12,7 @@ import msgspec
 from shardgate.adapters.accuracy import accuracies_in
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import gpu_of, label_of, normalised, similar_products
 from shardgate.adapters.karpenter import GROUP as KARPENTER
@@ -30,7 +31,6 @@ from shardgate.adapters.nodes import (
     report_from,
     slice_from,
 )
-from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, schedulable
 from shardgate.adapters.gpus import Product, find_product, product_of_id
 from shardgate.adapters.nodes import statements
 from shardgate.adapters.nodes.report_differences import MEMORY_TOLERANCE, Contradiction, Counted, differences
-from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.nodes.statements import CLIQUE, PRODUCT, Statement

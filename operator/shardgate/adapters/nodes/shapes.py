@@ -3,11 +3,11 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, is_gpu, passed_through, vendor_of
 from shardgate.adapters.gpus import gpu_from
 from shardgate.adapters.nodes.objects import NodeObject, NodeSpec, NodeStatus
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
-from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device, DeviceClass
 from shardgate.adapters.nodes.statements import COUNT, PRODUCT, sold_with, whole_number

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import LEGACY, MIG, PLAIN, RENAMED, RESOURCE_OF_VENDOR, passed_through, vendor_of
 from shardgate.adapters.gpus import by_cloud_name, by_pci_id, families_of_mig, find_product, product_of_id, without_sharing
-from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.tables import table
