@@ -121,6 +121,13 @@ def test_a_driver_that_cannot_be_read_is_a_report_once(node: Node) -> None:
     assert node.agent.liveness()[0] == 200
 
 
+def test_a_mistake_of_ours_is_a_report_too(node: Node) -> None:
+    node.says = None  # type: ignore[assignment]  # what no driver of ours says
+    (status,) = node.turns(10)
+    assert status["problem"]["name"] == "INTERNAL_ERROR"
+    assert node.agent.liveness()[0] == 200
+
+
 def test_another_problem_is_another_report(node: Node) -> None:
     node.says = ProbeError("NVML_ERROR_DRIVER_NOT_LOADED", "Driver Not Loaded")
     node.turns()

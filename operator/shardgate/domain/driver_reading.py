@@ -15,7 +15,7 @@ class ProbeError(Exception):
     """The driver cannot be read at all: not even how many GPUs there are."""
 
     name: str
-    """The driver's own name of the error, as ``NVML_ERROR_DRIVER_NOT_LOADED``, or ``CALL_HUNG``, ``BAD_RECORDING``."""
+    """The driver's own name of the error, as ``NVML_ERROR_DRIVER_NOT_LOADED``, or ``CALL_HUNG`` and others of ours."""
     problem: str
 
     def __str__(self) -> str:
@@ -24,6 +24,8 @@ class ProbeError(Exception):
 
 CALL_HUNG = "CALL_HUNG"
 """A call into the driver has not come back in time."""
+INTERNAL_ERROR = "INTERNAL_ERROR"
+"""Reading it failed by a mistake of ours."""
 BAD_RECORDING = "BAD_RECORDING"
 """A file that stands for a driver cannot be read."""
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from shardgate import __version__
 from shardgate.adapters.gpu_node_reports import status_of, status_of_problem
 from shardgate.adapters.report_changes import Change, change
-from shardgate.domain.driver_reading import DriverReading, ProbeError
+from shardgate.domain.driver_reading import INTERNAL_ERROR, DriverReading, ProbeError
 from shardgate.shells.agent.api_server import Refused, Unreachable
 from shardgate.shells.agent.node_metrics import NodeMetrics
 from shardgate.shells.agent.publisher import now
@@ -122,6 +122,9 @@ class Agent:
             self._reading = self._probe.gpus()
         except ProbeError as error:
             self._fail(error)
+        except Exception as error:
+            log.exception("the driver was not understood")
+            self._fail(ProbeError(INTERNAL_ERROR, f"{type(error).__name__}: {error}"))
         else:
             self._metrics.read_seconds.observe(self._clock() - started)
             self._metrics.read_at.set_to_current_time()

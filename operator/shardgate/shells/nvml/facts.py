@@ -72,11 +72,10 @@ class Condition:
 def standing(device: Device) -> Standing:
     """Read once: the highest clocks alone take several milliseconds."""
     ask = device.ask
-    pci = ask("nvmlDeviceGetPciInfo_v3")
     return Standing(
         uuid=values.text(ask("nvmlDeviceGetUUID")),
         product=values.text(ask("nvmlDeviceGetName")),
-        pci_bus_id=values.pci_bus_id(_decoded(pci.busId)) if pci is not None else None,
+        pci_bus_id=_bus_id(ask("nvmlDeviceGetPciInfo_v3")),
         numa_node=_numa_node(device),
         compute_capability=values.compute_capability(ask("nvmlDeviceGetCudaComputeCapability")),
         clocks=Clocks(
@@ -89,8 +88,12 @@ def standing(device: Device) -> Standing:
     )
 
 
-def _decoded(text: Any) -> Any:
-    return text.decode(errors="replace") if isinstance(text, bytes) else text
+def _bus_id(pci: Any) -> str | None:
+    """Of ``nvmlPciInfo_t``, whose text pynvml decodes when it is looked at."""
+    try:
+        return None if pci is None else values.pci_bus_id(pci.busId)
+    except UnicodeDecodeError:
+        return None
 
 
 def _clock(device: Device, kind: int) -> int | None:
@@ -230,8 +233,7 @@ def _nvlink(device: Device) -> NvLink | None:
             down.append(link)
             continue
         kind = values.remote_kind(device.ask("nvmlDeviceGetNvLinkRemoteDeviceType", link))
-        pci = device.ask("nvmlDeviceGetNvLinkRemotePciInfo", link)
-        end = (kind, values.pci_bus_id(_decoded(pci.busId)) if pci is not None else None)
+        end = (kind, _bus_id(device.ask("nvmlDeviceGetNvLinkRemotePciInfo", link)))
         ends[end] = ends.get(end, 0) + 1
     if not answered:
         return None
