@@ -48,7 +48,7 @@ class Agents:
         command = [
             sys.executable, "-m", "shardgate", "agent", "--node-name", node, "--namespace", NAMESPACE, "--server", self.plane.url,
             "--token-file", str(token), "--ca-file", str(self.plane.authority.path), "--bind-address", "127.0.0.1",
-            "--metrics-port", "0", "--interval", str(self.interval), "--heartbeat", str(self.heartbeat),
+            "--port", "0", "--interval", str(self.interval), "--heartbeat", str(self.heartbeat),
         ]  # fmt: skip
         environment = library.environment(self._library, self.profile(node))
         self._running[node] = Guarded(f"agent of {node}", command, self.folder / f"{node}.log", environment)

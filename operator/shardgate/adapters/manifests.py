@@ -95,11 +95,11 @@ REMOVE_WEBHOOKS_RULES: list[Json] = [{**WEBHOOK_CONFIGURATIONS, "verbs": ["delet
 """Of an uninstallation's first step."""
 REMOVE_LEFTOVERS_CLUSTER_RULES: list[Json] = [
     {"apiGroups": [GROUP], "resources": ["capacityledgers"], "resourceNames": [NAME], "verbs": ["delete"]},
-    {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["delete", "list"]},
+    {"apiGroups": [GROUP], "resources": ["gpunodereports", "workloadverdicts"], "verbs": ["delete", "list"]},
 ]
 REMOVE_LEFTOVERS_NAMESPACE_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["delete"]},
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [NAME], "verbs": ["delete"]},
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["delete", "list"]},  # the operator's, and agents'
 ]
 """Of its last step: what the operator made while it ran."""
 TRY_RULES: list[Json] = [{"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["create", "patch"]}]

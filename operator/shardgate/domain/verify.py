@@ -93,9 +93,9 @@ def _assumptions_of_speed(situation: Situation) -> list[Assumption]:
     if declaration.engine.settings.draft is not None:
         why = "how many drafted tokens are accepted is not known: figures are those without speculation"
         assumed.append(Assumption(field="performance", value=declaration.engine.settings.draft.method, why=why))
-    best = situation.best_found
-    if best is not None and best.gpu.has_nvlink is None and declaration.strategy.tensor > 1:
-        link = "NVLink, as the product is made" if is_linked(best.gpu) else "PCIe"
+    best, ranks = situation.best_found, declaration.strategy.tensor
+    if best is not None and best.gpu.are_joined(ranks) is None and ranks > 1:
+        link = "NVLink, as the product is made" if is_linked(best.gpu, ranks) else "PCIe"
         why = f"nothing tells whether NVLink joins them: figures are those over {link}"
         assumed.append(Assumption(field="performance", value=found.product, why=why))
     if situation.pod.pods_per_replica > 1:
