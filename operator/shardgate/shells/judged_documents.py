@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shardgate.adapters.alternatives import alternatives_of
 from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import is_inference_deployment
@@ -77,7 +78,9 @@ def _judge(document: Document, library: Library, snapshot: Snapshot, found: Judg
     verdict = verify(declaration, snapshot.inventory(), policy)
     answer = enforce(declaration, verdict, replace(policy, mode=Mode.ENFORCE), None)
     reference = reference_of(document.body.get("spec") or {}, verdict, policy)
-    found.judged.append(JudgedDocument(report(declaration, verdict, reference=reference), not answer.allowed, verdict.outcome))
+    others = alternatives_of(declaration, snapshot.inventory(), policy)
+    document_of = report(declaration, verdict, reference=reference, alternatives=others)
+    found.judged.append(JudgedDocument(document_of, not answer.allowed, verdict.outcome))
     if answer.allowed:
         _take(snapshot, [(declaration, verdict)])
 
@@ -99,7 +102,9 @@ def _judge_workload(document: Document, library: Library, snapshot: Snapshot, fo
     first = verdicts.declarations[0] if verdicts.declarations else None
     refused = not enforce(first, verdicts.verdict, enforced, None).allowed
     reference = reference_of(document.body.get("spec") or {}, verdicts.verdict, policy)
-    found.judged.append(JudgedDocument(workload_report(verdicts, reference=reference), refused, verdicts.verdict.outcome))
+    others = alternatives_of(first, snapshot.inventory(), policy) if first is not None and len(verdicts.groups) == 1 else ()
+    report_of = workload_report(verdicts, reference=reference, alternatives=others)
+    found.judged.append(JudgedDocument(report_of, refused, verdicts.verdict.outcome))
     if not refused:
         _take(
             snapshot,

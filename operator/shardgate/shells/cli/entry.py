@@ -18,6 +18,7 @@ click.rich_click.TEXT_MARKUP = "rich"
 
 COMMANDS: Mapping[str, str] = {
     "accuracy": "Show how well the memory of engines that run here was predicted.",
+    "agent": "Read this node's GPU driver: print what it says (--once), or keep the node's GpuNodeReport.",
     "capacity": "Show what the cluster has of each product: GPUs, free ones, room for whole pods, what may come, who waits.",
     "completion": "Print the script by which a shell completes this command.",
     "doctor": "Check whether a live installation is healthy, and say how to repair what is not.",
