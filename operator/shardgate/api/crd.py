@@ -12,6 +12,7 @@ from shardgate.api import GROUP, VERSION
 from shardgate.api.capacity_ledger import CapacityLedger
 from shardgate.api.decision_review import DecisionReview
 from shardgate.api.fields import ApiModel
+from shardgate.api.gpu_node_report import GpuNodeReport
 from shardgate.api.inference_deployment import InferenceDeployment
 from shardgate.api.model_profile import ModelProfile
 from shardgate.api.verification_exception import VerificationException
@@ -73,6 +74,16 @@ def crds() -> dict[str, Json]:
                 {"name": "Found", "type": "integer", "jsonPath": ".status.found"},
             ],
             categories=[], has_status_subresource=False,  # admission sets it, and a status of its own would be taken away before
+        ),
+        "gpunodereports": _crd(
+            GpuNodeReport, plural="gpunodereports", short="gpunode", scope="Cluster",
+            columns=[
+                {"name": "GPUs", "type": "string", "jsonPath": ".status.summary"},
+                {"name": "Driver", "type": "string", "jsonPath": ".status.driver.version"},
+                {"name": "Problem", "type": "string", "jsonPath": ".status.problem.name", "description": "Why nothing is known"},
+                {"name": "Changed", "type": "date", "jsonPath": ".status.changedAt"},
+            ],
+            categories=["shardgate"],
         ),
         "verificationexceptions": _crd(
             VerificationException, plural="verificationexceptions", short="verexc", scope="Namespaced",

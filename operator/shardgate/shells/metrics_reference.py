@@ -2,6 +2,7 @@
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from shardgate.shells.agent.node_metrics import PREFIX, NodeMetrics
 from shardgate.shells.metrics import Metrics
 
 _SUFFIX = {"counter": "_total", "info": "_info"}
@@ -23,8 +24,23 @@ What alerts on them: [runbooks](runbooks/). A dashboard: `charts/shardgate/files
 """
 
 
-def reference(metrics: Metrics) -> str:
+_NODES = """
+## Node agents
+
+Served on `/metrics` of each node agent's own port ([agent.md](agent.md)): of one node each, `sum` over nodes. Beside them stand the
+process's own, as above.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def reference(metrics: Metrics, node_metrics: NodeMetrics) -> str:
     """Markdown."""
+    return _INTRODUCTION + _rows(metrics) + _NODES + _rows(node_metrics)
+
+
+def _rows(metrics: Metrics | NodeMetrics) -> str:
     labels = {  # the only place where a family's labels are told before it has series
         next(iter(each.describe())).name: each._labelnames  # noqa: SLF001
         for each in vars(metrics).values()
@@ -32,9 +48,11 @@ def reference(metrics: Metrics) -> str:
     }
     rows = []
     for family in sorted(metrics.registry.collect(), key=lambda each: each.name):
+        if isinstance(metrics, NodeMetrics) and not family.name.startswith(PREFIX):
+            continue  # of the process, told above
         named = ", ".join(f"`{label}`" for label in labels.get(family.name, ()))
         if family.type == "info":
             named = ", ".join(f"`{label}`" for sample in family.samples for label in sample.labels)
         name = family.name + _SUFFIX.get(family.type, "")
         rows.append(f"| `{name}` | {family.type} | {named} | {family.documentation.rstrip('.')} |\n")
-    return _INTRODUCTION + "".join(rows)
+    return "".join(rows)
