@@ -214,6 +214,14 @@ def test_a_table_that_is_wide_scrolls_in_its_own_box(opened: Opened) -> None:
     assert page.locator(".scroll").first.get_attribute("tabindex") == "0"
 
 
+@pytest.mark.parametrize("name", ["reference", "incompatible", "groups", "large"])
+def test_tables_of_common_reports_need_no_scrolling_on_a_desk(opened: Opened, name: str) -> None:
+    page = opened(name)
+    cut = """[...document.querySelectorAll('.scroll')].filter(each => each.scrollWidth > each.clientWidth)
+               .map(each => [each.querySelector('caption').textContent, each.scrollWidth, each.clientWidth])"""
+    assert page.evaluate(cut) == []
+
+
 def test_a_hostile_name_does_nothing(opened: Opened) -> None:
     page = opened("hostile", scripts=True)
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))

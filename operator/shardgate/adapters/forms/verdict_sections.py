@@ -156,12 +156,15 @@ def alternatives(report: Json) -> Section:
     cards = tuple(
         Card(
             title=f"{at}. {each['change']}", text="",
-            details=(("Nodes", _names(each["nodes"])), *((("Patch", "merged into the object as written:"),) if each["patch"] else ())),
+            details=(("Nodes", _names(each["nodes"])), *(_MERGED if each["patch"] else ())),
             code=_patch(each["patch"]) if each["patch"] else "",
         )
         for at, each in enumerate(found or (), 1)
     )  # fmt: skip
     return Section("alternatives", "Alternatives", (*blocks, *([Cards(cards)] if cards else ())))
+
+
+_MERGED = (("Patch", "merged into the object as written:"),)
 
 
 def _layout(at: int, each: Json) -> Cell:
@@ -188,7 +191,7 @@ def _names(nodes: Sequence[str] | None) -> str:
 def _patch(patch: Any) -> str:
     if isinstance(patch, str):
         return patch
-    return yaml.safe_dump(patch, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).rstrip()
+    return yaml.safe_dump(patch, sort_keys=False, allow_unicode=True, default_flow_style=None, width=76).rstrip()
 
 
 def score(report: Json) -> Section:
