@@ -6,6 +6,8 @@ Figures that the tool leaves unknown are filled in, so that forms are tried on a
 from __future__ import annotations
 
 import copy
+import json
+from functools import cache
 from typing import Any
 
 from builders import T4, a_declaration, a_node, an_inventory
@@ -283,7 +285,7 @@ def hostile() -> Json:
     return document
 
 
-SAMPLES = {
+MAKERS = {
     "reference": reference,
     "incompatible": incompatible,
     "unknowns": with_unknowns,
@@ -296,3 +298,14 @@ SAMPLES = {
     "hostile": hostile,
 }
 """Name -> what makes it."""
+
+
+@cache
+def _made(name: str) -> str:
+    return json.dumps(MAKERS[name]())
+
+
+def sample(name: str) -> Json:
+    """One of them, made once, as a document of one's own."""
+    document: Json = json.loads(_made(name))
+    return document

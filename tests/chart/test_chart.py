@@ -16,6 +16,7 @@ from shardgate.adapters.manifests import (
     REMOVE_LEFTOVERS_NAMESPACE_RULES,
     REMOVE_WEBHOOKS_RULES,
     TRY_RULES,
+    agent_rbac,
     rbac,
     user_roles,
     webhook_configurations,
@@ -69,6 +70,29 @@ def test_the_rendered_roles_are_those_of_the_code_and_the_least_of_their_mode(re
         assert found["metadata"].get("namespace") == expected["metadata"].get("namespace")
         for field in ("rules", "roleRef", "subjects"):
             assert found.get(field) == expected.get(field), (expected["kind"], field)
+
+
+def test_agents_may_do_what_the_code_says_and_are_held_to_their_own_node(render: Render) -> None:
+    objects = render({"agent": {"enabled": True}})
+    for expected in (*rbac(NAMESPACE, keeps_certificates=True, follows_agents=True), *agent_rbac(NAMESPACE)):
+        if expected["kind"] != "ServiceAccount":
+            found = objects.one(expected["kind"], expected["metadata"]["name"])
+            for field in ("rules", "roleRef", "subjects", "spec"):
+                assert found.get(field) == expected.get(field), (expected["kind"], field)
+
+
+def test_an_agent_is_pod_security_restricted_unless_it_is_to_see_processes(render: Render) -> None:
+    for wanted, values in ((False, {}), (True, {"hostPID": True})):
+        spec = render({"agent": {"enabled": True, **values}}).one("DaemonSet")["spec"]["template"]["spec"]
+        assert spec.get("hostPID", False) is wanted
+        assert not {"hostNetwork", "hostIPC"} & set(spec)
+        assert all({*each} - {"name"} <= {"emptyDir"} for each in spec["volumes"])
+        (container,) = spec["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        }  # fmt: skip
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
 def test_what_users_may_do_is_what_the_code_says(default: Objects) -> None:

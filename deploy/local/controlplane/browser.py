@@ -129,7 +129,7 @@ def _run(command: list[str], cwd: Path | None = None) -> str:
 
 
 def main() -> int:
-    """``python -m controlplane.browser``: make sure that it is there, and say where; loudly, but without failing, if it cannot be."""
+    """``python -m controlplane.browser``: make sure that it is there, and say where; loudly, without failing, if it cannot be."""
     try:
         print(find_browser(lambda text: print(text, file=sys.stderr, flush=True)))
     except BuildError as error:

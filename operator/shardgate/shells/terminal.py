@@ -176,7 +176,7 @@ def print_what_if(console: Console, document: Mapping[str, Any]) -> None:
         subject, before, after = each["subject"], each["before"], each["after"]
         name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"
         word = f"[{_DIRECTIONS[each['change']]}]{each['change']}[/]"
-        change = f"[{_STYLES[before['outcome']]}]{before['outcome']}[/] -> [{_STYLES[after['outcome']]}]{after['outcome']}[/]"
+        change = " -> ".join(f"[{style_of(each['outcome'])}]{each['outcome']}[/]" for each in (before, after))
         console.print(f"\n[bold]{escape(name)}[/]  {word}  {change}", soft_wrap=True)
         for verb, codes in (
             ("no more", [code for code in before["codes"] if code not in after["codes"]]),
@@ -195,6 +195,19 @@ def print_what_if(console: Console, document: Mapping[str, Any]) -> None:
     if document["changed"]:
         console.print()
     console.print(f"{count(counts['judged'], 'standing declaration')}: {others}{counts['unchanged']} unchanged", soft_wrap=True)
+
+
+def print_code_explanation(console: Console, document: Mapping[str, Any]) -> None:
+    """What a code means, the engines' rules behind it, and what helps."""
+    style = style_of(document["worst"])
+    console.print(
+        f"[bold]{document['code']}[/]  class {document['class']}, at worst [{style}]{document['worst']}[/]", soft_wrap=True
+    )
+    console.print(f"  {escape(document['meaning'])}", soft_wrap=True)
+    console.print(f"  -> {escape(document['remedy'])}", soft_wrap=True)
+    for each in document["rules"]:
+        console.print(f"\n  {each['engine']}, {each['versions']}: {escape(each['message'])}", soft_wrap=True)
+        console.print(f"    [dim]{escape(each['source'])}[/]", soft_wrap=True)
 
 
 def print_nodes(console: Console, nodes: Sequence[Mapping[str, Any]]) -> None:
