@@ -153,6 +153,22 @@ def test_what_could_not_be_written_is_written_later_and_later(node: Node, error:
     assert node.agent.readiness()[0] == 200
 
 
+def test_there_is_no_heartbeat_while_the_report_does_not_hold(node: Node) -> None:
+    node.turns(20)
+    node.says = a_reading(a_gpu(numa_node=1))
+
+    def refuse(_status: Json) -> None:
+        raise Refused(422, "what it says is not taken")
+
+    publish, node.publish = node.publish, refuse  # type: ignore[method-assign]
+    before = node.beats
+    node.turns(120)
+    assert node.beats == before
+    node.publish = publish  # type: ignore[method-assign]
+    node.turns(120)
+    assert node.beats > before
+
+
 def test_how_long_the_api_server_asks_to_be_left_alone_is_heeded(node: Node) -> None:
     node.refuses = Refused(429, "too many", 30.0)
     node.turns(28)
