@@ -122,7 +122,7 @@ def test_a_driver_that_cannot_be_read_is_a_report_once(node: Node) -> None:
 
 
 def test_a_mistake_of_ours_is_a_report_too(node: Node) -> None:
-    node.says = None  # type: ignore[assignment]  # what no driver of ours says
+    node.says = None  # what no driver of ours says
     (status,) = node.turns(10)
     assert status["problem"]["name"] == "INTERNAL_ERROR"
     assert node.agent.liveness()[0] == 200
@@ -160,11 +160,11 @@ def test_there_is_no_heartbeat_while_the_report_does_not_hold(node: Node) -> Non
     def refuse(_status: Json) -> None:
         raise Refused(422, "what it says is not taken")
 
-    publish, node.publish = node.publish, refuse  # type: ignore[method-assign]
+    publish, node.publish = node.publish, refuse
     before = node.beats
     node.turns(120)
     assert node.beats == before
-    node.publish = publish  # type: ignore[method-assign]
+    node.publish = publish
     node.turns(120)
     assert node.beats > before
 
