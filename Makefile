@@ -33,6 +33,7 @@ demo: venv ## both reference deployments on a real control plane, step by step (
 test: venv ## all tests, on real control planes, two at a time (ARGS are pytest's)
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.tools helm promtool prometheus > /dev/null
+	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.browser > /dev/null
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv ## style, types, layers, generated files
@@ -45,7 +46,7 @@ check: venv ## style, types, layers, generated files
 generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the pages of findings, metrics and alerts
 	@$(PYTHON) deploy/generate.py
 
-install-manifests: venv ## deploy/install.yaml, rendered from the chart by helm
+install-manifests: venv ## deploy/install.yaml and deploy/agents.yaml, rendered from the chart by helm
 	@$(PYTHON) deploy/render_install.py
 
 bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (ARGS=--nodes N --pods N)
