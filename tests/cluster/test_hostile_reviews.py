@@ -34,6 +34,8 @@ SILENT = at_length(100, long=500)
 CROWD, ROOM = at_length(400, long=5000), at_length(200, long=2000)
 RATE, CALLERS = 500, 500
 STARVED_SECONDS = at_length(4, long=20)
+ONE_ANSWERED = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+"""After it a connection may be silent for a minute: the crowd is there at once, however long it takes to come."""
 HEADER = b"POST /validate?timeout=3s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -333,7 +335,7 @@ def test_slow_clients(installation: Installation, measured: Measured) -> None:
 
 
 @fault(
-    31, what=f"{CROWD} connections at once",
+    31, what=f"{CROWD} connections at once, each with one request",
     criterion=f"capped at {ROOM}; probes and callers that came before are served; file descriptors bounded",
 )  # fmt: skip
 def test_a_crowd_of_connections(cramped: Installation, measured: Measured) -> None:
@@ -354,7 +356,7 @@ def test_a_crowd_of_connections(cramped: Installation, measured: Measured) -> No
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        with silent(installation, b"", CROWD):
+        with silent(installation, ONE_ANSWERED, CROWD):
             until("some are turned away", lambda: shed(installation, "connections") > 0, timeout=60)
             for _ in range(10):
                 assert installation.fetch("/livez")[0] == 200
