@@ -46,7 +46,7 @@ check: venv ## style, types, layers, generated files
 generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the pages of findings, metrics and alerts
 	@$(PYTHON) deploy/generate.py
 
-install-manifests: venv ## deploy/install.yaml, rendered from the chart by helm
+install-manifests: venv ## deploy/install.yaml and deploy/agents.yaml, rendered from the chart by helm
 	@$(PYTHON) deploy/render_install.py
 
 bench: venv ## figures at 5,000 nodes and 20,000 pods on a real control plane (ARGS=--nodes N --pods N)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from chart_readme import readme
 from shardgate.adapters.finding_catalogue import catalogue
-from shardgate.adapters.manifests import chart_rules, chart_webhooks
+from shardgate.adapters.manifests import chart_agent_policy, chart_rules, chart_webhooks
 from shardgate.api.crd import crds
 from shardgate.shells.agent.node_metrics import NodeMetrics
 from shardgate.shells.metrics import Metrics
@@ -54,6 +54,7 @@ def rendered() -> dict[Path, str]:
         files[Path("deploy/crds") / f"{plural}.yaml"] = _yaml(crd)
         files[CHART / "templates/crds" / f"{plural}.yaml"] = _crd_template(crd)
     files[CHART / "files/rbac.yaml"] = _yaml(chart_rules())
+    files[CHART / "files/agent-policy.yaml"] = _yaml(chart_agent_policy())
     files[CHART / "files/webhooks.yaml"] = _yaml(chart_webhooks())
     files[CHART / "README.md"] = readme(
         (ROOT / CHART / "Chart.yaml").read_text(encoding="utf-8"), (ROOT / CHART / "values.yaml").read_text(encoding="utf-8")

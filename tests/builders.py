@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
-from shardgate.adapters.nodes import node_from
+from shardgate.adapters.nodes import node_from, report_from
 from shardgate.adapters.pods import DECLARATION_LABEL, pod_from, read_pod
 from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.declaration import Declaration
@@ -20,6 +20,35 @@ Json = dict[str, Any]
 
 AWS = "karpenter.k8s.aws/instance-"
 """Labels by which Karpenter knows instance types there."""
+
+
+def a_report(name: str = "node-a", *gpus: Json, joined: bool | None = True, **status: Any) -> Json:
+    """A GpuNodeReport of these GPUs, or of 8 healthy H100; ``joined``: NVLink between any two."""
+    found = list(gpus or (a_reported_gpu(index) for index in range(8)))
+    pairs = [
+        {"first": first["index"], "second": second["index"], "path": "NumaNode"} | ({} if joined is None else {"nvlink": joined})
+        for number, first in enumerate(found)
+        for second in found[number + 1 :]
+    ]
+    return {
+        "apiVersion": "shardgate.io/v1alpha1",
+        "kind": "GpuNodeReport",
+        "metadata": {"name": name, "uid": f"uid-{name}"},
+        "status": {"changedAt": "2026-11-26T18:00:00Z", "gpus": found, "pairs": pairs, **status},
+    }
+
+
+def a_reported_gpu(index: int, *reasons: str, state: str = "Healthy", **fields: Any) -> Json:
+    """A GPU of a report: an H100 of an HGX board, whose driver keeps 0.46 GiB for itself."""
+    memory = {"totalBytes": 85520809984, "reservedBytes": 497483776, "usedBytes": 0}
+    return {
+        "index": index,
+        "product": "NVIDIA H100 80GB HBM3",
+        "computeCapability": {"major": 9, "minor": 0},
+        "memory": memory,
+        "health": {"state": state, "reasons": list(reasons)},
+        **fields,
+    }
 
 
 class NodeBuilder:
@@ -152,6 +181,9 @@ def a_book(*objects: NodeBuilder | Json, now: float = 0.0) -> ClusterBook:
         body = each.body if isinstance(each, NodeBuilder) else each
         if body["kind"] == "Node":
             book.put_node(node_from(body), now)
+        elif body["kind"] == "GpuNodeReport":
+            book.reports.are_heartbeats_needed = False
+            book.put_report(report_from(body), now)
         else:
             record = read_pod(pod_from(body))
             if record is not None:

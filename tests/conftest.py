@@ -9,14 +9,14 @@ import pytest
 from hypothesis import settings
 
 from controlplane.plane import ControlPlane, control_plane
-from operator_user import OPERATOR_USER
+from operator_user import AGENT_USER, OPERATOR_USER
 from screenshots import SCREENSHOTS
 
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata", "users": [OPERATOR_USER]}, {"level": "None"}],
+    "rules": [{"level": "Metadata", "users": [OPERATOR_USER, AGENT_USER]}, {"level": "None"}],
 }
 
 

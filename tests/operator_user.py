@@ -1,3 +1,4 @@
-"""Who the operator is to the API server."""
+"""Who the operator and the node agents are to the API server."""
 
 OPERATOR_USER = "system:serviceaccount:shardgate-system:shardgate"
+AGENT_USER = "system:serviceaccount:shardgate-system:shardgate-agent"

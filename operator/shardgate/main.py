@@ -17,11 +17,20 @@ import kopf
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.exceptions import KIND as EXCEPTION
 from shardgate.adapters.exceptions import PLURAL as EXCEPTIONS
+from shardgate.adapters.gpu_node_reports import PLURAL as REPORTS
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
 from shardgate.adapters.manifests import SECRET
-from shardgate.adapters.nodes import SLICES_VERSION, ClaimObject, DeviceClassObject, NodeObject, SliceObject
+from shardgate.adapters.nodes import (
+    SLICES_VERSION,
+    ClaimObject,
+    DeviceClassObject,
+    HeartbeatObject,
+    NodeObject,
+    ReportObject,
+    SliceObject,
+)
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS
@@ -31,6 +40,7 @@ from shardgate.api import GROUP, VERSION
 from shardgate.domain.calibration import Accuracy
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
+from shardgate.domain.inventory import Inventory
 from shardgate.shells.calibration import Calibration
 from shardgate.shells.certificates import Certificates
 from shardgate.shells.cluster import OPERATOR, ApiError, Cluster, ClusterUnreachable
@@ -53,6 +63,8 @@ from shardgate.shells.policy_status import PolicyStatus
 from shardgate.shells.reconciler import Reconciler
 from shardgate.shells.reflector import Reflector
 from shardgate.shells.rejudging import Rejudging
+from shardgate.shells.report_events import ReportEvents
+from shardgate.shells.report_stores import Heartbeats, Reports
 from shardgate.shells.stores import (
     Claims,
     DeclarationObject,
@@ -130,7 +142,10 @@ class Operator:
         self.workloads = WorkloadReconciler(
             writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps, self.ledger.gone
         )
-        self.rejudging = Rejudging(self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep)
+        self.report_events = ReportEvents(writer, self.book.reports)
+        self.rejudging = Rejudging(
+            self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep, self.note_reports
+        )
         self.decisions = Decisions(lambda: self.book.frozen_anew)
         self.admission = Admission(
             self.judge, config, self.metrics, self.ledger, writer.read, self.note_override, self.decisions.keep
@@ -241,8 +256,30 @@ class Operator:
             if each.is_followed
         ]  # fmt: skip
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
+        if config.node_agents:
+            self.followers += self._of_agents(common)
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
+
+    def _of_agents(self, common: Mapping[str, Any]) -> list[Reflector[Any]]:
+        """Reports, and heartbeats: where they are missing, nodes are read by their labels, and admission goes on."""
+        self.book.reports.stale_after_seconds = self.config.report_stale_after_seconds
+        reports = Reflector(
+            name=REPORTS, path=f"/apis/{GROUP}/{VERSION}/{REPORTS}", item=ReportObject, store=Reports(self.book), page=100,
+            is_optional=True, **common,
+        )  # fmt: skip
+        heartbeats = Reflector(
+            name="leases", path=f"/apis/coordination.k8s.io/v1/namespaces/{self.config.namespace}/leases", item=HeartbeatObject,
+            store=Heartbeats(self.book, self.rejudging.cluster_changed), cluster=self.cluster,
+        )  # fmt: skip
+        self.book.reports.are_heartbeats_followed = lambda: heartbeats.health.broken_seconds() == 0
+        return [reports, heartbeats]
+
+    def note_reports(self, inventory: Inventory, leading: bool) -> None:  # noqa: FBT001  # as it is called
+        """What nodes' agents report, at each pass."""
+        if self.config.node_agents:
+            self.metrics.observe_reports(self.book.reports.counts())
+            self.report_events.note(inventory, leading=leading)
 
     async def answer(self, request: Mapping[str, Any], webhook: str) -> dict[str, Any]:
         """The response to a review; what it raises becomes HTTP 500."""
@@ -282,7 +319,12 @@ class Operator:
             return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid, made)
 
         parts = [lambda: self.ledger.upkeep(stands, covered), self.policy_status.upkeep, self.workloads.take_away_what_is_over]
-        parts += [self.writer.send_owed, self.calibration.upkeep, *([self.status.upkeep] if self.server.is_serving else [])]
+        parts += [
+            self.writer.send_owed,
+            self.report_events.upkeep,
+            self.calibration.upkeep,
+            *([self.status.upkeep] if self.server.is_serving else []),
+        ]
         if self.certificates is not None:
             parts.insert(0, self.certificates.upkeep)
         await self.turns.once(parts)

@@ -16,6 +16,7 @@ from shardgate.adapters.manifests import (
     REMOVE_LEFTOVERS_NAMESPACE_RULES,
     REMOVE_WEBHOOKS_RULES,
     TRY_RULES,
+    agent_rbac,
     rbac,
     user_roles,
     webhook_configurations,
@@ -69,6 +70,29 @@ def test_the_rendered_roles_are_those_of_the_code_and_the_least_of_their_mode(re
         assert found["metadata"].get("namespace") == expected["metadata"].get("namespace")
         for field in ("rules", "roleRef", "subjects"):
             assert found.get(field) == expected.get(field), (expected["kind"], field)
+
+
+def test_agents_may_do_what_the_code_says_and_are_held_to_their_own_node(render: Render) -> None:
+    objects = render({"agent": {"enabled": True}})
+    for expected in (*rbac(NAMESPACE, keeps_certificates=True, follows_agents=True), *agent_rbac(NAMESPACE)):
+        if expected["kind"] != "ServiceAccount":
+            found = objects.one(expected["kind"], expected["metadata"]["name"])
+            for field in ("rules", "roleRef", "subjects", "spec"):
+                assert found.get(field) == expected.get(field), (expected["kind"], field)
+
+
+def test_an_agent_is_pod_security_restricted_unless_it_is_to_see_processes(render: Render) -> None:
+    for wanted, values in ((False, {}), (True, {"hostPID": True})):
+        spec = render({"agent": {"enabled": True, **values}}).one("DaemonSet")["spec"]["template"]["spec"]
+        assert spec.get("hostPID", False) is wanted
+        assert not {"hostNetwork", "hostIPC"} & set(spec)
+        assert all({*each} - {"name"} <= {"emptyDir"} for each in spec["volumes"])
+        (container,) = spec["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        }  # fmt: skip
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
 def test_what_users_may_do_is_what_the_code_says(default: Objects) -> None:
@@ -267,12 +291,17 @@ def test_no_template_asks_the_cluster() -> None:
         assert "Capabilities" not in text, path
 
 
-def test_the_plain_manifests_are_what_helm_renders(default: Objects) -> None:
-    text = (CHART.parent.parent / "deploy/install.yaml").read_text()
-    assert text == render_install.manifests(say), "run `make install-manifests`"
-    objects = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
-    assert objects[0]["kind"] == "Namespace"
-    assert objects[1:] == hooks_of(default.all, "")
+def test_the_plain_manifests_are_what_helm_renders(default: Objects, render: Render) -> None:
+    wanted = render_install.manifests(say)
+    assert {path.name for path in wanted} == {"install.yaml", "agents.yaml"}
+    for path, text in wanted.items():
+        assert path.read_text() == text, "run `make install-manifests`"
+    plain, added = (list(yaml.load_all(text, Loader=yaml.CSafeLoader)) for text in wanted.values())
+    assert plain[0]["kind"] == "Namespace"
+    assert plain[1:] == hooks_of(default.all, "")
+    over = {(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]): each for each in [*plain[1:], *added]}
+    with_agents = hooks_of(render({"agent": {"enabled": True}}).all, "")
+    assert sorted(over.values(), key=str) == sorted(with_agents, key=str), "applied one after the other"
 
 
 def test_the_chart_tells_what_it_is() -> None:

@@ -22,6 +22,8 @@ NET, FLOW = {"networkPolicy.enabled": True}, {"flowControl.enabled": True}
 MANAGED = {"certificates.mode": "certManager"}
 GIVEN = {"certificates.mode": "secret", "certificates.secret.name": "given", "certificates.secret.caBundle": "YWJj"}
 CLIENTS = {"webhooks.clientAuthentication.secretName": "clients"}
+AGENT = {"agent.enabled": True}
+AGENTS = "spec.template.spec.containers.agent"
 SPEC, CONTAINER = "spec.template.spec", "spec.template.spec.containers.operator"
 PEER = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 ONE = [{"name": "one"}]
@@ -145,6 +147,31 @@ CASES: list[tuple[str, Any, Json, str, str, str, Any]] = [
             (f"{value}.metricRelabelings", [{"a": "b"}], on, kind, "", f"spec.{endpoint}.0.metricRelabelings", [{"a": "b"}]),
         )
     ),
+    ("agent.enabled", True, {}, "ConfigMap", "shardgate", "config:node_agents", True),
+    ("agent.staleAfterSeconds", 45, AGENT, "ConfigMap", "shardgate", "config:report_stale_after_seconds", 45.0),
+    ("agent.intervalSeconds", 5, AGENT, "DaemonSet", "", f"{AGENTS}.args.1", "--interval=5"),
+    ("agent.port", 9100, AGENT, "DaemonSet", "", f"{AGENTS}.ports.metrics.containerPort", 9100),
+    ("agent.port", 9100, {**AGENT, **NET}, "NetworkPolicy", "", "spec.ingress.1.ports.1.port", 9100),
+    ("agent.hostPID", True, AGENT, "DaemonSet", "", f"{SPEC}.hostPID", True),
+    ("agent.serviceAccount.name", "sa", AGENT, "DaemonSet", "", f"{SPEC}.serviceAccountName", "sa"),
+    ("agent.serviceAccount.name", "sa", AGENT, "ValidatingAdmissionPolicy", "", "spec.matchConditions.agents.expression",
+     "request.userInfo.username == 'system:serviceaccount:shardgate-system:sa'"),
+    ("agent.serviceAccount.annotations", {"a": "b"}, AGENT, "ServiceAccount", "shardgate-agent", "metadata.annotations.a", "b"),
+    ("agent.resources", {"limits": {"memory": "1Gi"}}, AGENT, "DaemonSet", "", f"{AGENTS}.resources.limits.memory", "1Gi"),
+    ("agent.runtimeClassName", "own", AGENT, "DaemonSet", "", f"{SPEC}.runtimeClassName", "own"),
+    ("agent.env", [{"name": "A", "value": "b"}], AGENT, "DaemonSet", "", f"{AGENTS}.env.A.value", "b"),
+    ("agent.extraArgs", ["--more"], AGENT, "DaemonSet", "", f"{AGENTS}.args.3", "--more"),
+    ("agent.extraVolumes", [{"name": "v", "hostPath": {"path": "/d"}}], AGENT, "DaemonSet", "", f"{SPEC}.volumes.v.hostPath.path", "/d"),
+    ("agent.extraVolumeMounts", [{"name": "v", "mountPath": "/v"}], AGENT, "DaemonSet", "", f"{AGENTS}.volumeMounts.v.mountPath", "/v"),
+    ("agent.nodeSelector", {"a": "b"}, AGENT, "DaemonSet", "", f"{SPEC}.nodeSelector.a", "b"),
+    ("agent.tolerations", [{"key": "a"}], AGENT, "DaemonSet", "", f"{SPEC}.tolerations", [{"key": "a"}]),
+    ("agent.affinity", {"nodeAffinity": {}}, AGENT, "DaemonSet", "", f"{SPEC}.affinity", {"nodeAffinity": {}}),
+    ("agent.priorityClassName", "high", AGENT, "DaemonSet", "", f"{SPEC}.priorityClassName", "high"),
+    ("agent.updateStrategy", {"type": "OnDelete"}, AGENT, "DaemonSet", "", "spec.updateStrategy.type", "OnDelete"),
+    ("agent.podLabels", {"a": "b"}, AGENT, "DaemonSet", "", "spec.template.metadata.labels.a", "b"),
+    ("agent.podAnnotations", {"a": "b"}, AGENT, "DaemonSet", "", "spec.template.metadata.annotations.a", "b"),
+    ("agent.podSecurityContext", {"runAsUser": 7}, AGENT, "DaemonSet", "", f"{SPEC}.securityContext.runAsUser", 7),
+    ("agent.securityContext", {"privileged": False}, AGENT, "DaemonSet", "", f"{AGENTS}.securityContext.privileged", False),
     ("uninstall.activeDeadlineSeconds", 9, {}, "Job", "shardgate-uninstall-leftovers", "spec.activeDeadlineSeconds", 9),
     ("test.namespace", "team", {}, "Role", "shardgate-test", "metadata.namespace", "team"),
 ]  # fmt: skip
@@ -168,6 +195,20 @@ PRESENCE: list[tuple[str, bool, Json, list[tuple[str, str]]]] = [
     ("flowControl.enabled", True, {}, [("FlowSchema", "shardgate"), ("PriorityLevelConfiguration", "shardgate")]),
     ("serviceMonitor.enabled", True, {}, [("ServiceMonitor", "shardgate")]),
     ("podMonitor.enabled", True, {}, [("PodMonitor", "shardgate")]),
+    (
+        "agent.enabled",
+        True,
+        {},
+        [
+            ("DaemonSet", "shardgate-agent"),
+            ("ServiceAccount", "shardgate-agent"),
+            ("ClusterRole", "shardgate-agent"),
+            ("Role", "shardgate-agent"),
+            ("ValidatingAdmissionPolicy", "shardgate-agent"),
+            ("ValidatingAdmissionPolicyBinding", "shardgate-agent"),
+        ],
+    ),
+    ("agent.enabled", True, POD, [("PodMonitor", "shardgate-agent")]),
     ("uninstall.enabled", False, {}, [("Job", "shardgate-uninstall-webhooks"), ("Job", "shardgate-uninstall-leftovers")]),
     ("test.enabled", False, {}, [("Pod", "shardgate-test")]),
 ]

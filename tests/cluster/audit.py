@@ -32,11 +32,11 @@ def used(plane: ControlPlane, since: int = 0) -> set[Use]:
     return found
 
 
-def granted(*, keeps_certificates: bool = False) -> set[Use]:
+def granted(*, keeps_certificates: bool = False, follows_agents: bool = False) -> set[Use]:
     """What its roles name."""
     return {
         (group, resource, verb)
-        for role in rbac("any", keeps_certificates=keeps_certificates)
+        for role in rbac("any", keeps_certificates=keeps_certificates, follows_agents=follows_agents)
         for rule in role.get("rules", ())
         for group in rule["apiGroups"]
         for resource in rule["resources"]

@@ -43,7 +43,7 @@ def installed(plane: ControlPlane) -> Iterator[ControlPlane]:
     for name in NAMESPACES:
         plane.kubectl("create", "namespace", name)
     yield plane
-    assert used(plane) - granted(keeps_certificates=True) == set()
+    assert used(plane) - granted(keeps_certificates=True, follows_agents=True) == set()
 
 
 @pytest.fixture

@@ -143,13 +143,13 @@ def test_series_of_nodes_that_are_less_than_they_should_be() -> None:
         value("shardgate_gpus", {"product": "H100-80GB-HBM3", "state": state}) for state in ("installed", "free", "unavailable")
     ]
     assert counted == [15, 15, 1]
-    assert value("shardgate_node_facts_contradicting", {"product": "H100-80GB-HBM3"}) == 0
-    assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4"}) == 1
+    assert value("shardgate_node_facts_contradicting", {"product": "H100-80GB-HBM3", "kind": "memory"}) == 0
+    assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4", "kind": "memory"}) == 1
     changing = a_node().allocatable(7).label("nvidia.com/mig.config.state", "pending")
     metrics.observe_inventory(an_inventory(changing))
     assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 0, "it is being changed"
     metrics.observe_inventory(an_inventory(a_node()))
     assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) == 0
-    assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4"}) is None
+    assert value("shardgate_node_facts_contradicting", {"product": "Tesla-T4", "kind": "memory"}) is None
     metrics.observe_inventory(Inventory(groups=(), nodes_seen=0))
     assert value("shardgate_nodes_short_of_gpus", {"product": "H100-80GB-HBM3"}) is None

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import yaml
 
-from builders import GPU, a_body, a_node, a_pod, a_pool, a_vllm_deployment
+from builders import GPU, a_body, a_node, a_pod, a_pool, a_report, a_reported_gpu, a_vllm_deployment
 from case_files import cases
 from shardgate.adapters.snapshots import REDACTED, kept, without_secrets
 from shardgate.shells.cluster_snapshots import ClusterSnapshot
@@ -32,6 +32,34 @@ def inventory_of(objects: list[Json]) -> Any:
 def test_what_is_kept_reads_the_same(case: Any) -> None:
     found = [body for each in case.cluster if (body := kept(each)) is not None]
     assert inventory_of(found) == inventory_of(case.cluster)
+
+
+def test_reports_and_their_agents_leases_read_the_same() -> None:
+    lost = a_report("node-a", a_reported_gpu(0, "Xid79", state="Lost", nvlink={"up": 18}), a_reported_gpu(1))
+    silent = a_report("node-b")
+    leases = [
+        {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "shardgate-system"},
+         "spec": {"renewTime": f"2026-11-26T18:00:{second:02}.000000Z"}}
+        for name, second in (("node-a", 59), ("node-b", 5))
+    ]  # fmt: skip
+    labels = {"nvidia.com/gpu.product": "Tesla-T4"}
+    objects = [a_node(gpus=2).body, a_node("node-b", labels=labels).body, lost, silent, *leases]
+    found = [body for each in objects if (body := kept(each)) is not None]
+    assert inventory_of(found) == inventory_of(objects)
+    nodes = {node.name: node for node in inventory_of(found)[0]}
+    assert nodes["node-a"].unavailable_gpus == {GPU: 1}
+    assert (nodes["node-b"].shape.gpu.product, nodes["node-b"].shape.gpu.report_problem) == (
+        "Tesla-T4",
+        "its agent has not been heard",
+    )
+
+
+def test_kubelets_leases_are_no_agents() -> None:
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "node-a", "namespace": "kube-node-lease"},
+             "spec": {"renewTime": "2026-11-26T18:00:00.000000Z"}}  # fmt: skip
+    newer = {**lease, "metadata": {"name": "other", "namespace": "shardgate-system"}, "spec": {"renewTime": "2026-11-26T19:00:00Z"}}
+    nodes, *_ = inventory_of([a_node(labels={}).body, a_report(), lease, newer])
+    assert nodes[0].shape.gpu.product == "H100-80GB-HBM3"
 
 
 def test_a_busy_cluster_reads_the_same(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/own/leases/shardgate"
 SECRET = "/api/v1/namespaces/own/secrets/shardgate-webhook-tls"
 LEDGER = "/apis/shardgate.io/v1alpha1/capacityledgers/shardgate"
+REPORTS = "/apis/shardgate.io/v1alpha1/gpunodereports"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/own/leases"
 VERDICTS = "/apis/shardgate.io/v1alpha1/workloadverdicts"
 VERDICT = "/apis/shardgate.io/v1alpha1/namespaces/team/workloadverdicts/deployment-llama"
 
@@ -37,6 +39,9 @@ class Api(ThreadingHTTPServer):
             return 403, {"reason": "Forbidden", "message": f"may not {method} {path}"}
         if method == "GET" and path == VERDICTS and VERDICT in self.objects:
             return 200, {"items": [{"metadata": {"namespace": "team", "name": "deployment-llama"}}]}
+        for listed, name in ((REPORTS, "gpu-a"), (LEASES, "gpu-a")):
+            if method == "GET" and path == listed and f"{listed}/{name}" in self.objects:
+                return 200, {"items": [{"metadata": {"name": name}}]}
         if method == "DELETE" and path in self.objects:
             self.objects.remove(path)
             return 200, {"status": "Success"}
@@ -61,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 POLICY = "/apis/shardgate.io/v1alpha1/verificationpolicies/default"
-ALL = (VALIDATING, MUTATING, LEASE, SECRET, LEDGER, VERDICT, POLICY)
+ALL = (VALIDATING, MUTATING, LEASE, SECRET, LEDGER, VERDICT, POLICY, f"{REPORTS}/gpu-a", f"{LEASES}/gpu-a")
 
 
 @pytest.fixture

@@ -53,6 +53,14 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{- define "shardgate.agentName" -}}
+{{ include "shardgate.fullname" . }}-agent
+{{- end }}
+
+{{- define "shardgate.agentAccount" -}}
+{{ default (include "shardgate.agentName" .) .Values.agent.serviceAccount.name }}
+{{- end }}
+
 {{- define "shardgate.image" -}}
 {{- with .Values.image }}
 {{- $name := ternary (printf "%s/%s" .registry .repository) .repository (ne .registry "") }}
@@ -75,7 +83,9 @@ annotations:
   "namespace" .Release.Namespace
   "serviceName" (printf "%s-webhook" (include "shardgate.fullname" .))
   "webhookPort" .Values.ports.webhook
-  "metricsPort" .Values.ports.metrics }}
+  "metricsPort" .Values.ports.metrics
+  "nodeAgents" .Values.agent.enabled
+  "reportStaleAfterSeconds" .Values.agent.staleAfterSeconds }}
 {{- if ne .Values.certificates.mode "self" }}
 {{- $_ := set $decided "tlsCert" "/certificate/tls.crt" }}
 {{- $_ := set $decided "tlsKey" "/certificate/tls.key" }}

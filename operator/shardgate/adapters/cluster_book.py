@@ -14,18 +14,23 @@ from shardgate.adapters.gpus import known_gpus
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool, why_no_more
 from shardgate.adapters.namespace_rules import NamespaceRules
 from shardgate.adapters.node_memory import NodeMemory
+from shardgate.adapters.node_reports import NodeReports
 from shardgate.adapters.nodes import (
     ClaimObject,
     Device,
     DeviceClass,
     DeviceClassObject,
+    HeartbeatObject,
+    NodeFacts,
     NodeObject,
+    ReportObject,
     Shapes,
     SliceObject,
     devices_of,
     read_node,
     read_node_without_gpus,
     with_device_classes,
+    with_health,
 )
 from shardgate.adapters.pods import PodRecord
 from shardgate.adapters.quantities import QuantityError
@@ -60,6 +65,8 @@ class ClusterBook:
     shapes: Shapes = field(default_factory=Shapes)
     references: Library = field(default_factory=Library)
     """Objects that workloads of other kinds refer to."""
+    reports: NodeReports = field(default_factory=NodeReports)
+    """What nodes' agents report."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Object -> why it could not be read; it is left out, and said so."""
     version: int = 0
@@ -158,8 +165,9 @@ class ClusterBook:
         self._touch(name)
 
     def _read_node(self, node: NodeObject) -> Node | None:
-        devices = self._devices.get(node.metadata.name, ())
-        stated = read_node(node, self.shapes, devices)
+        name = node.metadata.name
+        devices = self._devices.get(name, ())
+        stated = read_node(node, self.shapes, devices, self.reports.facts(name), self.reports.problem(name))
         return with_device_classes(stated, self._device_classes.values(), devices, self.shapes) if stated and devices else stated
 
     def _put_without_gpus(self, name: str, node: Node | None) -> None:
@@ -174,6 +182,49 @@ class ClusterBook:
             return
         self._without_gpus_dirty.add(name)
         self.version += self.follows_all_pods
+
+    # ---- agents' reports
+
+    def put_report(self, item: ReportObject, now: float) -> None:
+        """A GpuNodeReport was added or changed."""
+        if self.reports.put(item):
+            self._read_again(item.metadata.name, now)
+
+    def drop_report(self, name: str, now: float) -> None:
+        """A GpuNodeReport was deleted."""
+        if self.reports.drop(name):
+            self._read_again(name, now)
+
+    def retain_reports(self, names: set[str], now: float) -> None:
+        """A complete list was read: what is not in it is gone."""
+        for name in [name for name in self.reports.names if name not in names]:
+            self.drop_report(name, now)
+
+    def put_heartbeat(self, item: HeartbeatObject, now: float, wall: float) -> bool:
+        """An agent's Lease was added or changed: whether its node counts otherwise by that. ``wall``: Unix time."""
+        is_other = self.reports.hear(item, now, wall)
+        if is_other:
+            self._read_again(item.metadata.name, now)
+        return is_other
+
+    def drop_heartbeat(self, name: str, now: float) -> None:
+        """An agent's Lease was deleted."""
+        if self.reports.unhear(name):
+            self._read_again(name, now)
+
+    def retain_heartbeats(self, names: set[str], now: float) -> None:
+        """A complete list was read: what is not in it is gone."""
+        for name in self.reports.heartbeats_listed(names, now):
+            self.drop_heartbeat(name, now)
+
+    def _read_again(self, node: str, now: float) -> None:
+        if node in self._objects:
+            self.put_node(self._objects[node], now)
+            self._touch(node)
+
+    def facts(self, node: str) -> NodeFacts | None:
+        """What the node's driver says, where that counts."""
+        return self.reports.facts(node)
 
     # ---- ResourceSlices
 
@@ -507,6 +558,8 @@ class ClusterBook:
     def settle(self, now: float) -> None:
         """Bring it to this moment: what time alone changes is in ``version`` from here on."""
         self.claims.settle(tuple(self._held_dirty))
+        for name in self.reports.fall_silent(now):
+            self._read_again(name, now)
         if now >= self._memory.expires:
             self._forget(now)
 
@@ -582,6 +635,8 @@ class ClusterBook:
                     },
                 )
                 node = self._with_claims(node)
+                if (facts := self.reports.facts(name)) is not None:
+                    node = with_health(node, facts, self.shapes)
                 key = self._key_of[name] = group_key(node)
                 self._members.setdefault(key, {})[name] = node
                 joined[key].append(node)

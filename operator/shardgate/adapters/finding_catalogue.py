@@ -30,6 +30,8 @@ MEANINGS: dict[str, str] = {
     "PrecisionUnsupported": "The GPUs' generation lacks an element type or a quantisation method's kernels: bf16 needs compute "
     "capability 8.0.",
     "MemoryTight": "The need lies inside the estimate's uncertainty; both sides are shown.",
+    "GpuMemoryHeld": "Processes that no pod owns hold so much of a GPU, as its node's agent reports, that the rank may not fit "
+    "beside them; without them it would.",
     "MemoryNotModelled": "What the engine needs besides weights is not modelled; the weights alone would fit.",
     "GpuCountTooLow": "The accepted GPUs, unavailable ones included, are fewer than all replicas need.",
     "NodesDoNotFit": "There are GPUs enough, and no way to place the pods on the nodes: selector, taints, pod size "
@@ -97,6 +99,7 @@ REMEDIES: dict[str, str] = {
     "UtilizationTooHigh": "Lower the memory fraction.",
     "PrecisionUnsupported": "Use fp16 for bf16, another quantisation, or newer GPUs.",
     "MemoryTight": "Take a little away (length, sequences, memory fraction), or measure: calibration narrows the estimate.",
+    "GpuMemoryHeld": "End the processes that `nvidia-smi` shows on the node and no pod owns, or keep the pods off it.",
     "MemoryNotModelled": "Try it: nothing is refused for it. State the flags that bear on memory in fields that are read.",
     "GpuCountTooLow": "Ask for fewer GPUs (narrower widths, fewer replicas), or add nodes.",
     "NodesDoNotFit": "Make pods smaller, tolerate the taint, loosen the selector, or add nodes: the message counts the reasons.",

@@ -172,7 +172,7 @@ def gpu_of(product: str | None, memory: Bytes | None) -> Gpu:
 def gpu_from(  # keyword-only: the facts of a schedulable unit
     *, row: Product | None, product: str | None, memory: Bytes | None, possible: tuple[Bytes, ...] = (),
     compute_capability: tuple[int, int] | None, sharing: Sharing = Sharing.NONE, part: str = "", units_per_card: int | None = None,
-    nvlink: bool | None = None, source: str = "", contradiction: str = "",
+    nvlink: bool | None = None, source: str = "", contradictions: tuple[tuple[str, str], ...] = (),
 ) -> Gpu:  # fmt: skip
     """A schedulable unit. Where several amounts of memory are possible, the least, the others as alternatives."""
     amounts = (memory,) if memory is not None or not possible else tuple(sorted(set(possible)))
@@ -188,7 +188,7 @@ def gpu_from(  # keyword-only: the facts of a schedulable unit
             source=source,
             compute_capability=compute_capability,
             has_nvlink=nvlink if nvlink is not None or row is None or row.vendor == "nvidia" else row.has_nvlink,
-            contradiction=contradiction,
+            contradictions=contradictions,
             rates=_rates(row) if sharing is Sharing.NONE else None,
         )
         for amount in amounts

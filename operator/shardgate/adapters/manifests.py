@@ -77,46 +77,137 @@ CERTIFICATE_NAMESPACE_RULES: list[Json] = [
 ]
 """Of certificates of our own: not granted where they are files, or cert-manager's."""
 
+FOLLOW_AGENTS_CLUSTER_RULES: list[Json] = [{"apiGroups": [GROUP], "resources": ["gpunodereports"], "verbs": ["list", "watch"]}]
+FOLLOW_AGENTS_NAMESPACE_RULES: list[Json] = [
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list", "watch"]}
+]
+"""Of the operator, where node agents run."""
+AGENT = f"{NAME}-agent"
+AGENT_CLUSTER_RULES: list[Json] = [
+    {"apiGroups": [GROUP], "resources": ["gpunodereports"], "verbs": ["create", "get", "patch"]},
+    {"apiGroups": [GROUP], "resources": ["gpunodereports/status"], "verbs": ["patch"]},
+    {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},  # whose report goes with it
+]
+AGENT_NAMESPACE_RULES: list[Json] = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "patch"]}]
+"""Of a node agent. RBAC cannot say *its own node's*: ``agent_policy`` does."""
+
 REMOVE_WEBHOOKS_RULES: list[Json] = [{**WEBHOOK_CONFIGURATIONS, "verbs": ["delete"]}]
 """Of an uninstallation's first step."""
 REMOVE_LEFTOVERS_CLUSTER_RULES: list[Json] = [
     {"apiGroups": [GROUP], "resources": ["capacityledgers"], "resourceNames": [NAME], "verbs": ["delete"]},
-    {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["delete", "list"]},
+    {"apiGroups": [GROUP], "resources": ["gpunodereports", "workloadverdicts"], "verbs": ["delete", "list"]},
 ]
 REMOVE_LEFTOVERS_NAMESPACE_RULES: list[Json] = [
     {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["delete"]},
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [NAME], "verbs": ["delete"]},
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["delete", "list"]},  # the operator's, and agents'
 ]
 """Of its last step: what the operator made while it ran."""
 TRY_RULES: list[Json] = [{"apiGroups": [GROUP], "resources": ["inferencedeployments"], "verbs": ["create", "patch"]}]
 """Of ``helm test``, in one namespace: a dry run needs the rights of what it tries."""
 
 
-def rbac(namespace: str, *, keeps_certificates: bool = False) -> list[Json]:
+def rbac(namespace: str, *, keeps_certificates: bool = False, follows_agents: bool = False) -> list[Json]:
     """The operator's ServiceAccount, and all that it may do."""
     cluster = CLUSTER_RULES + (CERTIFICATE_CLUSTER_RULES if keeps_certificates else [])
     own = NAMESPACE_RULES + (CERTIFICATE_NAMESPACE_RULES if keeps_certificates else [])
-    account = {"kind": "ServiceAccount", "name": NAME, "namespace": namespace}
+    if follows_agents:
+        cluster, own = cluster + FOLLOW_AGENTS_CLUSTER_RULES, own + FOLLOW_AGENTS_NAMESPACE_RULES
+    return _account(NAME, namespace, cluster, own)
+
+
+def agent_rbac(namespace: str) -> list[Json]:
+    """The node agents' ServiceAccount, what it may do, and the policy that holds each to its own node."""
+    return [*_account(AGENT, namespace, AGENT_CLUSTER_RULES, AGENT_NAMESPACE_RULES), *agent_policy(AGENT, namespace, AGENT)]
+
+
+def _account(name: str, namespace: str, cluster: list[Json], own: list[Json]) -> list[Json]:
+    """A ServiceAccount with its roles."""
+    account = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": namespace}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}},
         {
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": NAME},
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name},
             "rules": cluster,
         },
         {
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": NAME},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAME},
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
             "subjects": [account],
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": {"name": NAME, "namespace": namespace}, "rules": own,
+            "metadata": {"name": name, "namespace": namespace}, "rules": own,
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": NAME, "namespace": namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
+            "metadata": {"name": name, "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [account],
+        },
+    ]  # fmt: skip
+
+
+_TOKENS_NODE = "authentication.kubernetes.io/node-name"
+"""What the API server tells of who asks with a token of a pod (Kubernetes 1.30, ServiceAccountTokenPodNodeInfo)."""
+
+
+def agent_policy(name: str, namespace: str, account: str) -> list[Json]:
+    """A ValidatingAdmissionPolicy with its binding: an agent writes its own node's report and Lease, and nothing else."""
+    own = f"has(request.userInfo.extra) && '{_TOKENS_NODE}' in request.userInfo.extra"
+    return [
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "resourceRules": [
+                        {
+                            "apiGroups": [GROUP], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
+                            "resources": ["gpunodereports", "gpunodereports/status"],
+                        },
+                        {
+                            "apiGroups": ["coordination.k8s.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
+                            "resources": ["leases"],
+                        },
+                    ],
+                },
+                "matchConditions": [
+                    {
+                        "name": "agents",
+                        "expression": f"request.userInfo.username == 'system:serviceaccount:{namespace}:{account}'",
+                    },
+                ],
+                "variables": [
+                    {"name": "node", "expression": f"{own} ? request.userInfo.extra['{_TOKENS_NODE}'].join(',') : ''"},
+                ],
+                "validations": [
+                    {
+                        "expression": "variables.node != '' && object.metadata.name == variables.node",
+                        "messageExpression": (
+                            "'an agent writes the report and the Lease of its own node alone: ' + (variables.node == '' ? "
+                            "'this token is bound to no pod on a node' : 'this one runs on ' + variables.node)"
+                        ),
+                        "reason": "Forbidden",
+                    },
+                    {
+                        "expression": (
+                            "object.metadata.?ownerReferences.orValue([])"
+                            ".all(each, each.kind == 'Node' && each.name == variables.node)"
+                        ),
+                        "message": "what an agent writes is owned by its node, or by nobody",
+                        "reason": "Forbidden",
+                    },
+                    {
+                        "expression": f"request.resource.resource != 'leases' || object.metadata.name != '{NAME}'",
+                        "message": "that Lease is the operator's",
+                        "reason": "Forbidden",
+                    },
+                ],
+            },
+        },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]},
         },
     ]  # fmt: skip
 
@@ -197,11 +288,19 @@ def chart_rules() -> Json:
         "certificateCluster": CERTIFICATE_CLUSTER_RULES,
         "namespace": NAMESPACE_RULES,
         "certificateNamespace": CERTIFICATE_NAMESPACE_RULES,
+        "followAgents": {"cluster": FOLLOW_AGENTS_CLUSTER_RULES, "namespace": FOLLOW_AGENTS_NAMESPACE_RULES},
+        "agent": {"cluster": AGENT_CLUSTER_RULES, "namespace": AGENT_NAMESPACE_RULES},
         "removeWebhooks": {"cluster": REMOVE_WEBHOOKS_RULES, "namespace": []},
         "removeLeftovers": {"cluster": REMOVE_LEFTOVERS_CLUSTER_RULES, "namespace": REMOVE_LEFTOVERS_NAMESPACE_RULES},
         "try": TRY_RULES,
         "users": [{"labels": each["metadata"]["labels"], "rules": each["rules"]} for each in user_roles()],
     }
+
+
+def chart_agent_policy() -> Json:
+    """What agents are held to, without the names that the templates give: account and namespace of the release."""
+    policy = agent_policy(AGENT, "", "")[0]["spec"]
+    return {key: value for key, value in policy.items() if key != "matchConditions"}
 
 
 def chart_webhooks() -> Json:

@@ -1,23 +1,28 @@
 """How a node's GPUs are read -> JSON: each fact, and where it comes from."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from shardgate.adapters.gpu_resources import MIG
-from shardgate.adapters.nodes import Device, NodeObject, NodeReading, read_gpus
+from shardgate.adapters.nodes import Device, NodeFacts, NodeObject, NodeReading, read_gpus
 from shardgate.adapters.nodes.shapes import state_of
 from shardgate.adapters.quantities import resources
 from shardgate.domain.inventory import NodeState
+from shardgate.domain.units import gib
 
 Json = dict[str, Any]
 
 
-def node_report(node: NodeObject, devices: tuple[Device, ...] = ()) -> Json:
-    """One node. Raises ``QuantityError`` for an amount that is no quantity."""
+def node_report(node: NodeObject, devices: tuple[Device, ...] = (), facts: NodeFacts | None = None, problem: str = "") -> Json:
+    """One node. Raises ``QuantityError`` for an amount that is no quantity.
+
+    ``facts``: what its agent reports; ``problem``: why that does not count.
+    """
     status = node.status
     allocatable, capacity = (resources(each) for each in ((status.allocatable, status.capacity) if status else (None, None)))
     annotations = node.metadata.annotations
     register = annotations.hami_register if annotations else ""
-    reading = read_gpus(node.metadata.labels or {}, allocatable, capacity, register, devices)
+    reading = read_gpus(node.metadata.labels or {}, allocatable, capacity, register, devices, facts)
     capability = reading.compute_capability
     return {
         "name": node.metadata.name,
@@ -33,8 +38,18 @@ def node_report(node: NodeObject, devices: tuple[Device, ...] = ()) -> Json:
         "nvlink": {"value": {True: "yes", False: "no", None: "unknown"}[reading.nvlink], "reason": reading.nvlink_reason},
         "resources": dict(reading.resources),
         "sources": dict(reading.sources),
-        "findings": _findings(node, reading, allocatable, capacity),
+        "findings": [
+            *_findings(node, reading, allocatable, capacity),
+            *({"code": code, "message": message} for code, message in _reported(facts, problem)),
+        ],
     }
+
+
+def _reported(facts: NodeFacts | None, problem: str) -> Iterator[tuple[str | None, str]]:
+    if problem:
+        yield None, f"the GpuNodeReport does not count: {problem}"
+    if facts is not None and facts.held:
+        yield "GpuMemoryHeld", f"processes that no pod owns hold {gib(facts.held)} of a GPU"
 
 
 def _findings(node: NodeObject, reading: NodeReading, allocatable: dict[str, int], capacity: dict[str, int]) -> list[Json]:

@@ -13,7 +13,7 @@ import msgspec
 from shardgate.adapters.karpenter import GROUP as KARPENTER
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
-from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, NodeObject, SliceObject
+from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, HeartbeatObject, NodeObject, ReportObject, SliceObject
 from shardgate.adapters.pods import PodObject, read_pod
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workloads.values import mapping
@@ -21,7 +21,8 @@ from shardgate.adapters.workloads.values import mapping
 Json = dict[str, Any]
 _READ_AS: Mapping[str, type[msgspec.Struct]] = {
     "Node": NodeObject, "Pod": PodObject, "ResourceSlice": SliceObject, "DeviceClass": DeviceClassObject,
-    "ResourceClaim": ClaimObject, "ResourceQuota": QuotaObject, "LimitRange": LimitRangeObject,
+    "ResourceClaim": ClaimObject, "ResourceQuota": QuotaObject, "LimitRange": LimitRangeObject, "GpuNodeReport": ReportObject,
+    "Lease": HeartbeatObject,
 }  # fmt: skip
 _READ_AS_OF_KARPENTER: Mapping[str, type[msgspec.Struct]] = {"NodePool": NodePoolObject, "NodeClaim": NodeClaimObject}
 _KEPT_METADATA = ("name", "namespace", "uid", "generation", "labels", "creationTimestamp", "deletionTimestamp", "ownerReferences")

@@ -43,7 +43,7 @@ _RISKY_CAPACITY_CODES = ("WouldPreempt", "GroupsMayDeadlock", "SurgeDoesNotFit",
 
 CLASS_OF_CODE = MappingProxyType(
     {code: each for each, (_, codes) in _WORST_BY_CLASS.items() for code in codes.split()}
-    | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), FindingClass.MEMORY)
+    | dict.fromkeys(("MemoryTight", "GpuMemoryHeld", "MemoryNotModelled"), FindingClass.MEMORY)
     | dict.fromkeys(_RISKY_CAPACITY_CODES, FindingClass.CAPACITY)
     | {"GpuShared": FindingClass.UNKNOWN}
     | dict.fromkeys(_WAITING_CODES, FindingClass.CAPACITY)
@@ -51,7 +51,7 @@ CLASS_OF_CODE = MappingProxyType(
 
 WORST_OF_CODE = MappingProxyType(
     {code: worst for worst, codes in _WORST_BY_CLASS.values() for code in codes.split()}
-    | dict.fromkeys(("MemoryTight", "MemoryNotModelled"), Outcome.UNDECIDED)
+    | dict.fromkeys(("MemoryTight", "GpuMemoryHeld", "MemoryNotModelled"), Outcome.UNDECIDED)
     | dict.fromkeys(_RISKY_CAPACITY_CODES, Outcome.RISKY)
     | {"GpuShared": Outcome.UNSOUND}
     | dict.fromkeys(_WAITING_CODES, Outcome.WAITING)

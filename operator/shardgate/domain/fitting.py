@@ -1,7 +1,7 @@
 """Whether one kind of GPU will do for the ranks of a declaration: precision, memory, and what is not known of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from shardgate.domain.calibration import Accuracy, doubt_of
@@ -10,7 +10,7 @@ from shardgate.domain.engine import EngineRule, Holds, MemoryRules
 from shardgate.domain.inventory import Gpu, Sharing, Visible
 from shardgate.domain.memory import MemoryEstimate, Shortage, memory_of, visible_memory
 from shardgate.domain.model import ModelArchitecture
-from shardgate.domain.units import gib
+from shardgate.domain.units import Bytes, gib
 from shardgate.domain.weights import Load, WeightsEstimate, unquantised_weights_of, weights_of
 
 
@@ -102,12 +102,24 @@ def fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed, distrusted: Seq
 
 
 def _read_fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
-    found = _fit_of(gpu, declaration, weighed)
+    found = _fit_beside_others(gpu, declaration, weighed)
     for other in gpu.alternatives:
-        if _fit_of(other, declaration, weighed).fit is not found.fit:
+        if _fit_beside_others(other, declaration, weighed).fit is not found.fit:
             code = "GpuFactsContradict" if gpu.contradiction else "GpuFactsMissing"
             return GpuFit(gpu=gpu, fit=Fit.UNKNOWN, code=code, message=gpu.contradiction, estimate=found.estimate)
     return found
+
+
+def _fit_beside_others(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
+    """What processes of no pod hold may be gone in a minute: it leaves open what would do without them, and refuses nothing."""
+    found = _fit_of(gpu, declaration, weighed)
+    if not gpu.held or found.fit in (Fit.FITS, Fit.SHARED, Fit.UNKNOWN):
+        return found
+    alone = _fit_of(replace(gpu, held=Bytes(0)), declaration, weighed)
+    if alone.fit >= found.fit:
+        return alone
+    message = f"processes of no pod hold {gib(gpu.held)} of a {_name(gpu)}, without which it would do: {found.message}"
+    return replace(found, fit=Fit.TIGHT, code="GpuMemoryHeld", message=message)
 
 
 def _fit_of(gpu: Gpu, declaration: Declaration, weighed: Weighed) -> GpuFit:
@@ -168,9 +180,10 @@ def _memory(gpu: Gpu, visible: Visible, declaration: Declaration, weighed: Weigh
     """By the figures of the version that is assumed; unfit only if every version that it could be would fail."""
     engine, weights = declaration.engine, weighed.weights
     if not engine.memory:
-        if weights.fullest.per_rank * (1 - weights.error) <= visible.high:
+        room = Bytes(visible.high - gpu.held)
+        if weights.fullest.per_rank * (1 - weights.error) <= room:
             return GpuFit(gpu=gpu, fit=Fit.FITS)
-        message = f"the fullest rank holds {gib(weights.fullest.per_rank)} of weights, a {_name(gpu)} has {gib(visible.high)}"
+        message = f"the fullest rank holds {gib(weights.fullest.per_rank)} of weights, a {_name(gpu)} has {gib(room)}"
         rule = engine.rules.get("weightsExceed")
         return GpuFit(gpu=gpu, fit=Fit.UNFIT, code="WeightsDoNotFit", message=message, rule=rule)
     first = _by_rules(gpu, visible, weighed, engine.memory[0])

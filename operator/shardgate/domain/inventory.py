@@ -110,6 +110,23 @@ class Visible:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """How the healthy GPUs of one node are joined, by their local indices, as its driver tells.
+
+    Each grouping has every healthy GPU once; one that is joined to no other stands alone.
+    """
+
+    islands: tuple[tuple[int, ...], ...]
+    """GPUs that reach each other over NVLink."""
+    switches: tuple[tuple[int, ...], ...] = ()
+    """GPUs that reach each other over PCIe without passing through the CPU; empty where that is not told."""
+
+    def widest(self) -> int:
+        """GPUs of the largest island."""
+        return max(map(len, self.islands), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """A schedulable GPU unit of a node: product (vendor prefix and sharing suffix taken off) and memory.
 
@@ -128,13 +145,28 @@ class Gpu:
     compute_capability: tuple[int, int] | None = None
     """CUDA's (major, minor): compared as numbers."""
     has_nvlink: bool | None = None
-    """Whether the GPUs of a node are joined by NVLink (or their vendor's like); ``None`` where nothing tells."""
-    contradiction: str = ""
-    """What two sources say that cannot both be right."""
+    """Whether the GPUs of a node are joined by NVLink (or their vendor's like); ``None`` where nothing tells, or some are."""
+    links: Links | None = None
+    """How they are joined, where the node's driver tells."""
+    held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
+    """Memory that processes of no pod hold, of the node's GPU where that is most: a rank may land on any."""
+    report_problem: str = ""
+    """Why the report of its node's agent does not count, where there is one: ``its agent has not been heard``."""
+    contradictions: tuple[tuple[str, str], ...] = ()
+    """What two sources say that cannot both be right: (which fact, in words)."""
     alternatives: "tuple[Gpu, ...]" = ()
     """What else it could be by what is stated: more memory."""
     rates: GpuRates | None = field(default=None, compare=False)
     """How fast it is; follows from the product. ``None`` where that is not known, and for parts of a GPU."""
+
+    @property
+    def contradiction(self) -> str:
+        """All of them in words; empty where there is none."""
+        return "; ".join(message for _, message in self.contradictions)
+
+    def are_joined(self, number: int) -> bool | None:
+        """Whether so many GPUs of the node can reach each other over NVLink; ``None`` where nothing tells."""
+        return self.has_nvlink if self.links is None else self.links.widest() >= number
 
 
 class Owner(NamedTuple):

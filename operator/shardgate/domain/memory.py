@@ -82,6 +82,8 @@ class MemoryEstimate:
     non_torch: Estimate
     graphs: Estimate
     """CUDA graphs, inside the budget or not."""
+    held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
+    """In use by processes of no pod, and part of ``start``."""
 
     def longest_in(self, pool: float) -> int:
         """The longest sequence that fits, were each rank's pool of so many bytes."""
@@ -126,8 +128,11 @@ class MemoryEstimate:
 
     @property
     def cannot_start_by(self) -> Estimate:
-        """By how much the fraction asks for more than is free at start; negative where it does not."""
-        if not self.rules.checks_free_at_start:
+        """By how much the fraction asks for more than is free at start; negative where it does not.
+
+        Engines that do not look run into what others hold later.
+        """
+        if not self.rules.checks_free_at_start and not (self.held and self.rules.basis is BudgetBasis.TOTAL):
             return Estimate(-inf, -inf, -inf)
         budget = self.stages[0].budget
         return difference(budget, [difference(self.visible, [self.start])])
@@ -148,9 +153,13 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
     strategy = load.strategy
     many = strategy.tensor * strategy.pipeline * strategy.prefill_context > 1 or (strategy.data > 1 and load.model.is_mixture)
     start = _by_link(gpu, rules.start_linked, rules.start_unlinked) if many else rules.start_single
+    held = Estimate.exactly(gpu.held)
+    start = total([start, held])
     low, high = _fraction(load, rules, gpu, visible)
     budget = _budget(rules, visible, start, low, high)
     non_torch = _by_link(gpu, rules.non_torch_linked, rules.non_torch_unlinked) if many else rules.non_torch_single
+    if rules.basis is BudgetBasis.TOTAL and not rules.checks_free_at_start:
+        non_torch = total([non_torch, held])  # such engines take whatever is in use beside them for their own overhead
     graphs = ZERO if load.engine.settings.enforce_eager else rules.graphs
     layout_of_stage = _layouts(load, rules, batch, weights)
     counts_all = rules.counts_all_stages and len(weights.stages) > 1
@@ -190,6 +199,7 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
         start=start,
         non_torch=non_torch,
         graphs=graphs,
+        held=gpu.held,
     )
 
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from shardgate.domain.declaration import Declaration, LeaderWish
-from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Node, NodeGroup, NodeShape, NodeState, Resources, Taint
+from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Gpu, Node, NodeGroup, NodeShape, NodeState, Resources, Taint
 from shardgate.domain.packing import Packed, packed
 from shardgate.domain.pod_rules import PodRules, Surroundings, is_repelled, open_to, restricted
 from shardgate.domain.selectors import HOST_LABEL
@@ -146,6 +146,8 @@ class PodShape:
     ranks_per_replica: int
     leader: LeaderWish | None = None
     """Of the pods of a replica the first, where it differs."""
+    tensor: int = 1
+    """Ranks that talk to each other at every layer: on nodes that tell, GPUs that NVLink joins go to them first."""
 
     @property
     def leader_requests(self) -> Resources:
@@ -325,6 +327,10 @@ class _Slots:
 
     room: int
     nodes: tuple[Node, ...]
+
+
+Taken: TypeAlias = dict[str, list[int]]
+"""Node -> local indices of GPUs that pods of the example have."""
 
 
 def place(
@@ -508,7 +514,7 @@ def _example_of(found: _Found, shape: PodShape) -> tuple[PlacedPod, ...]:
 
 
 def _example_in_order(sequence: tuple[Node, ...], shape: PodShape) -> Iterator[PlacedPod]:
-    taken: dict[str, int] = defaultdict(int)
+    taken: Taken = defaultdict(list)
     for index, node in enumerate(sequence[: min(shape.pods, MAX_EXAMPLE_PODS)]):
         yield _placed(index // shape.pods_per_replica, index % shape.pods_per_replica, node, taken, shape)
 
@@ -521,18 +527,29 @@ def _example_of_kinds(found: Packed, shape: PodShape) -> Iterator[PlacedPod]:
 
     each = shape.pods_per_replica - 1
     leaders, workers = in_order(found.leaders), in_order(found.workers)
-    taken: dict[str, int] = defaultdict(int)
+    taken: Taken = defaultdict(list)
     for replica, leader in enumerate(leaders[: -(-MAX_EXAMPLE_PODS // shape.pods_per_replica)]):
         for pod, node in enumerate((leader, *workers[replica * each : (replica + 1) * each])):
             yield _placed(replica, pod, node, taken, shape)
 
 
 def _example(slots: list[_Slots], shape: PodShape) -> Iterator[PlacedPod]:
-    """Whole replicas into single nodes first, the snuggest node first; what is left goes across neighbouring nodes."""
+    """Whole replicas into single nodes first, the snuggest node first; what is left goes across neighbouring nodes.
+
+    Nodes of which it is known that NVLink does not join a tensor group's GPUs come last.
+    """
     per_replica = shape.pods_per_replica
-    order = sorted(slots, key=lambda each: (each.room < per_replica, each.room, each.nodes[0].name))
+    order = sorted(
+        slots,
+        key=lambda each: (
+            each.nodes[0].shape.unit(shape.resource).are_joined(min(shape.tensor, shape.gpus)) is False,
+            each.room < per_replica,
+            each.room,
+            each.nodes[0].name,
+        ),
+    )
     limit = min(shape.replicas, -(-MAX_EXAMPLE_PODS // per_replica))
-    taken: dict[str, int] = defaultdict(int)
+    taken: Taken = defaultdict(list)
     replica = 0
     for each in order:
         for node in each.nodes if each.room >= per_replica else ():
@@ -546,7 +563,7 @@ def _example(slots: list[_Slots], shape: PodShape) -> Iterator[PlacedPod]:
         yield from _across_nodes(order, shape, range(replica, limit), taken)
 
 
-def _across_nodes(slots: list[_Slots], shape: PodShape, replicas: range, taken: dict[str, int]) -> Iterator[PlacedPod]:
+def _across_nodes(slots: list[_Slots], shape: PodShape, replicas: range, taken: Taken) -> Iterator[PlacedPod]:
     """Replicas that no single node takes: within one neighbourhood where it has the room, else over those that adjoin."""
     per_replica = shape.pods_per_replica
     where: dict[int, tuple[str, ...]] = {}
@@ -581,7 +598,25 @@ NEIGHBOURHOODS = (
 """Labels of where a node stands, coarse to fine: stages of a replica are put on nodes that share as many as can be."""
 
 
-def _placed(replica: int, pod: int, node: Node, taken: dict[str, int], shape: PodShape) -> PlacedPod:
+def _local_gpus(gpu: Gpu, taken: list[int], number: int) -> tuple[int, ...]:
+    """Of those that are left, GPUs that NVLink joins: of the smallest group that is large enough, else of the largest ones.
+
+    Then those behind one PCIe switch. Where nothing tells how they are joined, in the order of their indices.
+    """
+    links, used = gpu.links, set(taken)
+    if links is not None and number <= sum(map(len, links.islands)) - len(used):
+        for groups in (links.islands, links.switches):
+            left = [tuple(each for each in group if each not in used) for group in groups]
+            enough = [group for group in left if len(group) >= number]
+            if enough and (groups is links.switches or links.widest() > 1):
+                return min(enough, key=len)[:number]
+        left = sorted((tuple(each for each in group if each not in used) for group in links.islands), key=len, reverse=True)
+        return tuple(each for group in left for each in group)[:number]
+    first = max(used, default=-1) + 1
+    return tuple(range(first, first + number))
+
+
+def _placed(replica: int, pod: int, node: Node, taken: Taken, shape: PodShape) -> PlacedPod:
     gpus, before = shape.gpus, pod * shape.ranks_per_pod
     ranks_here = shape.ranks_per_pod
     if shape.leader is not None:
@@ -589,13 +624,13 @@ def _placed(replica: int, pod: int, node: Node, taken: dict[str, int], shape: Po
         if pod == 0:
             gpus, ranks_here = shape.leader.gpus, first_ranks
         before = 0 if pod == 0 else first_ranks + (pod - 1) * shape.ranks_per_pod
-    first = taken[node.name]
-    taken[node.name] += gpus
+    local = _local_gpus(node.shape.unit(shape.resource), taken[node.name], gpus)
+    taken[node.name] += local
     return PlacedPod(
         replica=replica,
         pod=pod,
         node=node.name,
         pool=node.shape.gpu.product or "",
-        local_gpus=tuple(range(first, first + gpus)),
+        local_gpus=local,
         ranks=tuple(range(before, min(before + ranks_here, shape.ranks_per_replica))),
     )

@@ -322,6 +322,7 @@ def _equal_pods(declaration: Declaration, gpus: int, pods_per_replica: int, rank
         replicas=declaration.replicas,
         ranks_per_pod=ranks_per_pod,
         ranks_per_replica=declaration.strategy.ranks_per_replica,
+        tensor=declaration.strategy.tensor,
     )
 
 

@@ -93,9 +93,9 @@ def _assumptions_of_speed(situation: Situation) -> list[Assumption]:
     if declaration.engine.settings.draft is not None:
         why = "how many drafted tokens are accepted is not known: figures are those without speculation"
         assumed.append(Assumption(field="performance", value=declaration.engine.settings.draft.method, why=why))
-    best = situation.best_found
-    if best is not None and best.gpu.has_nvlink is None and declaration.strategy.tensor > 1:
-        link = "NVLink, as the product is made" if is_linked(best.gpu) else "PCIe"
+    best, ranks = situation.best_found, declaration.strategy.tensor
+    if best is not None and best.gpu.are_joined(ranks) is None and ranks > 1:
+        link = "NVLink, as the product is made" if is_linked(best.gpu, ranks) else "PCIe"
         why = f"nothing tells whether NVLink joins them: figures are those over {link}"
         assumed.append(Assumption(field="performance", value=found.product, why=why))
     if situation.pod.pods_per_replica > 1:
@@ -119,14 +119,24 @@ def _assumptions(situation: Situation) -> list[Assumption]:
         if gpu.contradiction
     )
     remembered: dict[str, int] = {}
+    unreported: dict[tuple[str, str], int] = {}
     for group in situation.candidates:
         gpu = group.shape.unit(situation.pod.resource)
+        if gpu.report_problem:
+            said = gpu.product or "unknown product", gpu.report_problem
+            unreported[said] = unreported.get(said, 0) + group.count
         if gpu.source == REMEMBERED_LABELS:
             product = gpu.product or "unknown product"
             remembered[product] = remembered.get(product, 0) + group.count
     assumed += [
         Assumption(field="hardware", value=product, why=f"{REMEMBERED_LABELS}: {count(nodes, 'node')} lost theirs not long ago")
         for product, nodes in remembered.items()
+    ]
+    assumed += [
+        Assumption(
+            field="hardware", value=product, why=f"as labels say: of {count(nodes, 'node')} the report does not count, {problem}"
+        )
+        for (product, problem), nodes in unreported.items()
     ]
     if declaration.engine.settings.unmodelled:
         what = ", ".join(declaration.engine.settings.unmodelled)

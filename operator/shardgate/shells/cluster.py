@@ -170,10 +170,10 @@ class Cluster:
             problem = f"{self.server}: {error or type(error).__name__}"
             raise ClusterUnreachable(problem) from error
 
-    async def list_all(self, path: str, page: int = 500) -> list[dict[str, Any]]:
-        """All objects, page by page."""
+    async def list_all(self, path: str, page: int = 500, *, selector: str = "") -> list[dict[str, Any]]:
+        """All objects, page by page; ``selector``: with these labels alone."""
         items: list[dict[str, Any]] = []
-        parameters = {"limit": str(page)}
+        parameters = {"limit": str(page)} | ({"labelSelector": selector} if selector else {})
         while True:
             answer = await self.request("GET", path, parameters=parameters)
             items += answer.get("items") or []

@@ -8,6 +8,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from shardgate.adapters.node_reports import STALE_AFTER_SECONDS
+
 _VARIABLES = {
     "SHARDGATE_WEBHOOK_PORT": "webhookPort",
     "SHARDGATE_METRICS_PORT": "metricsPort",
@@ -20,6 +22,8 @@ _VARIABLES = {
     "SHARDGATE_NAMESPACE": "namespace",
     "SHARDGATE_EXEMPT_NAMESPACES": "exemptNamespaces",
     "SHARDGATE_DRAIN_SECONDS": "drainSeconds",
+    "SHARDGATE_NODE_AGENTS": "nodeAgents",
+    "SHARDGATE_REPORT_STALE_AFTER_SECONDS": "reportStaleAfterSeconds",
     "SHARDGATE_PROMETHEUS_URL": "prometheusUrl",
     "SHARDGATE_PROMETHEUS_TOKEN_FILE": "prometheusTokenFile",
     "SHARDGATE_PROMETHEUS_CA": "prometheusCa",
@@ -58,6 +62,10 @@ class OperatorConfig(BaseModel):
     """Namespaces that are never judged, besides ``kube-*`` and our own."""
     drain_seconds: Annotated[float, Field(ge=0, le=60)] = 10
     """How long to go on answering after SIGTERM, while endpoints forget us."""
+    node_agents: bool = False
+    """Whether agents run on nodes: their GpuNodeReports, and their Leases in our namespace, are followed."""
+    report_stale_after_seconds: Annotated[float, Field(ge=5, le=3600)] = STALE_AFTER_SECONDS
+    """How long after its agent was last heard a node's report counts. Agents renew their Leases every 10 s."""
     prometheus_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$")] | None = None
     """A Prometheus that scrapes the engines, as ``http://prometheus.monitoring:9090``: predictions of memory are compared with
     what runs. Unset: they are not."""

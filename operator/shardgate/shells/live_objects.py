@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
+from shardgate.adapters.gpu_node_reports import PLURAL as REPORTS
 from shardgate.adapters.karpenter import API_VERSION as KARPENTER_VERSION
 from shardgate.adapters.nodes import SLICES_VERSION
 from shardgate.adapters.pods import OWN_KIND
@@ -12,12 +14,16 @@ from shardgate.shells.cluster import ApiError, Cluster
 from shardgate.shells.documents import Document, Unreadable
 
 HTTP_FORBIDDEN, HTTP_NOT_FOUND = 403, 404
-LEDGER = "CapacityLedger"
+LEDGER, LEASE = "CapacityLedger", "Lease"
+AGENTS_LEASES = "app.kubernetes.io/name=shardgate,app.kubernetes.io/component=agent"
+"""Labels of the Leases by which node agents tell that they live."""
 _OWN = f"/apis/{GROUP}/{VERSION}"
 FACTS = (
     (f"/apis/{SLICES_VERSION}/resourceslices", "ResourceSlice", True),
     (f"/apis/{SLICES_VERSION}/deviceclasses", "DeviceClass", True),
     (f"/apis/{SLICES_VERSION}/resourceclaims", "ResourceClaim", True),
+    (f"{_OWN}/{REPORTS}", REPORT, True),
+    ("/apis/coordination.k8s.io/v1/leases", LEASE, False),
     ("/api/v1/nodes", "Node", False),
     ("/api/v1/pods", "Pod", False),
     (f"/apis/{KARPENTER_VERSION}/nodepools", "NodePool", True),
@@ -37,12 +43,12 @@ async def live_facts(cluster: Cluster) -> AsyncIterator[list[Document]]:
     """Of each kind all objects. Raises ``ClusterUnreachable`` and ``ApiError``."""
     for path, kind, is_optional in FACTS:
         try:
-            items = await cluster.list_all(path)
+            items = await cluster.list_all(path, selector=AGENTS_LEASES if kind == LEASE else "")
         except ApiError as error:
             if error.status == HTTP_NOT_FOUND and is_optional:
                 continue
-            if error.status == HTTP_FORBIDDEN and kind == LEDGER:
-                continue  # what it says of predictions decides little, and only few may read it
+            if error.status == HTTP_FORBIDDEN and kind in (LEDGER, REPORT, LEASE):
+                continue  # what they say decides little, or labels say it too, and only few may read them
             raise
         yield list(_labelled(items, kind, path, cluster.server))
 

@@ -29,6 +29,8 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 KIND, OPERATIONS, ANSWERS = "InferenceDeployment", ("CREATE", "UPDATE"), ("allowed", "warned", "refused", "exempt", "invalid")
 DRY_RUN = ("false", "true")
 UNSOUND_CODES = tuple(code for code, worst in WORST_OF_CODE.items() if worst is Outcome.UNSOUND)
+CONTRADICTED = ("product", "memory", "count", "sharing", "mig", "link")
+"""Facts that sources may contradict each other in."""
 OTHER_KIND = "other"
 """Of what a webhook sends us that we do not read."""
 
@@ -85,7 +87,16 @@ class Metrics:
             "nodes_short_of_gpus", "Nodes of which some GPUs are registered and not healthy, as 7 of 8", "product"
         )
         self.contradicting_nodes = self._gauge(
-            "node_facts_contradicting", "Nodes that say things of their GPUs that cannot all be right", "product"
+            "node_facts_contradicting",
+            "Nodes of which things are said that cannot all be right, by the fact: product, memory, count, sharing, mig, link",
+            "product",
+            "kind",
+        )
+        self.nodes_with_held_memory = self._gauge(
+            "nodes_gpu_memory_held", "Nodes of which processes that no pod owns hold GPU memory, as their agents report", "product"
+        )
+        self.node_reports = self._gauge(
+            "node_reports", "Nodes with a GpuNodeReport, by whether it counts: fresh, silent, unreadable", "state"
         )
         self.synced = self._gauge("inventory_synced", "1 when the resource was listed completely", "resource")
         self.last_event = self._gauge(
@@ -146,7 +157,15 @@ class Metrics:
     def observe_inventory(self, inventory: Inventory) -> None:
         """Publish GPU counts, and nodes that are less than they should be. Negative free counts as none to give."""
         counts: dict[Gauge, dict[tuple[str, ...], int]] = {
-            gauge: {} for gauge in (self.gpus, self.placeable, self.free_by_node_size, self.short_nodes, self.contradicting_nodes)
+            gauge: {}
+            for gauge in (
+                self.gpus,
+                self.placeable,
+                self.free_by_node_size,
+                self.short_nodes,
+                self.contradicting_nodes,
+                self.nodes_with_held_memory,
+            )
         }
 
         def add(gauge: Gauge, labels: tuple[str, ...], amount: int) -> None:
@@ -159,7 +178,10 @@ class Metrics:
             product = node.shape.gpu.product or UNKNOWN
             is_short = node.state is not NodeState.IN_TRANSITION and any(map(is_gpu, node.unavailable_gpus))
             add(self.short_nodes, (product,), nodes if is_short else 0)
-            add(self.contradicting_nodes, (product,), nodes if node.shape.gpu.contradiction else 0)
+            for fact in CONTRADICTED:
+                is_so = any(each == fact for each, _ in node.shape.gpu.contradictions)
+                add(self.contradicting_nodes, (product, fact), nodes if is_so else 0)
+            add(self.nodes_with_held_memory, (product,), nodes if node.shape.gpu.held else 0)
         for kind, supply in supplies(inventory, counted_once).items():
             product = kind.product or UNKNOWN
             for state in ("installed", "unavailable", "free", "claimed"):
@@ -169,6 +191,11 @@ class Metrics:
                 add(self.free_by_node_size, (product, str(size)), supply.free_by_node_size[size])
         for gauge, values in counts.items():
             self._published[gauge] = _publish(gauge, values, self._published.get(gauge, set()))
+
+    def observe_reports(self, counts: Mapping[str, int]) -> None:
+        """Publish how nodes' reports are."""
+        for state, nodes in counts.items():
+            self.node_reports.labels(state).set(nodes)
 
     def observe_accuracy(self, found: Iterable[Accuracy]) -> None:
         """Publish how well engines were predicted, one series for each minor version and product that runs here."""

@@ -60,12 +60,14 @@ class Rejudging:
 
     def __init__(  # its collaborators
         self, judge: Judge, lease: Lease, metrics: Metrics, wake: asyncio.Event, standing: Sequence[Standing],
-        upkeep: Callable[[], Awaitable[None]] | None = None,
+        upkeep: Callable[[], Awaitable[None]] | None = None, note: Callable[[Inventory, bool], None] = lambda _, __: None,
     ) -> None:  # fmt: skip
+        """``note``: told of the cluster at each pass, and whether this replica leads."""
         self._judge, self._lease, self._metrics = judge, lease, metrics
         self._wake, self._standing = wake, standing
         self._upkeep = upkeep
         """What else the leader keeps in order, a pass at a time."""
+        self._note = note
         self._judged_version: tuple[int, ...] = ()
 
     def cluster_changed(self) -> None:
@@ -98,6 +100,7 @@ class Rejudging:
         self._metrics.claims.set(len(self._judge.book.claims))
         self._metrics.observe_inventory(inventory)
         leading = self._lease.is_held()
+        self._note(inventory, leading)
         if leading:
             for each in self._standing:
                 each.relieve(inventory)

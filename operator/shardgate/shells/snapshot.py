@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 from shardgate.adapters.accuracy import accuracies_in
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import is_gpu
 from shardgate.adapters.gpus import gpu_of, label_of, normalised, similar_products
 from shardgate.adapters.karpenter import GROUP as KARPENTER
@@ -18,7 +20,17 @@ from shardgate.adapters.karpenter import claim_from, pool_from
 from shardgate.adapters.limit_ranges import limit_range_from
 from shardgate.adapters.model_profiles import describes_model, profile_of
 from shardgate.adapters.node_report import node_report
-from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, NodeObject, node_from, slice_from
+from shardgate.adapters.node_reports import renewed_at
+from shardgate.adapters.nodes import (
+    ClaimObject,
+    DeviceClassObject,
+    HeartbeatObject,
+    NodeObject,
+    heartbeat_from,
+    node_from,
+    report_from,
+    slice_from,
+)
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.policies import is_policy, read_policy
 from shardgate.adapters.quantities import AMPLE, QuantityError, whole
@@ -33,6 +45,8 @@ from shardgate.shells.live_objects import LEDGER, live_facts
 from shardgate.shells.live_references import referred
 from shardgate.shells.stores import NamespaceObject, PriorityClassObject
 
+KUBELETS_LEASES = "kube-node-lease"
+"""Namespace of Leases by which kubelets tell that they live: nothing of agents."""
 _ITEM = re.compile(r"^(?P<count>[0-9]{1,4})x(?P<product>[^@,]+?)(@(?P<memory>[^@,]+))?$")
 
 
@@ -52,8 +66,14 @@ class Snapshot:
     unreadable: list[Unreadable] = field(default_factory=list)
     references: Library = field(default_factory=Library)
     """Objects of the cluster that workloads refer to."""
+    moment: float = 0.0
+    """Unix time at which it was taken; unless that is known, when the last Lease in it was renewed."""
+    _leases: list[HeartbeatObject] = field(default_factory=list)
     _nodes: dict[str, NodeObject] = field(default_factory=dict)
     _made_up: list[Node] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.book.reports.are_heartbeats_needed = False  # files may have reports alone
 
     def offer(self, resources: Iterable[str]) -> None:
         """Made-up nodes have enough of whatever is asked for besides GPUs: nobody said what they have."""
@@ -72,6 +92,9 @@ class Snapshot:
                 self.unreadable.append(document)
             else:
                 self.unreadable += [Unreadable(document.where, problem) for problem in self._put(document.body)]
+        moment = self.moment or max((renewed_at(each) for each in self._leases), default=0.0)
+        for each in self._leases:
+            self.book.put_heartbeat(each, 0.0, moment)
 
     def _put(self, body: Any) -> list[str]:  # an object of any kind
         put = self._readers.get(body.get("kind"))
@@ -93,6 +116,8 @@ class Snapshot:
             "ResourceSlice": self._put_slice,
             "DeviceClass": self._put_device_class,
             "ResourceClaim": self._put_claim,
+            REPORT: self._put_report,
+            "Lease": self._put_lease,
             "NodePool": self._put_pool,
             "NodeClaim": self._put_node_claim,
             "Pod": self._put_pod,
@@ -124,6 +149,16 @@ class Snapshot:
         claim = msgspec.convert(body, ClaimObject, strict=False)
         claim.metadata.uid = claim.metadata.uid or f"{claim.metadata.namespace}/{claim.metadata.name}"
         self.book.put_claim(claim)
+        return []
+
+    def _put_report(self, body: Any) -> list[str]:
+        self.book.put_report(report_from(body), 0.0)
+        return []
+
+    def _put_lease(self, body: Any) -> list[str]:
+        item = heartbeat_from(body)
+        if item.metadata.namespace != KUBELETS_LEASES:  # kubelets' are named as nodes, too
+            self._leases.append(item)
         return []
 
     def _put_pool(self, body: Any) -> list[str]:
@@ -189,7 +224,11 @@ class Snapshot:
     def nodes(self) -> list[dict[str, Any]]:
         """How each node's GPUs are read, by name; those that cannot be are among ``unreadable``."""
         readable = [name for name in sorted(self._nodes) if f"Node {name}" not in self.book.unreadable]
-        return [node_report(self._nodes[name], self.book.devices(name)) for name in readable]
+        reports = self.book.reports
+        return [
+            node_report(self._nodes[name], self.book.devices(name), reports.facts(name), reports.problem(name))
+            for name in readable
+        ]  # fmt: skip
 
 
 def _is_node(document: Document | Unreadable) -> bool:
@@ -240,7 +279,8 @@ def _node(number: int, item: str) -> Node:
 
 async def live(declared: Sequence[Mapping[str, Any]] = ()) -> Snapshot:
     """The cluster of the kubeconfig, and what these objects refer to there. Raises ``ClusterUnreachable`` and ``ApiError``."""
-    snapshot = Snapshot()
+    snapshot = Snapshot(moment=time.time())
+    snapshot.book.reports.are_heartbeats_needed = True
     async with Cluster.from_environment() as cluster:
         async for documents in live_facts(cluster):
             snapshot.add(documents)

@@ -73,9 +73,10 @@ class Writer:
         kind = "Warning" if outcome >= Outcome.RISKY else "Normal"
         await self._tell(regarding, kind, reason, f"{outcome.label}: {note}")
 
-    async def tell_of(self, kind: str, namespace: str, name: str, reason: str, note: str) -> None:
+    async def tell_of(self, kind: str, namespace: str, name: str, reason: str, note: str, *, uid: str = "") -> None:
         """A warning event on an object of ours. Events of what has no namespace stand in ``default``."""
-        regarding = {"apiVersion": API_VERSION, "kind": kind, "name": name, **({"namespace": namespace} if namespace else {})}
+        regarding = {"apiVersion": API_VERSION, "kind": kind, "name": name}
+        regarding |= {key: value for key, value in (("namespace", namespace), ("uid", uid)) if value}
         await self._tell(regarding, "Warning", reason, note)
 
     async def _tell(self, regarding: Json, kind: str, reason: str, note: str) -> None:

@@ -1,33 +1,27 @@
 """One node's GPUs as all sources together tell them: the best source of each fact, and what contradicts it.
 
-Order of sources: ``status.allocatable`` for counts; ResourceSlices; GPU Feature Discovery; HAMi's register; other
-vendors' labels; clouds' labels; instance types; resource names; PCI ids. A lower source never raises a count above
+Order of sources: ``status.allocatable`` for counts; a fresh GpuNodeReport; ResourceSlices; GPU Feature Discovery; HAMi's
+register; other vendors' labels; clouds' labels; instance types; resource names; PCI ids. A lower source never raises a count above
 allocatable. A fact that nobody states is ``None``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, schedulable
 from shardgate.adapters.gpus import Product, find_product, product_of_id
 from shardgate.adapters.nodes import statements
+from shardgate.adapters.nodes.report_differences import MEMORY_TOLERANCE, Contradiction, Counted, differences
+from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.nodes.statements import CLIQUE, PRODUCT, Statement
-from shardgate.domain.inventory import Sharing
+from shardgate.domain.inventory import Links, Sharing
+from shardgate.domain.units import Bytes
 
-MEMORY_TOLERANCE = 0.03
-"""Reported memory of one product differs by ECC and driver within this of the values seen."""
 NOMINAL_TOLERANCE = 0.08
 """And lies at most this far below the number in its name (15109 of 16384 MiB: a T4 with an old driver)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contradiction:
-    """Two sources that cannot both be right, of one field."""
-
-    fact: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +47,10 @@ class NodeReading:
     units_per_card: int | None = None
     nvlink: bool | None = None
     nvlink_reason: str = "nothing tells"
+    links: Links | None = None
+    """How the GPUs are joined, where the node's driver tells."""
+    visible: Bytes | None = None
+    """What an engine sees of a GPU's memory, where the node's driver tells."""
     resources: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     contradictions: tuple[Contradiction, ...] = ()
@@ -69,12 +67,17 @@ def read_gpus(
     capacity: Mapping[str, int],
     register: str = "",
     devices: tuple[Device, ...] = (),
+    report: NodeFacts | None = None,
 ) -> NodeReading:
-    """Ask every source. Amounts are whole units; an absent ``allocatable`` is the capacity, as in the API."""
+    """Ask every source. Amounts are whole units; an absent ``allocatable`` is the capacity, as in the API.
+
+    ``report``: what the node's agent says, where it is fresh.
+    """
     amounts, where = (
         (allocatable, "status.allocatable") if allocatable else (capacity, "status.capacity (allocatable is not stated)")
     )
     gpus = gpus_among(amounts)
+    own = statements.from_report(report, gpus)
     told = [
         statements.from_devices(devices),
         statements.from_gfd(labels, gpus),
@@ -91,14 +94,32 @@ def read_gpus(
         statements.from_azure(labels),
         statements.from_pci(labels),
     ]
-    return _Reader([each for each in told if each is not None]).read(labels, gpus, amounts, capacity, where)
+    others = [each for each in told if each is not None]
+    if own is None or report is None:
+        return _Reader(others).read(labels, gpus, amounts, capacity, where)
+    before = _Reader(others).read(labels, gpus, amounts, capacity, where)
+    found = _Reader([own, *others], report).read(labels, gpus, amounts, capacity, where)
+    counted = Counted(
+        registered={name: max(capacity.get(name, 0), amount) for name, amount in gpus.items()}, sharing=found.sharing,
+        units_per_card=found.units_per_card or 1,
+    )  # fmt: skip
+    differing = differences(own, report, others, labels, counted, nvlink=before.nvlink)
+    facts = {each.fact for each in differing}
+    kept = (each for each in found.contradictions if each.fact not in facts)
+    is_whole = found.sharing in (Sharing.NONE, Sharing.TIME_SLICING, None)
+    return replace(
+        found,
+        contradictions=(*kept, *differing),
+        links=report.links,
+        visible=report.visible if is_whole and "memoryMib" in found.sources and found.sources["memoryMib"] == REPORT else None,
+    )
 
 
 class _Reader:
     """Takes the best statement of each fact, and keeps where it came from."""
 
-    def __init__(self, told: list[Statement]) -> None:
-        self._told = told
+    def __init__(self, told: list[Statement], report: NodeFacts | None = None) -> None:
+        self._told, self._report = told, report
         self._sources: dict[str, str] = {}
         self._contradictions: list[Contradiction] = []
 
@@ -133,6 +154,8 @@ class _Reader:
         nvlink, reason = _nvlink(
             labels, vendor, row, sharing, physical, is_one=1 in (counted, devices), told=self._first("", lambda each: each.nvlink)
         )
+        if self._report is not None and sharing not in (Sharing.MIG_MIXED, Sharing.MIG_SINGLE):
+            nvlink, reason = _nvlink_by_driver(self._report, reason, before=nvlink)
         if nvlink is not None:
             self._sources["nvlink"] = reason
         return NodeReading(
@@ -198,6 +221,8 @@ class _Reader:
         known = row.compute_capability
         if known is None or known == capability:
             return row, product, capability
+        if self._told[0].is_of_driver:
+            return row, product, capability  # one source, that nothing makes wrong
         said = f"{self._sources['computeCapability']} say {capability[0]}.{capability[1]}"
         self._contradict("product", f"a {product} has compute capability {known[0]}.{known[1]}, {said}")
         for fact in ("product", "computeCapability"):
@@ -232,7 +257,7 @@ class _Reader:
         """MiB of a physical GPU, or the values that stay possible."""
         exact = next((each for each in self._told if each.memory_mib is not None and not each.is_rounded), None)
         if exact is not None and exact.memory_mib is not None:
-            return self._agreed_memory(exact.source, exact.memory_mib, row)
+            return self._agreed_memory(exact.source, exact.memory_mib, None if exact.is_of_driver else row)
         rows = (row,) if row is not None else self._candidates()
         reported = {mib for each in rows for mib in each.memory_mib}
         rounded = next((each for each in self._told if each.memory_mib is not None), None)
@@ -302,7 +327,7 @@ class _Reader:
         whole = sharing in (Sharing.NONE, Sharing.TIME_SLICING, Sharing.MPS, None)
         if physical and units and whole and not any(name.startswith(MIG) and amount for name, amount in resources.items()):
             expected = physical * per_card
-            if units > expected:
+            if units > expected and (self._report is None or units % physical == 0):
                 self._contradict("sharing", f"{physical} GPUs in {per_card} units each, yet {units} are allocatable")
 
 
@@ -343,6 +368,22 @@ def _nvlink(
         (made_for_it, None, f"{name} is made for NVLink, but the board is not whole or not known to be"),
     )
     return next(((value, reason) for holds, value, reason in reasons if holds), (None, "nothing tells"))
+
+
+def _nvlink_by_driver(report: NodeFacts, reason: str, *, before: bool | None) -> tuple[bool | None, str]:
+    """What the driver tells of the links between healthy GPUs; what was found without it, where it does not tell."""
+    links = report.links
+    if links is None:
+        return before, reason
+    number, widest = sum(map(len, links.islands)), links.widest()
+    if number <= 1:
+        return False, f"{REPORT}: one healthy GPU on the node"
+    if widest == 1:
+        return False, f"{REPORT}: no NVLink between any two of {number} GPUs"
+    if widest == number:
+        return True, f"{REPORT}: NVLink between all {number} healthy GPUs"
+    sizes = " + ".join(str(len(each)) for each in links.islands)
+    return None, f"{REPORT}: NVLink within groups of {sizes} GPUs"
 
 
 _FAMILIES: Iterable[tuple[tuple[int, int], tuple[int, int], str]] = (

@@ -1,16 +1,18 @@
 """Nodes of the inventory from Node objects: shapes shared by like nodes, and the state of each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, is_gpu, passed_through, vendor_of
 from shardgate.adapters.gpus import gpu_from
 from shardgate.adapters.nodes.objects import NodeObject, NodeSpec, NodeStatus
 from shardgate.adapters.nodes.reading import NodeReading, read_gpus
+from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device, DeviceClass
 from shardgate.adapters.nodes.statements import COUNT, PRODUCT, sold_with, whole_number
 from shardgate.adapters.quantities import AMPLE, resources
-from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Gpu, Node, NodeShape, NodeState, Sharing, Taint, is_device
+from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Gpu, Node, NodeShape, NodeState, Sharing, Taint, Visible, is_device
 from shardgate.domain.units import MEBI, Bytes
 
 _OWN_LABELS = frozenset({"kubernetes.io/hostname", "nvidia.com/gfd.timestamp"})
@@ -44,6 +46,8 @@ class Shapes:
         """By identity of the labels, which the value keeps alive."""
         self._by_identity: dict[object, tuple[NodeShape, Gpu, Units]] = {}
         """The same shapes by identity of their parts: comparing those costs more than all else."""
+        self._changed: dict[tuple[int, Hashable], tuple[NodeShape, NodeShape]] = {}
+        """By identity of the shape as it was, which the value keeps alive."""
 
     def shape(self, taints: tuple[Taint, ...], gpu: Gpu, units: Units = ()) -> NodeShape:
         """The one shape with these taints and GPUs."""
@@ -61,6 +65,16 @@ class Shapes:
             self._by_identity[quick] = self._shapes[key], gpu, units
         return self._shapes[key]
 
+    def changed(self, shape: NodeShape, key: Hashable, change: Callable[[Gpu], Gpu]) -> NodeShape:
+        """The one shape that comes of changing each of its units; ``key`` names the change."""
+        if len(self._changed) > MAX_SHAPES:
+            self._changed.clear()
+        known = self._changed.get((id(shape), key))
+        if known is None:
+            units = tuple((name, change(each)) for name, each in shape.units.items())
+            known = self._changed[id(shape), key] = shape, self.shape(shape.taints, change(shape.gpu), units)
+        return known[1]
+
     def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
         """The one object for these labels."""
         if len(self._labels) > MAX_SHAPES:
@@ -69,7 +83,7 @@ class Shapes:
 
     def units(
         self, labels: Mapping[str, str], allocatable: Mapping[str, int], capacity: Mapping[str, int], register: str,
-        devices: tuple[Device, ...],
+        devices: tuple[Device, ...], report: NodeFacts | None = None, report_problem: str = "",
     ) -> tuple[Gpu, Units]:  # fmt: skip
         """What a unit is, in general and by resource; equal nodes are read once. ``labels``: as ``labels()`` gave them."""
         key = (
@@ -78,13 +92,18 @@ class Shapes:
             tuple(gpus_among(capacity).items()),
             register,
             devices,
+            report,
+            report_problem,
         )
         if len(self._units) > MAX_SHAPES:
             self._units.clear()
         if key not in self._units:
             told = _of_vendor_here(labels, allocatable, capacity)
-            reading = read_gpus(told, allocatable, capacity, register, devices)
+            reading = read_gpus(told, allocatable, capacity, register, devices, report)
             gpu, units = units_of(reading)
+            if report_problem:
+                gpu = replace(gpu, report_problem=report_problem)
+                units = tuple((name, replace(each, report_problem=report_problem)) for name, each in units)
             known = {name for name, _ in units}
             others = ((name, _NO_GPU) for name in gpus_among({**allocatable, **capacity}) if name not in known)
             self._units[key] = gpu, (*units, *(each for each in others if _is_of_another(each[0], reading.vendor))), labels
@@ -131,7 +150,7 @@ def _unit(reading: NodeReading, mib: int | None, sharing: Sharing | None, part: 
     """One schedulable unit; a sharing that nothing speaks for is taken to be none, one that counts speak for is some."""
     if reading.contradicts("sharing"):
         sharing = Sharing.OTHER
-    return gpu_from(
+    found = gpu_from(
         row=reading.row,
         product=reading.product,
         memory=None if mib is None else Bytes(mib * MEBI),
@@ -142,12 +161,30 @@ def _unit(reading: NodeReading, mib: int | None, sharing: Sharing | None, part: 
         units_per_card=reading.units_per_card,
         nvlink=reading.nvlink if reading.vendor in (None, "nvidia") and reading.gpus_physical != 1 else None,
         source=reading.sources.get("unitMemoryMib") or reading.sources.get("memoryMib") or "nothing tells the memory",
-        contradiction="; ".join(each.message for each in reading.contradictions if each.fact != "count"),
+        contradictions=tuple(
+            (str(each.fact), each.message) for each in reading.contradictions if each.is_of_report or each.fact != "count"
+        ),
     )
+    if part or cut_off_from_links(sharing):
+        return found
+    visible = found.visible
+    if reading.visible is not None and found.memory is not None:
+        seen = min(reading.visible, found.memory)
+        visible = Visible(low=seen, high=seen, source=f"{REPORT}: total less what the driver keeps")
+    return replace(found, links=reading.links, visible=visible)
 
 
-def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()) -> Node | None:
+def cut_off_from_links(sharing: Sharing | None) -> bool:
+    """Parts of GPUs have no NVLink, and memory of their own."""
+    return sharing in (Sharing.MIG_SINGLE, Sharing.MIG_MIXED)
+
+
+def read_node(
+    node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = (), report: NodeFacts | None = None, report_problem: str = ""
+) -> Node | None:
     """A node with devices, as it says of itself; ``None`` for one that has none and never said so.
+
+    ``report``: what its agent says, where that counts; ``report_problem``: why it does not.
 
     Raises ``QuantityError`` for an amount that is no quantity.
     """
@@ -157,7 +194,7 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     names = {name for name in (*allocatable, *capacity) if is_device(name)}
     labels = node.metadata.labels or {}
     registered = bool(devices) or any(amount > 0 and _may_be_gpu(name) for name, amount in capacity.items())
-    expected = None if registered else _expected(labels)
+    expected = None if registered else _expected(labels, report)
     if not names and not devices and PRODUCT not in labels and expected is None:
         return None
     unavailable = {name: capacity.get(name, 0) - allocatable.get(name, 0) for name in names}
@@ -168,7 +205,7 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     kept = shapes.labels({key: value for key, value in labels.items() if key not in _OWN_LABELS})
     taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
     register = node.metadata.annotations.hami_register if node.metadata.annotations else ""
-    gpu, units = shapes.units(kept, allocatable, capacity, register, devices)
+    gpu, units = shapes.units(kept, allocatable, capacity, register, devices, report, report_problem)
     return Node(
         name=node.metadata.name,
         shape=shapes.shape(taints, gpu, units),
@@ -180,8 +217,10 @@ def read_node(node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = ()
     )
 
 
-def _expected(labels: Mapping[str, str]) -> tuple[str, int] | None:
-    """(resource, how many) that a node will offer, by GPU Feature Discovery's labels or its cloud's."""
+def _expected(labels: Mapping[str, str], report: NodeFacts | None) -> tuple[str, int] | None:
+    """(resource, how many) that a node will offer, by its driver, GPU Feature Discovery's labels or its cloud's."""
+    if report is not None and report.whole > 0 and not report.parts:
+        return PLAIN, report.whole
     labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
     return (PLAIN, labelled) if labelled else sold_with(labels)
 

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import LEGACY, MIG, PLAIN, RENAMED, RESOURCE_OF_VENDOR, passed_through, vendor_of
 from shardgate.adapters.gpus import by_cloud_name, by_pci_id, families_of_mig, find_product, product_of_id, without_sharing
+from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.tables import table
 from shardgate.domain.inventory import Sharing
@@ -54,6 +56,8 @@ class Statement:
     """Of one physical GPU."""
     is_rounded: bool = False
     """The memory is a catalogue's figure, not the driver's."""
+    is_of_driver: bool = False
+    """It is what the driver says now: nothing that is known of a product makes it wrong."""
     unit_memory_mib: int | None = None
     """Of one schedulable unit, whatever the resource."""
     memory_of_resource_mib: Mapping[str, int] = field(default_factory=dict)
@@ -68,6 +72,48 @@ class Statement:
     """Units of one card that is shared in time."""
     nvlink: bool | None = None
     remarks: tuple[str, ...] = ()
+
+
+# ---- the node's agent
+
+
+def from_report(facts: NodeFacts | None, gpus: Amounts) -> Statement | None:
+    """A GpuNodeReport that is fresh: what the driver says now. How units are made of GPUs it cannot know, save for MIG."""
+    if facts is None or not facts.is_read:
+        return None
+    product = facts.products[0] if len(facts.products) == 1 else None
+    virtual = product is not None and is_virtual(product)
+    by_profile = {f"{MIG}{each.profile}": each.memory_mib for each in facts.parts}
+    offered = [name for name, amount in gpus.items() if name.startswith(MIG) and amount > 0]
+    sizes = {each.memory_mib for each in facts.parts}
+    is_single = bool(facts.parts) and not offered and gpus.get(PLAIN, 0) > 0 and facts.whole == 0
+    sharing = None
+    if virtual:
+        sharing = Sharing.VGPU
+    elif facts.parts and (offered or is_single):
+        sharing = Sharing.MIG_MIXED if offered else Sharing.MIG_SINGLE
+    elif facts.has_mig is False and not offered and gpus.get(PLAIN) in (facts.whole, facts.whole - facts.whole_out_of_use):
+        sharing = Sharing.NONE  # as many units as GPUs, and nothing cuts them
+    memory = facts.memory_mib
+    part = sizes.pop() if is_single and len(sizes) == 1 else None
+    return Statement(
+        source=REPORT,
+        vendor="nvidia",
+        product=product,
+        compute_capability=facts.compute_capability,
+        memory_mib=None if virtual else memory,
+        is_of_driver=True,
+        unit_memory_mib=memory if virtual else part,
+        memory_of_resource_mib={name: mib for name in offered if (mib := by_profile.get(name.removesuffix(".shared"))) is not None},
+        gpus=None if virtual else facts.gpus,
+        visible_devices=facts.gpus,
+        sharing=sharing,
+        remarks=(
+            *(f"{each}: it is not free" for each in facts.reasons),
+            *((f"several products: {', '.join(sorted(facts.products))}",) if len(facts.products) > 1 else ()),
+            *((f"{facts.links_down} NVLinks of healthy GPUs are down",) if facts.links_down else ()),
+        ),
+    )  # fmt: skip
 
 
 # ---- ResourceSlices

@@ -134,6 +134,8 @@ def uncertain_fit(situation: Situation) -> Iterator[Finding]:
     remedy = "leave more room: a wider split, smaller weights, a shorter maxModelLen, or GPUs with more memory"
     if tight.code == "PrecisionUnsupported":
         remedy = "name the engine's version, or select newer GPUs"
+    elif tight.code == "GpuMemoryHeld":
+        remedy = "end those processes (kubectl get gpunodereports shows them), select other nodes, or leave them more room"
     elif tight.code == "MemoryNotModelled":
         remedy = "try it on a GPU before you rely on it; `shardgate accuracy` shows what was predicted badly"
     yield finding(

@@ -96,18 +96,18 @@ def pipeline_is_filled(situation: Situation) -> Iterator[Finding]:
 
 def tensor_ranks_are_joined(situation: Situation) -> Iterator[Finding]:
     """Tensor ranks do not talk over PCIe where GPUs joined by NVLink are accepted as well."""
-    found, best = situation.performance, situation.best_found
-    if found is None or best is None or best.gpu.has_nvlink is not False or situation.declaration.strategy.tensor == 1:
+    found, best, ranks = situation.performance, situation.best_found, situation.declaration.strategy.tensor
+    if found is None or best is None or best.gpu.are_joined(ranks) is not False or ranks == 1:
         return
     share = found.communication.time_share
     resource = situation.pod.resource
-    joined = {gpu.product or "GPU" for group in situation.accepted if is_linked(gpu := group.shape.unit(resource))}
+    joined = {gpu.product or "GPU" for group in situation.accepted if is_linked(gpu := group.shape.unit(resource), ranks)}
     if joined and share > MOST_TALK:
         yield finding(
             "TensorOverPcie",
             where="spec.strategy.tensor",
             outcome=Outcome.WASTEFUL,
-            message=f"{situation.declaration.strategy.tensor} tensor ranks on {found.product} talk over PCIe for "
+            message=f"{ranks} tensor ranks on {found.product} talk over PCIe for "
             f"{100 * share:.0f} % of a decode step; {', '.join(sorted(joined))} is joined by NVLink",
             remedy=f"name {' or '.join(sorted(joined))} in spec.gpus.products, or use pipeline stages instead of tensor ranks",
         )

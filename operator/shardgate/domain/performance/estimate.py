@@ -36,7 +36,7 @@ def replica_of(
         return None
     memory = weighed.load.engine.memory
     hardware = Hardware(
-        rates=gpu.rates, pace=pace, is_linked=is_linked(gpu),
+        rates=gpu.rates, pace=pace, is_linked=is_linked(gpu, weighed.load.strategy.tensor),
         tensor_crosses_nodes=tensor_crosses_nodes, pipeline_crosses_nodes=pipeline_crosses_nodes,
     )  # fmt: skip
     remainder = memory[0].remainder if memory else None
@@ -45,11 +45,12 @@ def replica_of(
     return Replica(work_of(weighed.load, remainder), hardware, lengths, limits, micro_batches)
 
 
-def is_linked(gpu: Gpu) -> bool:
-    """Whether tensor ranks on such GPUs talk over NVLink or its like: as told, else as the product is made."""
+def is_linked(gpu: Gpu, ranks: int) -> bool:
+    """Whether so many tensor ranks on such GPUs talk over NVLink or its like: as told, else as the product is made."""
     if gpu.rates is None or gpu.rates.link_bytes_per_second <= 0:
         return False
-    return gpu.rates.is_made_joined if gpu.has_nvlink is None else gpu.has_nvlink
+    joined = gpu.are_joined(ranks)
+    return gpu.rates.is_made_joined if joined is None else joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
