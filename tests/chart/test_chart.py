@@ -291,12 +291,17 @@ def test_no_template_asks_the_cluster() -> None:
         assert "Capabilities" not in text, path
 
 
-def test_the_plain_manifests_are_what_helm_renders(default: Objects) -> None:
-    text = (CHART.parent.parent / "deploy/install.yaml").read_text()
-    assert text == render_install.manifests(say), "run `make install-manifests`"
-    objects = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
-    assert objects[0]["kind"] == "Namespace"
-    assert objects[1:] == hooks_of(default.all, "")
+def test_the_plain_manifests_are_what_helm_renders(default: Objects, render: Render) -> None:
+    wanted = render_install.manifests(say)
+    assert {path.name for path in wanted} == {"install.yaml", "agents.yaml"}
+    for path, text in wanted.items():
+        assert path.read_text() == text, "run `make install-manifests`"
+    plain, added = (list(yaml.load_all(text, Loader=yaml.CSafeLoader)) for text in wanted.values())
+    assert plain[0]["kind"] == "Namespace"
+    assert plain[1:] == hooks_of(default.all, "")
+    over = {(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]): each for each in [*plain[1:], *added]}
+    with_agents = hooks_of(render({"agent": {"enabled": True}}).all, "")
+    assert sorted(over.values(), key=str) == sorted(with_agents, key=str), "applied one after the other"
 
 
 def test_the_chart_tells_what_it_is() -> None:
