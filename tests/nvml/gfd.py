@@ -20,20 +20,32 @@ from controlplane.go_build import cache_home, go_command
 from nvml.library import BEFORE_450, NAMES, PROFILES, build, environment
 
 VERSION = "v0.18.0"
-MODULE = f"github.com/NVIDIA/k8s-device-plugin/cmd/gpu-feature-discovery@{VERSION}"
+MODULE, COMMAND = "github.com/NVIDIA/k8s-device-plugin", "cmd/gpu-feature-discovery"
 KEPT = ROOT / "tests/data/nvml/gfd-labels.json"
 STRATEGIES = ("none", "single", "mixed")
 
 
 def built() -> Path:
-    """The program, from the cache or its module. NVML's symbols are looked up when they are called, so binding is lazy."""
-    home = cache_home() / f"gpu-feature-discovery-{VERSION}"
-    if not (home / "gpu-feature-discovery").exists():
-        subprocess.run(
-            [go_command(print), "install", "-ldflags=-extldflags=-Wl,-z,lazy", MODULE], check=True,
-            env={**os.environ, "GOBIN": str(home), "CGO_ENABLED": "1", "CGO_LDFLAGS": "-Wl,--unresolved-symbols=ignore-in-object-files"},
-        )  # fmt: skip
-    return home / "gpu-feature-discovery"
+    """The program, from the cache or its module. NVML's symbols are looked up when they are called, so binding is lazy.
+
+    A module of our own requires it: ``go install`` of a version would ask for all versions that there are.
+    """
+    program = cache_home() / f"gpu-feature-discovery-{VERSION}"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "go.mod").write_text(f"module local\n\ngo 1.26\n\nrequire {MODULE} {VERSION}\n")
+            command = [
+                go_command(print),
+                "build",
+                "-mod=mod",
+                "-ldflags=-extldflags=-Wl,-z,lazy",
+                "-o",
+                program,
+                f"{MODULE}/{COMMAND}",
+            ]
+            subprocess.run(command, check=True, cwd=folder, env={**os.environ, "CGO_ENABLED": "1"})
+    return program
 
 
 def labels_of(binary: Path, library: Path, name: str, strategy: str, folder: Path) -> dict[str, Any]:

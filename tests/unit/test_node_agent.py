@@ -122,7 +122,7 @@ def test_a_driver_that_cannot_be_read_is_a_report_once(node: Node) -> None:
 
 
 def test_a_mistake_of_ours_is_a_report_too(node: Node) -> None:
-    node.says = None  # type: ignore[assignment]  # what no driver of ours says
+    node.says = None  # what no driver of ours says
     (status,) = node.turns(10)
     assert status["problem"]["name"] == "INTERNAL_ERROR"
     assert node.agent.liveness()[0] == 200
@@ -151,6 +151,22 @@ def test_what_could_not_be_written_is_written_later_and_later(node: Node, error:
     (status,) = node.turns(60)
     assert status["gpus"][0]["numaNode"] == 1, "what holds now, not what held then"
     assert node.agent.readiness()[0] == 200
+
+
+def test_there_is_no_heartbeat_while_the_report_does_not_hold(node: Node) -> None:
+    node.turns(20)
+    node.says = a_reading(a_gpu(numa_node=1))
+
+    def refuse(_status: Json) -> None:
+        raise Refused(422, "what it says is not taken")
+
+    publish, node.publish = node.publish, refuse
+    before = node.beats
+    node.turns(120)
+    assert node.beats == before
+    node.publish = publish
+    node.turns(120)
+    assert node.beats > before
 
 
 def test_how_long_the_api_server_asks_to_be_left_alone_is_heeded(node: Node) -> None:

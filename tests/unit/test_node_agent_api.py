@@ -155,3 +155,25 @@ def test_what_stands_there_already_is_made_ours(server: Server, api: ApiServer) 
     method, path, _, body = server.asked[2]
     assert (method, path) == ("PATCH", "/apis/shardgate.io/v1alpha1/gpunodereports/node-7")
     assert body["metadata"]["ownerReferences"][0]["uid"] == "u-2"
+
+
+def test_after_it_went_the_node_is_looked_up_again(server: Server, api: ApiServer) -> None:
+    uid, is_gone = "u-1", [False]
+
+    def answer(method: str, path: str, _body: Any) -> tuple[int, bytes, dict[str, str]]:
+        if is_gone[0] and method == "PATCH":
+            return 404, b'{"message": "not found"}', {}
+        return 200, json.dumps({"metadata": {"uid": uid}}).encode(), {}
+
+    server.answer = answer
+    publisher = Publisher(api, "node-7", namespace="gpu", lease_seconds=40)
+    publisher.beat()
+    is_gone[0], uid = True, "u-2"
+    with pytest.raises(Refused, match="404"):
+        publisher.beat()
+    is_gone[0] = False
+    publisher.beat()
+    assert [body["metadata"]["ownerReferences"][0]["uid"] for method, _, _, body in server.asked if method == "POST"] == [
+        "u-1",
+        "u-2",
+    ]

@@ -1,5 +1,6 @@
 """What of a verdict a tenant may read: messages name products, so a policy that discloses nothing has them taken out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from shardgate.domain.inventory import Inventory
@@ -11,6 +12,17 @@ def told(verdict: Verdict, inventory: Inventory, policy: Policy) -> Verdict:
     """The verdict as users may read it; the same one unless nothing may be disclosed. Messages never name nodes."""
     if policy.disclosure is not Disclosure.NONE:
         return verdict
+    without = _without_names(inventory, policy)
+    return replace(verdict, findings=tuple(replace(each, message=without(each.message)) for each in verdict.findings))
+
+
+def text_told(text: str, inventory: Inventory, policy: Policy) -> str:
+    """A line of ours, the same way."""
+    return text if policy.disclosure is not Disclosure.NONE else _without_names(inventory, policy)(text)
+
+
+def _without_names(inventory: Inventory, policy: Policy) -> Callable[[str], str]:
+    """Takes products and pools out of a text."""
     may_come = [node for group in inventory.provisionable for node in group.nodes] + [*inventory.remembered, *policy.provisionable]
     shapes = [*(group.shape for group in inventory.groups), *(node.shape for node in may_come)]
     instead = dict.fromkeys((shape.gpu.product or "" for shape in shapes), "GPU")
@@ -23,4 +35,4 @@ def told(verdict: Verdict, inventory: Inventory, policy: Policy) -> Verdict:
             text = text.replace(name, instead[name])
         return text
 
-    return replace(verdict, findings=tuple(replace(each, message=without(each.message)) for each in verdict.findings))
+    return without

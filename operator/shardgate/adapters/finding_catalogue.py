@@ -1,4 +1,4 @@
-"""What each finding means, for the documentation: one source beside the codes, rendered by ``make generate``."""
+"""What each finding means and what helps: one source for ``shardgate explain`` and the page that ``make generate`` writes."""
 
 from shardgate.domain.codes import CLASS_OF_CODE, WORST_OF_CODE
 from shardgate.domain.verdict import FindingClass
@@ -81,6 +81,61 @@ MEANINGS: dict[str, str] = {
 }
 
 
+REMEDIES: dict[str, str] = {
+    "WorldSizeMismatch": "Make pods x GPUs per pod equal to the ranks of a replica, or change the widths.",
+    "HeadsUneven": "Choose a tensor width that divides the model's attention heads.",
+    "KvHeadsUneven": "Choose a divisor or a multiple of the KV heads as the tensor width.",
+    "VocabularyUneven": "Choose a power of two up to 64 as the tensor width.",
+    "WidthUnsupported": "Leave the width out, or use an engine and a version that have it.",
+    "ExpertsUneven": "Choose an expert width that divides the experts, or do without balancing of experts.",
+    "QuantizationBlockUneven": "Choose a narrower tensor width, whole experts (`expertParallel`), or weights in another scheme.",
+    "PipelineUnsupported": "Set the pipeline width to 1 and split by tensor width, or use a version that has it.",
+    "ContextTooLong": "Declare at most as many tokens as the model has positions for.",
+    "LayersTooFew": "Use at most as many stages as the model has layers.",
+    "DeclarationContradicts": "Keep one of the two that are named.",
+    "WeightsDoNotFit": "Split over more GPUs, choose weights of fewer bits or a smaller model, or name products with more memory.",
+    "NoRoomForKvCache": "Split over more GPUs, choose weights of fewer bits, or raise the memory fraction where it is low.",
+    "ContextDoesNotFit": "Declare a shorter maximum length, a KV cache of fewer bits (fp8), or split over more GPUs.",
+    "UtilizationTooHigh": "Lower the memory fraction.",
+    "PrecisionUnsupported": "Use fp16 for bf16, another quantisation, or newer GPUs.",
+    "MemoryTight": "Take a little away (length, sequences, memory fraction), or measure: calibration narrows the estimate.",
+    "GpuMemoryHeld": "End the processes that `nvidia-smi` shows on the node and no pod owns, or keep the pods off it.",
+    "MemoryNotModelled": "Try it: nothing is refused for it. State the flags that bear on memory in fields that are read.",
+    "GpuCountTooLow": "Ask for fewer GPUs (narrower widths, fewer replicas), or add nodes.",
+    "NodesDoNotFit": "Make pods smaller, tolerate the taint, loosen the selector, or add nodes: the message counts the reasons.",
+    "GpuProductNotAccepted": "Name a product that the cluster has in `spec.gpus.products`, or add such nodes.",
+    "ModelExceedsCluster": "Choose a smaller model or weights of fewer bits, or add GPUs.",
+    "GpusBusy": "Wait until GPUs are released, ask for fewer replicas, or set a higher priority; see `shardgate capacity`.",
+    "GroupsMayDeadlock": "Schedule the groups as gangs, or add room for all replicas.",
+    "WouldPreempt": "Agree with whoever would be evicted, or wait.",
+    "NodesUnavailable": "Repair or uncordon the nodes that are named, or use a strategy that fits what is available.",
+    "NodesToProvision": "Wait for the pool to grow; look at what the autoscaler says where it does not.",
+    "QuotaTooSmall": "Have the quota raised, or release what others in the namespace hold.",
+    "SurgeDoesNotFit": "Set `maxSurge: 0` with `maxUnavailable: 1`.",
+    "AutoscaleMaximumDoesNotFit": "Lower the autoscaler's maximum to what fits, or add nodes.",
+    "TensorAcrossNodes": "Give pods more GPUs, so that one node holds a tensor group, or narrow the tensor width and add stages.",
+    "GpusLeftOver": "Ask for as many GPUs as the pod has ranks, or use the others (wider, more data ranks).",
+    "MemoryMostlyUnused": "Use fewer or smaller GPUs, or a narrower strategy with more replicas.",
+    "StagesUneven": "Share the layers out by time (`layersPerStage`): the first and the last stage also hold embedding and head.",
+    "TensorOverPcie": "Select nodes whose GPUs are joined by NVLink, or narrow the tensor width and add stages.",
+    "PipelineBubble": "Declare more micro-batches (more requests at once), or use fewer stages.",
+    "ThroughputTooLow": "Add replicas, use faster GPUs, or aim at a lower rate.",
+    "LatencyTooHigh": "Use a wider tensor width or faster GPUs, lower the load of a replica, or aim at a higher latency.",
+    "ModelUnknown": "Give `spec.model.config`, or a ModelProfile (`shardgate model add DIR`).",
+    "EngineUnknown": "Name the engine in `spec.engine.name`.",
+    "DeclarationOpaque": "State it in the object, or give what it refers to among the files.",
+    "GpuFactsMissing": "Label the nodes (GPU Feature Discovery), or name the product: `shardgate nodes` shows what is read.",
+    "GpuFactsContradict": "Correct the label that is wrong: `shardgate nodes` shows where each fact comes from.",
+    "GpuShared": "Use whole GPUs: select nodes that do not share theirs.",
+    "ConstraintNotModelled": "Look whether the constraint that is named lets the pods on; nothing is refused for it.",
+    "SearchBudgetSpent": "Fewer rules between pods (affinity, anti-affinity, spread), or fewer replicas.",
+    "InventoryStale": "Look at the operator: `shardgate doctor`.",
+    "InventoryEmpty": "Add GPU nodes, or name pools as `provisionable` in a VerificationPolicy.",
+    "InternalError": "Report it with the output of `shardgate why --ref REF --facts`.",
+}
+"""What helps, in general; a finding's own remedy has the figures."""
+
+
 INTRODUCTION = (
     "Codes are stable: the same in messages, events, conditions, metric labels and the headings below. What a finding may do "
     "at worst is bounded by its class; what is done about it is the policy's (`VerificationPolicy`)."
@@ -100,5 +155,12 @@ def catalogue() -> str:
             continue
         lines += ["", f"## Class {each.value}"]
         for code in codes:
-            lines += ["", f"### {code}", "", f"At worst {WORST_OF_CODE[code].label}. {MEANINGS[code]}"]
+            lines += [
+                "",
+                f"### {code}",
+                "",
+                f"At worst {WORST_OF_CODE[code].label}. {MEANINGS[code]}",
+                "",
+                f"What helps: {REMEDIES[code]}",
+            ]
     return "\n".join(lines) + "\n"

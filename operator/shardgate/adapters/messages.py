@@ -13,8 +13,8 @@ from shardgate.domain.verdict import Finding, Verdict
 MAX_WARNING_CHARACTERS = 120
 
 
-def rejection(subject: Subject, verdict: Verdict, answer: Answer, reference: str) -> str:
-    """Every refusing finding at once, one a line, then the others that add to them."""
+def rejection(subject: Subject, verdict: Verdict, answer: Answer, reference: str, nearest: str = "") -> str:
+    """Every refusing finding at once, one a line, with its way out; then the nearest declaration that would pass, if told."""
     shown = list(answer.refusing)
     score = "" if verdict.score is None else f" (score {verdict.score}/100)"
     lines = [f"{subject.label} cannot run here{score}, {count(len(shown), 'problem')} (ref {reference}):"]
@@ -23,6 +23,8 @@ def rejection(subject: Subject, verdict: Verdict, answer: Answer, reference: str
         lines.append(f"  {each.code:<{width}}  {each.where}: {each.message}")
         if each.remedy:
             lines.append(f"  {'':<{width}}  -> {each.remedy}")
+    if nearest:
+        lines.append(f"Nearest that fits: {nearest}")
     return "\n".join(lines)
 
 

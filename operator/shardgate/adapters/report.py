@@ -5,9 +5,10 @@ Every key of the document is always there; a value that is not known is ``null``
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shardgate.adapters.alternatives import alternative_json
 from shardgate.adapters.performance_report import (
     balance_json,
     communication_json,
@@ -22,6 +23,7 @@ from shardgate.domain.memory import MemoryEstimate, RankMemory
 from shardgate.domain.placement import Placement
 from shardgate.domain.policy import Disclosure, Policy
 from shardgate.domain.risks import risks_of
+from shardgate.domain.search import Alternative
 from shardgate.domain.strategy import ParallelStrategy
 from shardgate.domain.traffic import Objectives, Traffic
 from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Verdict
@@ -29,7 +31,7 @@ from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Ver
 Json = dict[str, Any]
 
 
-def report(declaration: Declaration, verdict: Verdict, *, reference: str) -> Json:
+def report(declaration: Declaration, verdict: Verdict, *, reference: str, alternatives: Iterable[Alternative] = ()) -> Json:
     """The whole report of one declaration, with node names as they are."""
     status, recommendation = STATUS[verdict.outcome]
     subject = declaration.subject
@@ -54,7 +56,7 @@ def report(declaration: Declaration, verdict: Verdict, *, reference: str) -> Jso
         "communication": communication_json(verdict.performance),
         "graph": graph_json(declaration, verdict, load_of(declaration)),
         "risks": risks_json(risks_of(declaration, verdict)),
-        "alternatives": [],
+        "alternatives": [alternative_json(each, declaration, verdict.performance) for each in alternatives],
         "scoreTerms": score_json(verdict.score_terms),
         "findings": [finding_json(each) for each in verdict.findings],
         "assumptions": [{"field": each.field, "value": each.value, "why": each.why} for each in verdict.assumptions],

@@ -1,6 +1,6 @@
 """A workload of any kind, judged: a verdict for each of its groups, and the one that answers for all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from shardgate.adapters.models.catalogue import Profile
@@ -13,6 +13,7 @@ from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.policy import Policy
 from shardgate.domain.risks import risks_of
+from shardgate.domain.search import Alternative
 from shardgate.domain.together import verify_together
 from shardgate.domain.verdict import STATUS, Finding, FindingClass, Outcome, Requirement, Verdict, aspects_of, worst_first
 
@@ -107,7 +108,7 @@ def _in_other_words(remedy: str) -> str:
     return remedy
 
 
-def workload_report(workload: JudgedWorkload, *, reference: str) -> Json:
+def workload_report(workload: JudgedWorkload, *, reference: str, alternatives: Iterable[Alternative] = ()) -> Json:
     """The report: of the first group, with the findings and the placement of all, and each group by itself."""
     judged_groups = [(each.group, each.verdict) for each in workload.groups if each.verdict is not None and each.group.declaration]
     verdict = workload.verdict
@@ -116,7 +117,7 @@ def workload_report(workload: JudgedWorkload, *, reference: str) -> Json:
     if not parts:
         return _report_of_none(workload, reference)
     _, declaration, first = parts[0]
-    document = report(declaration, first, reference=reference)
+    document = report(declaration, first, reference=reference, alternatives=alternatives)
     document |= {
         "outcome": verdict.outcome.label, "aspects": aspect_labels(verdict.aspects), "status": status,
         "recommendation": recommendation, "score": verdict.score, "findings": [finding_json(each) for each in verdict.findings],

@@ -1,5 +1,6 @@
 """The score of a verdict: for reports alone, nothing is admitted or refused by it."""
 
+from shardgate.domain.fitting import Fit
 from shardgate.domain.situation import Situation
 from shardgate.domain.verdict import ScoreTerm
 
@@ -41,7 +42,12 @@ def _falling(value: float, good: float, bad: float) -> float:
     return min(1.0, max(0.0, (bad - value) / (bad - good)))
 
 
-_NO_MODEL = "how fast it would be is not modelled here"
+def _no_figures(situation: Situation) -> str:
+    """Why there are none."""
+    best = situation.best_found
+    if best is not None and best.fit is Fit.UNFIT:
+        return "it would not start on the GPUs that are here"
+    return "how fast it would be is not modelled here"
 
 
 def _throughput(situation: Situation) -> ScoreTerm:
@@ -49,7 +55,7 @@ def _throughput(situation: Situation) -> ScoreTerm:
     if not wanted:
         return ScoreTerm(name="throughput", points=None, of=30, why="no rate is aimed at")
     if found is None:
-        return ScoreTerm(name="throughput", points=None, of=30, why=_NO_MODEL)
+        return ScoreTerm(name="throughput", points=None, of=30, why=_no_figures(situation))
     reached = found.capacity.value
     margin = reached / wanted - 1
     why = f"{reached:.2g} of {wanted:g} requests/s ({100 * margin:+.0f} %); {found.label}"
@@ -69,7 +75,7 @@ def _latency(situation: Situation) -> ScoreTerm:
     if not wanted:
         return ScoreTerm(name="latency", points=None, of=30, why="no latency is aimed at")
     if found is None:
-        return ScoreTerm(name="latency", points=None, of=30, why=_NO_MODEL)
+        return ScoreTerm(name="latency", points=None, of=30, why=_no_figures(situation))
     if found.is_at_capacity:
         return ScoreTerm(name="latency", points=0.0, of=30, why="at capacity: latencies cannot be told, and grow")
     margins = [(aim / value.value - 1, name, aim, value.value) for name, aim, value in wanted if value]
@@ -99,7 +105,7 @@ def _memory(situation: Situation) -> ScoreTerm:
 def _balance(situation: Situation) -> ScoreTerm:
     found = situation.performance
     if found is None:
-        return ScoreTerm(name="balance and bubble", points=None, of=10, why=_NO_MODEL)
+        return ScoreTerm(name="balance and bubble", points=None, of=10, why=_no_figures(situation))
     balance = found.balance
     points = 5 * _falling(balance.epsilon, GOOD_LOSS, BAD_LOSS) + 5 * _falling(balance.loss, GOOD_LOSS, BAD_LOSS)
     basis = f"at {balance.micro_batches} micro-batches" if balance.bubble is not None else "as measured of pipelines"
@@ -112,7 +118,7 @@ def _balance(situation: Situation) -> ScoreTerm:
 def _link(situation: Situation) -> ScoreTerm:
     found = situation.performance
     if found is None:
-        return ScoreTerm(name="link", points=None, of=10, why=_NO_MODEL)
+        return ScoreTerm(name="link", points=None, of=10, why=_no_figures(situation))
     share, used = found.communication.time_share, found.communication.link_utilization
     why = f"{100 * share:.0f} % of a decode step goes to communication; {100 * used:.1f} % of the link's bandwidth is used"
     return ScoreTerm(name="link", points=10 * _falling(share, GOOD_TALK, BAD_TALK), of=10, why=why)
@@ -123,7 +129,7 @@ def _utilisation(situation: Situation) -> ScoreTerm:
     if not wanted:
         return ScoreTerm(name="utilisation", points=None, of=5, why="no utilisation is aimed at")
     if found is None:
-        return ScoreTerm(name="utilisation", points=None, of=5, why=_NO_MODEL)
+        return ScoreTerm(name="utilisation", points=None, of=5, why=_no_figures(situation))
     busy = found.gpu_utilization.value
     why = f"GPUs are busy {100 * busy:.0f} % of the time, {100 * wanted:.0f} % are aimed at"
     return ScoreTerm(name="utilisation", points=5 * min(1.0, busy / wanted), of=5, why=why)

@@ -1,9 +1,10 @@
 """Documents of any kind, judged in their order against one cluster, each admitted one taking its GPUs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shardgate.adapters.alternatives import alternatives_of
 from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import is_inference_deployment
@@ -42,15 +43,17 @@ class JudgedDocuments:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-def judge_documents(declared: Iterable[Document | Unreadable], snapshot: Snapshot) -> JudgedDocuments:
-    """In their order. What they refer to is looked for among them, and in the cluster."""
+def judge_documents(
+    declared: Iterable[Document | Unreadable], snapshot: Snapshot, follow: Callable[[Sequence[Any]], Iterable[Any]] = iter
+) -> JudgedDocuments:
+    """In their order. What they refer to is looked for among them, and in the cluster. ``follow`` sees each as it is judged."""
     declared = list(declared)
     documents = [each for each in declared if isinstance(each, Document)]
     library = Library.of([each.body for each in documents], snapshot.references)
     snapshot.add(each for each in documents if describes_model(each.body))
     found = JudgedDocuments(unreadable=list(snapshot.unreadable))
     referred = {referred_to(each.body) for each in documents}
-    for document in declared:
+    for document in follow(declared):
         if isinstance(document, Unreadable):
             found.unreadable.append(document)
         elif is_inference_deployment(document.body):
@@ -75,7 +78,9 @@ def _judge(document: Document, library: Library, snapshot: Snapshot, found: Judg
     verdict = verify(declaration, snapshot.inventory(), policy)
     answer = enforce(declaration, verdict, replace(policy, mode=Mode.ENFORCE), None)
     reference = reference_of(document.body.get("spec") or {}, verdict, policy)
-    found.judged.append(JudgedDocument(report(declaration, verdict, reference=reference), not answer.allowed, verdict.outcome))
+    others = alternatives_of(declaration, snapshot.inventory(), policy)
+    document_of = report(declaration, verdict, reference=reference, alternatives=others)
+    found.judged.append(JudgedDocument(document_of, not answer.allowed, verdict.outcome))
     if answer.allowed:
         _take(snapshot, [(declaration, verdict)])
 
@@ -97,7 +102,9 @@ def _judge_workload(document: Document, library: Library, snapshot: Snapshot, fo
     first = verdicts.declarations[0] if verdicts.declarations else None
     refused = not enforce(first, verdicts.verdict, enforced, None).allowed
     reference = reference_of(document.body.get("spec") or {}, verdicts.verdict, policy)
-    found.judged.append(JudgedDocument(workload_report(verdicts, reference=reference), refused, verdicts.verdict.outcome))
+    others = alternatives_of(first, snapshot.inventory(), policy) if first is not None and len(verdicts.groups) == 1 else ()
+    report_of = workload_report(verdicts, reference=reference, alternatives=others)
+    found.judged.append(JudgedDocument(report_of, refused, verdicts.verdict.outcome))
     if not refused:
         _take(
             snapshot,

@@ -1,10 +1,13 @@
 """Status, annotations and events of standing InferenceDeployments: written to only where a verdict says something new."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from shardgate.adapters.alternatives import alternatives_of
+from shardgate.adapters.disclosure import text_told
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.standing_workloads import referred_to
 from shardgate.adapters.status import (
@@ -24,6 +27,7 @@ from shardgate.domain.enforce import enforce
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.placement import Placement
 from shardgate.domain.plight import plight
+from shardgate.domain.search import change_of
 from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.cluster import ApiError
@@ -183,11 +187,12 @@ class Reconciler:
             status = status_of(
                 body, judgement.declaration, judgement.told, judgement.policy, said, now(), is_contested=contested
             )  # fmt: skip
-            await self._write_what_is_new(uid, body, annotations(judgement.verdict), status, judgement.verdict.placement)
+            await self._write_what_is_new(uid, body, annotations(judgement.verdict), status, judgement.verdict.placement, judgement)
 
     async def _write_what_is_new(  # noqa: C901  # what is new, and what somebody undid, are written together
-        self, uid: str, body: Json, marks: dict[str, str | None], status: Json, placement: Placement | None
-    ) -> None:
+        self, uid: str, body: Json, marks: dict[str, str | None], status: Json, placement: Placement | None,
+        judgement: Judgement | None = None,
+    ) -> None:  # fmt: skip
         before = body.get("status") or {}
         present = body["metadata"].get("annotations") or {}
         marks = settled(marks, present, self._marked.get(uid))
@@ -212,6 +217,8 @@ class Reconciler:
                 return
             body = answer
         if says_new:
+            if judgement is not None:
+                status = {**status, "alternatives": await _alternatives(judgement)}
             answer = await self._write(body, "/status", {"status": status})
             self._take(uid, body, answer)
             if uid not in self._bodies:
@@ -309,3 +316,13 @@ class Reconciler:
 
 def _codes(status: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each["code"] for each in status.get("findings") or ()))
+
+
+async def _alternatives(judgement: Judgement) -> list[Json]:
+    """What would do instead of what does not; looked for in a thread, for it takes as long as a hundred verdicts."""
+    if judgement.verdict.outcome not in (Outcome.UNSOUND, Outcome.WASTEFUL):
+        return []
+    declaration, inventory, policy = judgement.declaration, judgement.inventory, judgement.policy
+    found = await asyncio.to_thread(alternatives_of, declaration, inventory, policy)
+    changes = (change_of(each, judgement.verdict.performance) for each in found)
+    return [{"change": text_told(each, inventory, policy)} for each in changes]

@@ -243,8 +243,11 @@ def _table_of(console: Console, section: content.Section, title: str) -> None:
 
 
 def _rows(console: Console, of: content.Table, rows: Sequence[Sequence[Cell]]) -> None:
-    columns = [Column(each.name, is_number=each.is_number) for each in of.columns]
-    print_table(console, columns, [[Text(_clean(cell.text), style=STYLES[cell.tone]) for cell in row] for row in rows], indent=4)
+    """Without columns in which nothing is said."""
+    kept = [at for at in range(len(of.columns)) if any(row[at].text for row in rows)]
+    columns = [Column(of.columns[at].name, is_number=of.columns[at].is_number) for at in kept]
+    cells = [[Text(printable(row[at].text), style=STYLES[row[at].tone]) for at in kept] for row in rows]
+    print_table(console, columns, cells, indent=4)
 
 
 def _assumptions(console: Console, report: Json) -> None:

@@ -6,7 +6,7 @@ Where columns do not fit, cells wrap between words; where words do not fit eithe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -16,6 +16,8 @@ UNBOUND_COLUMNS = 1000
 """Of what is no terminal: lines are as long as they are, for whatever reads them."""
 GAP = 2
 """Columns between two cells."""
+LEAST_ROOM = 8
+"""Columns of a value in a list: on a narrower terminal, the terminal itself breaks the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,13 @@ def _longest_word(text: Text) -> int:
 def _print_lists(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]], indent: int) -> None:
     """Each row as lines of name and value; nothing is said of a cell that is empty."""
     widest = max(cell_len(column.name) for column in columns)
-    room = max(1, console.width - indent - widest - GAP)
+    room = max(LEAST_ROOM, console.width - indent - widest - GAP)
     for number, row in enumerate(rows):
         if number:
             console.print()
-        table = Table.grid(padding=(0, GAP, 0, 0))
-        table.add_column("", width=widest, style="bold")
-        table.add_column("", width=min(room, max(map(_longest_line, row))), overflow="fold")
         for column, cell in zip(columns, row, strict=True):
-            if cell.plain:
-                table.add_row(column.name, cell)
-        console.print(Padding(table, (0, 0, 0, indent), expand=False), highlight=False)
+            names = iter([column.name])
+            for line in cell.wrap(console, room, overflow="fold") if cell.plain else ():
+                line.rstrip()
+                name = set_cell_size(next(names, ""), widest)
+                console.print(Text.assemble(" " * indent, (name, "bold"), " " * GAP, line), highlight=False, soft_wrap=True)

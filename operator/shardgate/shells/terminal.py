@@ -197,6 +197,19 @@ def print_what_if(console: Console, document: Mapping[str, Any]) -> None:
     console.print(f"{count(counts['judged'], 'standing declaration')}: {others}{counts['unchanged']} unchanged", soft_wrap=True)
 
 
+def print_code_explanation(console: Console, document: Mapping[str, Any]) -> None:
+    """What a code means, the engines' rules behind it, and what helps."""
+    style = style_of(document["worst"])
+    console.print(
+        f"[bold]{document['code']}[/]  class {document['class']}, at worst [{style}]{document['worst']}[/]", soft_wrap=True
+    )
+    console.print(f"  {escape(document['meaning'])}", soft_wrap=True)
+    console.print(f"  -> {escape(document['remedy'])}", soft_wrap=True)
+    for each in document["rules"]:
+        console.print(f"\n  {each['engine']}, {each['versions']}: {escape(each['message'])}", soft_wrap=True)
+        console.print(f"    [dim]{escape(each['source'])}[/]", soft_wrap=True)
+
+
 def print_nodes(console: Console, nodes: Sequence[Mapping[str, Any]]) -> None:
     """How nodes' GPUs are read; those without any sign of GPUs are counted only."""
     shown = [each for each in nodes if each["vendor"] is not None or each["findings"] or each["gpusSchedulable"]]

@@ -26,6 +26,7 @@ from shardgate.shells.json_patches import annotation_patch
 from shardgate.shells.judge import Judge
 from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
 from shardgate.shells.metrics import KIND, OTHER_KIND, Metrics
+from shardgate.shells.nearest import NearestThatFits
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Admission:
     ) -> None:  # fmt: skip
         self._judge, self._config, self._metrics, self._ledger, self._read = judge, config, metrics, ledger, read
         self._on_override, self._keep = on_override, keep
+        self._nearest = NearestThatFits()
 
     async def validate(
         self, body: Mapping[str, Any], old: Mapping[str, Any] | None, operation: str, requester: str = "", *, is_dry: bool = False
@@ -308,7 +310,7 @@ class Admission:
             for found, _ in answer.overridden:
                 self._metrics.overrides.labels(subject.kind, found.code).inc()
         if not answer.allowed:
-            refusal = rejection(subject, verdict, answer, reference)
+            refusal = rejection(subject, verdict, answer, reference, self._nearest.line(decision.facts))
             self._keep_it(decision, asked, word, (refusal,))
             raise Refusal(refusal, code=UNPROCESSABLE)
         if self._on_override is not None and not is_dry:

@@ -1,5 +1,6 @@
 """Engines as declared: their start-up rules, and how their versions use memory, from the tables."""
 
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -67,13 +68,16 @@ def _rules(name: str, span: Span, newest: tuple[int, ...]) -> dict[str, EngineRu
         holds = Holds.IN_SOME_VERSIONS if not span.within(since, until) else Holds.YES if confirmed else Holds.NOT_CONFIRMED
         if "readUpTo" in row and not span.is_one and holds is Holds.YES:
             holds = Holds.IN_SOME_VERSIONS
-        versions = (
-            f"{'all versions' if since == (0,) else 'from ' + row['since']}{', before ' + row['until'] if 'until' in row else ''}"
-        )
         found[row["rule"]] = EngineRule(
-            message=row["message"], versions=versions, source=row["source"], holds=holds, values=row.get("values", {})
+            message=row["message"], versions=versions_of(row), source=row["source"], holds=holds, values=row.get("values", {})
         )
     return found
+
+
+def versions_of(row: Mapping[str, Any]) -> str:
+    """``from 0.9.1, before 0.11``: of a row of the table."""
+    since = "all versions" if release(row["since"]) == (0,) else f"from {row['since']}"
+    return f"{since}, before {row['until']}" if "until" in row else since
 
 
 def _memory(name: str, span: Span, generation: str | None) -> tuple[MemoryRules, ...]:

@@ -8,6 +8,7 @@ from shardgate.adapters.forms.content import Block, Cell, Note, Section, Tone, f
 from shardgate.adapters.forms.figures import amount, figure_of, known, measured, number, share, single, spread, unknown
 from shardgate.adapters.forms.parts import Part
 from shardgate.adapters.forms.resource_sections import MOST_ROWS
+from shardgate.adapters.performance_report import MOST_EXPERT_EDGES
 
 Json = Mapping[str, Any]
 
@@ -29,6 +30,9 @@ class Measure:
 MEASURES = (
     Measure("requestsPerSecond", "Requests at the declared traffic", " req/s"),
     Measure("capacityRequestsPerSecond", "Largest rate within the objectives", " req/s", objective="requestsPerSecond"),
+    Measure(
+        "capacityMeasuredRequestsPerSecond", "The same with the pipeline loss as measured", " req/s", objective="requestsPerSecond"
+    ),
     Measure("outputTokensPerSecond", "Output tokens", " tokens/s"),
     Measure("totalTokensPerSecond", "Tokens in and out", " tokens/s"),
     Measure(
@@ -70,7 +74,7 @@ def result(part: Part, measure: Measure) -> Cell:
         return unknown()
     target = objective_of(part, measure)
     if target is None:
-        return Cell("no objective")
+        return Cell("")
     found = figure_of(part.performance.get(measure.key))
     if found is None:
         return unknown()
@@ -102,13 +106,27 @@ def performance(part: Part) -> Section:
     blocks: list[Block] = [
         table("Expected figures against the objectives", ("Figure", "Expected#", "Range#", "Objective#", "Result"), rows),
         facts([
-            ("Traffic", _traffic(part)),
+            ("Declared traffic", _traffic(part)),
+                ("Figures hold for", _judged_for(of)),
             ("Requests in flight", single(of.get("concurrency"), number)),
+                ("Requests in flight at the largest rate", single(of.get("capacityConcurrency"), number)),
             ("Share of its capacity", measured(of.get("capacityShare"), share)),
             ("Bound by", known(of.get("bound"))),
         ]),
     ]  # fmt: skip
+    if of.get("atCapacity"):
+        text = "At capacity: requests that come in bursts wait, and latencies cannot be told."
+        blocks.insert(0, Note(text, Tone.WARNING))
     return Section("performance", _PERFORMANCE, tuple(blocks))
+
+
+def _judged_for(of: Json) -> Cell:
+    """What the figures hold for; lengths may be assumed."""
+    prompt, output = of.get("promptTokens"), of.get("outputTokens")
+    if prompt is None or output is None:
+        return unknown()
+    product = f" on {of['product']}" if of.get("product") else ""
+    return Cell(f"{number(prompt)} prompt and {number(output)} output tokens a request{product}")
 
 
 _PERFORMANCE = "Performance against objectives"
@@ -120,7 +138,10 @@ def _nothing_known(part: Part) -> Iterator[Block]:
     yield Note("Every figure is unknown: requests, tokens, time to the first token and for each, GPU utilisation.", Tone.UNKNOWN)
     aims = [(each.name, _aim(part, each)) for each in MEASURES if objective_of(part, each) is not None]
     yield facts(
-        [("Traffic", _traffic(part)), *(aims or [("Objectives", unknown() if objectives_of(part) is None else Cell("none"))])]
+        [
+            ("Declared traffic", _traffic(part)),
+            *(aims or [("Objectives", unknown() if objectives_of(part) is None else Cell("none"))]),
+        ]
     )
 
 
@@ -162,7 +183,7 @@ def communication(part: Part) -> Section:
     return Section(
         "communication", "Communication",
         (
-            table("Bytes that one token moves", ("Edge", "Per token#"), rows),
+            table("Bytes that one rank sends for each token", ("Edge", "Per token#"), rows),
             facts([
                 ("Link used, of its bandwidth", measured(of.get("linkUtilization"), share)),
                 ("Time spent on communication", measured(of.get("timeShare"), share)),
@@ -183,14 +204,19 @@ def graph(part: Part) -> Section:
     if edges is None:
         return Section("graph", title, (Note(f"{len(nodes):,} nodes (ranks); the edges are unknown.", Tone.UNKNOWN),))
     counts = {kind: len(edges.get(kind) or ()) for kind in EDGE_TYPES}
-    said = " + ".join(f"{number(counted)} {kind}" for kind, counted in counts.items() if counted) or "none"
-    rows = [(f"{kind.capitalize()}", number(counts[kind]), _bytes(edges.get(kind) or ())) for kind in EDGE_TYPES]
+    said = " + ".join(f"{_counted(counted)} {kind}" for kind, counted in counts.items() if counted) or "none"
+    rows = [(f"{kind.capitalize()}", _counted(counts[kind]), _bytes(edges.get(kind) or ())) for kind in EDGE_TYPES]
     note = (
         f"{len(nodes):,} nodes (ranks) and {sum(counts.values()):,} edges: {said}. A directed multigraph: tensor edges go "
         "both ways, and only the pipeline edges alone have no cycle."
     )
     listed = _edges(edges)
     return Section("graph", title, (Note(note), table("Edges by type", ("Type", "Edges#", "Bytes per token#"), rows), *listed))
+
+
+def _counted(edges: int) -> str:
+    """All of them, or as many as a report has at most."""
+    return f"{edges:,}" + (" or more" if edges >= MOST_EXPERT_EDGES else "")
 
 
 def _bytes(edges: Any) -> Cell:

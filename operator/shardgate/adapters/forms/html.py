@@ -35,7 +35,8 @@ def html(reports: Sequence[Json]) -> str:
     title = f"{reports[0]['outcome']}: {content(reports[0]).title}" if len(reports) == 1 else f"{len(reports)} reports"
     pages = [_page(report, at, level=2 if len(reports) == 1 else 3) for at, report in enumerate(reports)]
     page = _templates().get_template("report.html")
-    return page.render(title=f"{title} - Shardgate", pages=pages, css=Markup(_file("report.css")), version=__version__) + "\n"  # noqa: S704  # our own file
+    css = Markup(_file("report.css"))  # noqa: S704  # our own file
+    return page.render(title=f"{title} - Shardgate", pages=pages, css=css, version=__version__) + "\n"
 
 
 @cache

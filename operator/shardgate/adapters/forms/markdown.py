@@ -1,7 +1,7 @@
 """The report as Markdown: CommonMark with tables (GitHub's). Text from outside never becomes markup."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -22,14 +22,14 @@ def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _content(whole: Content) -> Iterator[str]:
-    yield f"# {escaped(whole.title)}"
-    yield f"## {_MARKS.get(whole.outcome.tone, '')} {escaped(whole.outcome.text)}".replace("  ", " ")
+    yield f"# {inside(whole.title)}"
+    yield " ".join(filter(None, ("##", _MARKS.get(whole.outcome.tone), inside(whole.outcome.text))))
     for section in whole.sections:
         yield from _section(section, 2)
 
 
 def _section(section: Section, level: int) -> Iterator[str]:
-    yield f"{'#' * level} {escaped(section.title)}"
+    yield f"{'#' * level} {inside(section.title)}"
     for block in section.blocks:
         yield from _block(block, level)
     for each in section.sections:
@@ -40,38 +40,38 @@ def _block(block: Block, level: int) -> Iterator[str]:
     match block:
         case Facts(items):
             if items:
-                yield "\n".join(f"- **{escaped(label)}**: {_cell(cell)}" for label, cell in items)
+                yield "\n".join(f"- **{inside(label)}**: {_cell(cell)}" for label, cell in items)
         case Table():
-            yield f"**{escaped(block.caption)}**"
+            yield f"**{inside(block.caption)}**"
             yield _table(block)
         case Cards(cards):
             for each in cards:
                 yield from _card(each, level + 1)
         case Items(items, is_ordered=is_ordered):
-            yield "\n".join(f"{f'{at}.' if is_ordered else '-'} {_cell(each)}" for at, each in enumerate(items, 1))
+            yield "\n".join(f"{f'{at}.' if is_ordered else '-'} {_cell(each, escaped)}" for at, each in enumerate(items, 1))
         case Note(text, tone):
             yield f"**{escaped(text)}**" if tone is Tone.BAD else escaped(text)
 
 
 def _card(card: Card, level: int) -> Iterator[str]:
-    badge = f" ({escaped(card.badge.text)})" if card.badge else ""
-    yield f"{'#' * level} {escaped(card.title)}{badge}"
+    badge = f" ({inside(card.badge.text)})" if card.badge else ""
+    yield f"{'#' * level} {inside(card.title)}{badge}"
     if card.text:
         yield escaped(card.text)
     if card.details:
-        yield "\n".join(f"- **{escaped(label)}**: {escaped(text)}" for label, text in card.details)
+        yield "\n".join(f"- **{inside(label)}**: {inside(text)}" for label, text in card.details)
     if card.code:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", card.code)), default=0))
         yield f"{fence}yaml\n{printable(card.code)}\n{fence}"
 
 
-def _cell(cell: Cell) -> str:
-    text = escaped(cell.text)
+def _cell(cell: Cell, escape: Callable[[str], str] | None = None) -> str:
+    text = (escape or inside)(cell.text)
     return f"**{text}**" if cell.tone is Tone.BAD and text else text
 
 
 def _table(of: Table) -> str:
-    head = [escaped(column.name) for column in of.columns]
+    head = [inside(column.name) for column in of.columns]
     rows = [[_cell(cell) for cell in row] for row in of.rows]
     sizes = [max(3, *(cell_len(row[at]) for row in [head, *rows])) for at in range(len(head))]
     if sum(sizes) + 3 * len(sizes) > _WIDEST:
@@ -88,13 +88,18 @@ def _row(cells: Sequence[str], sizes: Sequence[int], of: Table) -> str:
     return f"| {' | '.join(padded)} |"
 
 
-_ANYWHERE = re.compile(r"[\\`*<>|~$]|\](?=[(\[:])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|&(?=#?\w{1,31};)")
-"""What is markup wherever it stands: an underscore only at the edge of a word, brackets only where they make a link."""
+_ANYWHERE = re.compile(r"[\\`*<>|~$]|\](?=[(\[:])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|&(?=#?\w{1,31};)|#(?=#*$)")
+"""What is markup wherever it stands: an underscore at the edge of a word, brackets that make a link, what would end a heading."""
 _START = re.compile(r"^(?:[-+](?=\s|-|\+|$)|#(?=#*(?:\s|$))|=|\[(?=[ xX]\])|(?P<digits>\d{1,9})(?=[.)](?:\s|$)))")
 """What is markup at the start of a line."""
 
 
+def inside(text: str) -> str:
+    """Text that reads as it is within a line: no part of it markup, HTML or an entity."""
+    return _ANYWHERE.sub(r"\\\g<0>", " ".join(printable(text).split()))
+
+
 def escaped(text: str) -> str:
-    """Text that reads as it is: on one line, and no part of it markup, HTML or an entity."""
-    text = _ANYWHERE.sub(r"\\\g<0>", " ".join(printable(text).split()))
+    """The same where it begins a line."""
+    text = inside(text)
     return _START.sub(lambda found: f"{found[0]}\\" if found["digits"] else f"\\{found[0]}", text)

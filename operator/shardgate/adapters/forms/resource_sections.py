@@ -14,6 +14,7 @@ Json = Mapping[str, Any]
 MOST_ROWS = 64
 """Of a table; what is beyond is counted."""
 _MOST_NAMES = 8
+_MOST_GROUPS = 32
 _MEMORY_OUTCOMES = {
     "fits": Cell("fits", Tone.GOOD),
     "tight": Cell("too close to tell", Tone.UNKNOWN),
@@ -76,7 +77,9 @@ def _needs(found: Json, parts: Sequence[Part]) -> Iterator[tuple[Cell | str, ...
         rank = fullest(part)
         base = rank_base(rank)
         yield _need(f"Memory of a rank before KV cache{of}", base, rank.get("budgetBytes"), gib)
-        yield _need(f"Memory for the model's weights{of}", part.memory.get("weightsBytes"), found.get("memoryInstalledBytes"), gib)
+        yield _need(
+            f"Memory for the model's weights{of}", part.memory.get("weightsBytes"), found.get("memoryInstalledBytes"), amount
+        )
 
 
 def _need(what: str, needed: float | None, found: float | None, show: Any) -> tuple[Cell | str, ...]:  # how to show it
@@ -85,7 +88,7 @@ def _need(what: str, needed: float | None, found: float | None, show: Any) -> tu
         return what, *cells, unknown()
     if needed <= found:
         return what, *cells, Cell("enough", Tone.GOOD)
-    excess = excess_of(needed, found) if show is gib else shortfall(needed, found)
+    excess = excess_of(needed, found) if show is not number else shortfall(needed, found)
     return what, *cells, Cell(f"short by {show(needed - found)}, {excess}", Tone.BAD)
 
 
@@ -196,9 +199,9 @@ def _cache(of: Json) -> Facts:
     ])  # fmt: skip
 
 
-def _rest(rows: Sequence[object]) -> Iterator[Note]:
-    if len(rows) > MOST_ROWS:
-        yield Note(f"And {len(rows) - MOST_ROWS:,} more, not shown.")
+def _rest(rows: Sequence[object], most: int = MOST_ROWS) -> Iterator[Note]:
+    if len(rows) > most:
+        yield Note(f"And {len(rows) - most:,} more, not shown.")
 
 
 def strategy(report: Json, part: Part) -> Section:
@@ -264,7 +267,7 @@ def _found(needed: int | None, installed: int | None) -> Cell:
     if needed is None or installed is None:
         return unknown()
     if installed >= needed:
-        return Cell(count(installed, "GPU"), Tone.GOOD)
+        return Cell(f"{installed:,} GPU{'' if installed == 1 else 's'}", Tone.GOOD)
     return Cell(f"{count(installed, 'GPU')}: short by {needed - installed}, {shortfall(needed, installed)}", Tone.BAD)
 
 
@@ -277,12 +280,12 @@ def modules(part: Part) -> Section:
     nodes = sorted({node for node, _ in seats.values()})
     many = len({group.data for group in groups}) > 1
     lines = []
-    for at, group in enumerate(groups[:MOST_ROWS]):
+    for at, group in enumerate(groups[:_MOST_GROUPS]):
         held = layers.get(group.stage)
         text = "layers unknown" if held is None else f"layers {held[0]}-{held[1]}"
         of = f", data replica {group.data}" if many else ""
         lines.append(Cell(f"TP group {at}: {_gpus(group.ranks, seats, len(nodes))} - stage {group.stage} ({text}){of}"))
-    blocks: list[Block] = [Items(tuple(lines)), *_rest(groups)]
+    blocks: list[Block] = [Items(tuple(lines)), *_rest(groups, _MOST_GROUPS)]
     replicas = part.declared.get("replicas") or 1
     if replicas > 1:
         blocks.append(Note(f"Of the first of {replicas:,} replicas; the others are divided alike."))

@@ -187,9 +187,11 @@ def score(report: Json) -> Section:
     """Each term with its reason, and their sum."""
     terms = report["scoreTerms"]
     blocks: list[Block] = [facts([("Score", score_of(report))])]
-    rows = [(known(each["name"]), _points(each["points"]), _points(each["of"]), known(each["why"])) for each in terms or ()]
+    rows = [(known(each["name"]), _points(each["points"]), Cell(number(each["of"])), known(each["why"])) for each in terms or ()]
     if rows:
         blocks.append(table("Terms of the score", ("Term", "Points#", "Of#", "Why"), rows))
+        if any(each["points"] is None for each in terms):
+            blocks.append(Note("What is not counted has no objective, or is unknown: the rest is scaled to 100."))
     elif report["outcome"] == "Unsound":
         blocks.append(Note("A finding that is Unsound makes it 0, whatever else is good."))
     else:
@@ -198,7 +200,7 @@ def score(report: Json) -> Section:
 
 
 def _points(points: float | None) -> Cell:
-    return unknown() if points is None else Cell(number(points))
+    return Cell("not counted", Tone.UNKNOWN) if points is None else Cell(number(points))
 
 
 def assumptions(report: Json) -> Section:

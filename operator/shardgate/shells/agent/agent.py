@@ -168,7 +168,8 @@ class Agent:
         return status_of(state, changed_at=now(), agent_version=__version__)
 
     def _beat(self) -> None:
-        if self._clock() < self._beat_at or not self._beating.is_due:
+        """A heartbeat says that the report holds: there is none while it could not be written."""
+        if not self._is_published or self._clock() < self._beat_at or not self._beating.is_due:
             return
         if self._attempt("the heartbeat", self._beating, self._metrics.heartbeats, self._writes.beat):
             self._beat_at = self._clock() + self._heartbeat * (0.9 + 0.2 * self._jitter())
@@ -220,6 +221,8 @@ class Agent:
 
     def readiness(self) -> tuple[int, bytes]:
         """200 once the report is written, until a write fails."""
-        if self._written is None or self._writing.failures:
-            return 503, b"the report is not written\n"
-        return 200, b"ok\n"
+        return (200, b"ok\n") if self._is_published else (503, b"the report is not written\n")
+
+    @property
+    def _is_published(self) -> bool:
+        return self._written is not None and not self._writing.failures

@@ -8,6 +8,7 @@ from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import BAD_DATA
 from shardgate.shells.cli.forms import print_json, print_unreadable
 from shardgate.shells.cli.options import cluster_option, gpus_option, output_option
+from shardgate.shells.cli.progress import working
 from shardgate.shells.terminal import print_capacity
 
 
@@ -24,7 +25,8 @@ def capacity(context: click.Context, clusters: tuple[str, ...], gpus: str | None
     waiting pods ask for, at every product that they could go to. Exit code: 65 for an object that cannot be read (named; the
     others count), 66 no such file, 69 cluster unreachable.
     """
-    snapshot = cluster_of(clusters, gpus)
+    with working("reading the cluster"):
+        snapshot = cluster_of(clusters, gpus)
     found = capacity_report(snapshot.inventory(), snapshot.book.rules.pools)
     print_unreadable(snapshot.unreadable)
     if not print_json([found], output):

@@ -6,6 +6,7 @@ from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import UNDECIDED, UNHEALTHY
 from shardgate.shells.cli.forms import print_json
 from shardgate.shells.cli.options import output_option
+from shardgate.shells.cli.progress import working
 from shardgate.shells.cluster import own_namespace
 from shardgate.shells.doctor import check_up
 from shardgate.shells.terminal import print_checkup
@@ -30,7 +31,9 @@ def doctor(context: click.Context, namespace: str | None, operator_namespace: st
     dry runs. Exit code: 1 if a check failed, else 2 if it could not be told whether admission works, else 0; 69 cluster
     unreachable.
     """
-    found = check_up(namespace or own_namespace(), operator_namespace)
+    where = namespace or own_namespace()
+    with working("checking the installation"):
+        found = check_up(where, operator_namespace)
     if not print_json([found.json()], output):
         print_checkup(console(), found)
     context.exit({True: 0, False: UNHEALTHY, None: UNDECIDED}[found.healthy])

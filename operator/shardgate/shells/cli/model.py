@@ -12,7 +12,7 @@ def model() -> None:
 
 
 @model.command(name="add")
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", type=click.Path(file_okay=False), metavar="DIR")
 @click.option(
     "--match", multiple=True, metavar="NAME", help="As declarations spell the model; may be repeated. Default: DIR itself."
 )

@@ -7,6 +7,7 @@ from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import BAD_DATA
 from shardgate.shells.cli.forms import print_json, print_unreadable
 from shardgate.shells.cli.options import cluster_option, output_option
+from shardgate.shells.cli.progress import working
 from shardgate.shells.terminal import print_nodes
 
 
@@ -19,8 +20,9 @@ def nodes(context: click.Context, clusters: tuple[str, ...], output: str) -> Non
 
     Exit code: 65 for a node that cannot be read (named; the others are shown), 66 no such file, 69 cluster unreachable.
     """
-    snapshot = cluster_of(clusters)
-    found = snapshot.nodes()
+    with working("reading the cluster"):
+        snapshot = cluster_of(clusters)
+        found = snapshot.nodes()
     print_unreadable(snapshot.unreadable)
     if not print_json([{"nodes": found}], output):
         print_nodes(console(), found)

@@ -10,12 +10,12 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def files_option(*, required: bool, text: str = "Manifest, folder, or - for standard input; may be repeated.") -> Decorator:
     """``-f FILE``, into ``files``."""
-    return click.option("-f", "files", multiple=True, required=required, metavar="FILE", help=text)
+    return click.option("-f", "files", multiple=True, required=required, type=click.Path(), metavar="FILE", help=text)
 
 
 def cluster_option(text: str) -> Decorator:
     """``--cluster SNAPSHOT``, into ``clusters``."""
-    return click.option("--cluster", "clusters", multiple=True, metavar="SNAPSHOT", help=text)
+    return click.option("--cluster", "clusters", multiple=True, type=click.Path(), metavar="SNAPSHOT", help=text)
 
 
 def gpus_option() -> Decorator:

@@ -11,6 +11,7 @@ from shardgate.shells.cli.consoles import console
 from shardgate.shells.cli.exit_codes import BAD_DATA, REFUSED, UNDECIDED
 from shardgate.shells.cli.forms import print_json, print_unreadable
 from shardgate.shells.cli.options import cluster_option, files_option, gpus_option, output_option
+from shardgate.shells.cli.progress import tracked, working
 from shardgate.shells.documents import Document, Unreadable, read_documents
 from shardgate.shells.judged_documents import JudgedDocuments, judge_documents
 from shardgate.shells.report_terminal import print_report
@@ -43,9 +44,10 @@ def verify(  # its options
             problem = "--server asks the live cluster: --cluster and --gpus have no place beside it"
             raise click.UsageError(problem)
         context.exit(_verify_by_server(files, output))
-    declared = list(read_documents(files))
-    snapshot = cluster_of(clusters, gpus, [each.body for each in declared if isinstance(each, Document)])
-    found = judge_documents(declared, snapshot)
+    with working("reading manifests and the cluster"):
+        declared = list(read_documents(files))
+        snapshot = cluster_of(clusters, gpus, [each.body for each in declared if isinstance(each, Document)])
+    found = judge_documents(declared, snapshot, lambda each: tracked(each, "judging declarations"))
     print_unreadable(found.unreadable)
     if not found.judged and not found.unreadable:
         click.echo("no declaration found", err=True)

@@ -4,7 +4,7 @@ import json
 
 import rich_click as click
 
-from shardgate.adapters.change_words import ChangeError, changes_in
+from shardgate.adapters.change_words import VERBS, ChangeError, changes_in
 from shardgate.adapters.cluster_additions import AdditionError
 from shardgate.adapters.verdict_changes import what_if_report
 from shardgate.shells.cli.consoles import console
@@ -16,8 +16,12 @@ from shardgate.shells.terminal import print_what_if
 from shardgate.shells.whatif import objects_of, what_if
 
 
+def _verbs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [verb for verb in VERBS if verb.startswith(incomplete)]
+
+
 @click.command()
-@click.argument("words", metavar="CHANGE...", nargs=-1, required=True)
+@click.argument("words", metavar="CHANGE...", nargs=-1, required=True, shell_complete=_verbs)
 @cluster_option("All objects as YAML or JSON: of shardgate snapshot, or of kubectl get -o yaml. Default: the live cluster.")
 @files_option(required=False, text="Manifest, folder, or - for standard input, taken to stand as well; may be repeated.")
 @output_option(("table", "json", "jsonl"))
