@@ -33,6 +33,7 @@ demo: venv ## both reference deployments on a real control plane, step by step (
 test: venv ## all tests, on real control planes, two at a time (ARGS are pytest's)
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.tools helm promtool prometheus > /dev/null
+	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.browser > /dev/null
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv ## style, types, layers, generated files

@@ -41,6 +41,32 @@ def test_one_declaration_is_one_document_several_are_an_array(tmp_path: Path, cl
     assert [json.loads(line)["subject"]["name"] for line in lines] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("form", "start"), [("markdown", "# InferenceDeployment serving/"), ("html", "<article "), ("dot", "digraph ")]
+)
+def test_the_forms_that_people_read(tmp_path: Path, cluster: str, form: str, start: str) -> None:
+    files = write(tmp_path / "w.yaml", a_body("a"), a_body("b"))
+    result = run("verify", "-f", files, "--cluster", cluster, "-o", form)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count(start) == 2
+    assert "serving/a" in result.stdout
+    assert "serving/b" in result.stdout
+
+
+@pytest.mark.parametrize("form", ["markdown", "html", "dot"])
+def test_a_form_of_no_declaration_is_empty(tmp_path: Path, cluster: str, form: str) -> None:
+    service = write(tmp_path / "s.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}})
+    result = run("verify", "-f", service, "--cluster", cluster, "-o", form)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "no declaration found\n")
+
+
+@pytest.mark.parametrize("form", ["markdown", "html", "dot"])
+def test_a_dry_run_has_no_figures_to_draw(tmp_path: Path, form: str) -> None:
+    result = run("verify", "-f", write(tmp_path / "one.yaml", a_body()), "--server", "-o", form)
+    assert result.returncode == 64
+    assert f"-o {form} has nothing to draw" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_each_admitted_declaration_takes_its_gpus_in_file_order(tmp_path: Path) -> None:
     half = {"strategy": {"tensor": 2, "pipeline": 2}, "gpus": {"perPod": 4}}
     files = write(tmp_path / "w.yaml", *(a_body(name, **half) for name in ("a", "b", "c")))

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from report_samples import HOSTILE, MAKERS, figure, filled, sample
+from report_samples import HOSTILE, MAKERS, figure, sample
 from shardgate.adapters.forms.behaviour_sections import MEASURES, result
 from shardgate.adapters.forms.content import Facts, Section, Table, Tone
 from shardgate.adapters.forms.dot import dot, quoted
@@ -479,7 +479,3 @@ def test_large_reports_stay_small() -> None:
     document = sample("large")
     assert len(markdown([document])) < 40_000
     assert len(html([document])) < 250_000
-
-
-def test_samples_keep_what_the_tool_gives() -> None:
-    assert filled({"a": 1, "b": None, "c": []}, {"a": 2, "b": 3, "c": [4]}) == {"a": 1, "b": 3, "c": [4]}

@@ -42,7 +42,9 @@ def variants_of(declaration: Declaration, *, is_old: bool, with_smaller: bool = 
                 continue
             found = _found(entry["id"], "fp16" if is_old else None)
             if isinstance(found.model, ModelArchitecture):
-                yield Variant(declaration=_with(declaration, entry["id"], found), nearness=nearness, name=entry["id"])
+                yield Variant(
+                    declaration=_with(declaration, entry["id"], found), nearness=nearness, name=entry["id"], step=index + 1
+                )
 
 
 @cache
@@ -100,7 +102,7 @@ def _start(declaration: Declaration, inventory: Inventory, policy: Policy) -> tu
 
 def alternatives_of(
     declaration: Declaration, inventory: Inventory, policy: Policy, *, with_smaller: bool = True, quota: Quota | None = None,
-    most_judged: int = 16,
+    most_judged: int = 16, with_declared: bool = False,
 ) -> tuple[Alternative, ...]:  # fmt: skip
     """What would verify Sound on this inventory instead, or do better; none where nothing can be known."""
     started = _start(declaration, inventory, policy)
@@ -108,7 +110,7 @@ def alternatives_of(
         return ()
     situation, is_old = started
     variants = list(variants_of(declaration, is_old=is_old, with_smaller=with_smaller))
-    return alternatives(situation, variants, quota=quota, most_judged=most_judged)
+    return alternatives(situation, variants, quota=quota, most_judged=most_judged, with_declared=with_declared)
 
 
 def alternative_json(alternative: Alternative, declared: Declaration, performance: Performance | None) -> Json:

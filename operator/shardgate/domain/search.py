@@ -6,6 +6,7 @@ A search in two steps: figures for every candidate, which cost little, then a wh
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import groupby
 from math import ceil
 
 from shardgate.domain.declaration import Declaration
@@ -42,6 +43,8 @@ class Variant:
     nearness: Nearness
     name: str
     """The checkpoint's id."""
+    step: int = 0
+    """How far it is from what was declared: other precisions of one model are equally far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class Candidate:
     meets_objectives: bool
     is_shortened: bool
     """The longest sequence is less than was declared, so that it fits."""
+    sequences_at_once: float
+    """Of the full length, that the KV cache of one data rank holds."""
 
     @property
     def gpus(self) -> int:
@@ -176,7 +181,13 @@ def _candidate(variant: Variant, strategy: ParallelStrategy, room: Room, declare
     return Candidate(
         variant=variant, declaration=declaration, gpu=fit.gpu, performance=figures, is_shortened=is_shortened,
         meets_objectives=figures is not None and _meets(declaration, figures),
+        sequences_at_once=_sequences_at_once(fit),
     )  # fmt: skip
+
+
+def _sequences_at_once(fit: GpuFit) -> float:
+    at_once = fit.estimate.concurrency_at_full_length if fit.estimate is not None else None
+    return 0.0 if at_once is None else at_once.value
 
 
 def _fewest_replicas(declared: Declaration, ranks: int, room: Room, figures_of: Figures) -> int:
@@ -266,11 +277,13 @@ class Quota:
 
 
 def alternatives(
-    situation: Situation, variants: Sequence[Variant], *, quota: Quota | None = None, most_judged: int = MOST_JUDGED
-) -> tuple[Alternative, ...]:
+    situation: Situation, variants: Sequence[Variant], *, quota: Quota | None = None, most_judged: int = MOST_JUDGED,
+    with_declared: bool = False,
+) -> tuple[Alternative, ...]:  # fmt: skip
     """The best of each nearness that verify Sound, the nearest first; smaller models only where nearer ones leave room.
 
-    The declaration itself, as it stands, is none of them. Where none is Sound: those that run, and miss what is aimed at.
+    The declaration itself, as it stands, is none of them, unless asked for (``with_declared``). Where none is Sound: those that
+    run, and miss what is aimed at.
     """
     quota, room, declared = quota or Quota(), room_of(situation), situation.declaration
     if not room.gpus or not room.products:
@@ -285,8 +298,9 @@ def alternatives(
         for each in order:
             if each.variant.nearness is not nearness or wanted == 0 or len(found) == quota.most or judged == most_judged:
                 continue
-            key = (each.variant.name, each.declaration.strategy.tensor if nearness is Nearness.STRATEGY else 0)
-            if key in seen or _is_declared(each, declared):
+            is_told_apart = nearness is Nearness.STRATEGY or with_declared
+            key = (each.variant.name, each.declaration.strategy.tensor if is_told_apart else 0)
+            if key in seen or (not with_declared and _is_declared(each, declared)):
                 continue
             judged += 1
             verdict = verify(each.declaration, situation.inventory, situation.policy)
@@ -306,8 +320,8 @@ def nearest(situation: Situation, variants: Iterable[Variant], *, most_judged: i
     if not room.gpus or not room.products:
         return None
     judged = 0
-    for variant in variants:
-        for each in ranked(candidates([variant], room, declared), declared):
+    for _, equally_far in groupby(variants, key=lambda each: each.step):
+        for each in ranked(candidates(equally_far, room, declared), declared):
             if judged == most_judged:
                 return None
             if _is_declared(each, declared):

@@ -136,7 +136,8 @@ def _nothing_known(part: Part) -> Iterator[Block]:
     if part.memory.get("outcome") == "doesNotFit":
         yield Note("It would not start here: there is no throughput and no latency to expect.", Tone.BAD)
     yield Note("Every figure is unknown: requests, tokens, time to the first token and for each, GPU utilisation.", Tone.UNKNOWN)
-    aims = [(each.name, _aim(part, each)) for each in MEASURES if objective_of(part, each) is not None]
+    first = {each.objective: each for each in reversed(MEASURES)}.values()
+    aims = [(each.name, _aim(part, each)) for each in reversed(first) if objective_of(part, each) is not None]
     yield facts(
         [
             ("Declared traffic", _traffic(part)),

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shardgate.adapters.forms.behaviour_sections import balance, communication, graph, performance
-from shardgate.adapters.forms.content import Cell, Content, Section
-from shardgate.adapters.forms.figures import known, widths
+from shardgate.adapters.forms.content import Content, Section
 from shardgate.adapters.forms.parts import Part, parts_of
 from shardgate.adapters.forms.resource_sections import hardware, memory, modules, strategy
 from shardgate.adapters.forms.verdict_sections import (
@@ -72,8 +71,3 @@ def _of_part(report: Json, part: Part) -> tuple[Section, ...]:
 
 def _renamed(section: Section, key: str) -> Section:
     return Section(key, section.title, section.blocks, section.sections)
-
-
-def headline(part: Part) -> Cell:
-    """A group's strategy in a word."""
-    return Cell(widths(part.strategy)) if part.strategy else known(None)

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from shardgate.adapters.forms.content import Block, Card, Cards, Cell, Items, Note, Section, Tone, facts, table
-from shardgate.adapters.forms.figures import TONES, known, measured, number, unknown, widths
+from shardgate.adapters.forms.figures import TONES, UNKNOWN, known, measured, number, unknown, widths
 from shardgate.adapters.forms.parts import Part
 from shardgate.domain.units import count
 
@@ -144,43 +144,54 @@ def recommendations(report: Json) -> Section:
 def alternatives(report: Json) -> Section:
     """What would fit here, best first, with the patches to make it so."""
     found = report["alternatives"]
-    columns = ("Change", "Strategy", "Model", "Weights", "GPUs#", "Nodes", "Score#", "Requests per second#")
+    columns = ("Alternative", "Model", "Weights", "GPUs#", "Requests per second#", "Objectives", "Score#")
     rows = [
         (
-            known(each["change"]), _widths(each["strategy"]), known(each["model"]), known(each["weights"]), known(each["gpus"]),
-            _names(each["nodes"]), known(each["score"]), measured(each["requestsPerSecond"], number),
+            _layout(at, each), known(each["model"]), known(each["weights"]), known(each["gpus"]),
+            measured(each["requestsPerSecond"], number), _meets(each.get("meetsObjectives")), known(each["score"]),
         )
-        for each in found or ()
-    ]  # fmt: skip
-    blocks: list[Block] = [_table_or_none("Alternatives that fit here, best first", columns, rows, found)]
-    patches = tuple(
-        Card(title=f"{at}. {each['change']}", text="As a patch of the object:", code=_patch(each["patch"]))
         for at, each in enumerate(found or (), 1)
-        if each["patch"]
-    )
-    return Section("alternatives", "Alternatives", (*blocks, *([Cards(patches)] if patches else ())))
+    ]  # fmt: skip
+    blocks: list[Block] = [_table_or_none("What fits here instead, best first", columns, rows, found)]
+    cards = tuple(
+        Card(
+            title=f"{at}. {each['change']}", text="",
+            details=(("Nodes", _names(each["nodes"])), *(_MERGED if each["patch"] else ())),
+            code=_patch(each["patch"]) if each["patch"] else "",
+        )
+        for at, each in enumerate(found or (), 1)
+    )  # fmt: skip
+    return Section("alternatives", "Alternatives", (*blocks, *([Cards(cards)] if cards else ())))
 
 
-def _widths(strategy: object) -> Cell:
-    if isinstance(strategy, Mapping):
-        return Cell(widths(strategy))
-    return known(strategy)
+_MERGED = (("Patch", "merged into the object as written:"),)
+
+
+def _layout(at: int, each: Json) -> Cell:
+    """``1: 2 replicas of TP4 x PP1 x DP1``."""
+    of = widths(each["strategy"]) if isinstance(each["strategy"], Mapping) else each["strategy"] or UNKNOWN
+    replicas = each.get("replicas") or 1
+    return Cell(f"{at}: {count(replicas, 'replica')} of {of}" if replicas > 1 else f"{at}: {of}")
+
+
+def _meets(value: bool | None) -> Cell:  # noqa: FBT001  # three states, from the document
+    return Cell("") if value is None else Cell("met", Tone.GOOD) if value else Cell("missed", Tone.WARNING)
 
 
 _MOST_NAMES = 4
 
 
-def _names(nodes: Sequence[str] | None) -> Cell:
+def _names(nodes: Sequence[str] | None) -> str:
     if nodes is None:
-        return unknown()
+        return UNKNOWN
     more = f" and {len(nodes) - _MOST_NAMES:,} more" if len(nodes) > _MOST_NAMES else ""
-    return Cell((", ".join(nodes[:_MOST_NAMES]) + more) or "none")
+    return (", ".join(nodes[:_MOST_NAMES]) + more) or "none"
 
 
 def _patch(patch: Any) -> str:
     if isinstance(patch, str):
         return patch
-    return yaml.safe_dump(patch, sort_keys=False, allow_unicode=True).rstrip()
+    return yaml.safe_dump(patch, sort_keys=False, allow_unicode=True, default_flow_style=None, width=76).rstrip()
 
 
 def score(report: Json) -> Section:

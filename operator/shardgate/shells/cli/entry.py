@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "extract": "Print what manifests of any supported kind declare, and what in them could not be read.",
     "model": "Private models: what their names stand for.",
     "nodes": "Show how each node's GPUs are read, and where each fact comes from.",
+    "plan": "Find the best strategies for a model on this cluster, and the hardware that it would need.",
     "snapshot": "Print the live cluster's facts for --cluster.",
     "uninstall": "Remove what must go before or after the operator.",
     "verify": "Judge declarations against a cluster.",

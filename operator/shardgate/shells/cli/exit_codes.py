@@ -3,6 +3,8 @@
 REFUSED, UNDECIDED = 1, 2
 UNHEALTHY = 1
 """Of ``doctor``."""
+NOTHING_FITS = 1
+"""Of ``plan``."""
 WORSE = 1
 """Of ``whatif``."""
 USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL = 64, 65, 66, 69, 70
