@@ -41,6 +41,7 @@ from shardgate.domain.calibration import Accuracy
 from shardgate.domain.declaration import Subject
 from shardgate.domain.enforce import Override
 from shardgate.domain.inventory import Inventory
+from shardgate.shells.allocator import give_back_large_blocks
 from shardgate.shells.calibration import Calibration
 from shardgate.shells.certificates import Certificates
 from shardgate.shells.cluster import OPERATOR, ApiError, Cluster, ClusterUnreachable
@@ -470,6 +471,7 @@ def _operator() -> Operator:
         sys.exit(f"shardgate: {error}")
 
 
+give_back_large_blocks()
 operator = _operator()
 os.environ.setdefault("POD_ID", operator.identity)  # else kopf looks our own name up, and a dead DNS holds it up
 

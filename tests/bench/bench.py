@@ -6,6 +6,7 @@ Prints a Markdown table; ``--write FILE`` keeps it. Nothing here is asserted: th
 import argparse
 import asyncio
 import datetime
+import json
 import os
 import platform
 import statistics
@@ -19,7 +20,7 @@ sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(Path(__file
 from admission import added_rows, direct_rows
 from decision import decision_rows
 from extraction import extraction_rows
-from filling import admin, change, cpu_seconds, fill, gpus_of_pod, memory_mib, say
+from filling import admin, change, cpu_seconds, fill, gpus_of_pod, memory_mib, pod_name, say
 from load import open_loop, update_reviews
 from placement import placement_rows
 
@@ -64,6 +65,10 @@ async def measure(plane: ControlPlane, nodes: int, pods: int) -> list[tuple[str,
     async with admin(plane) as cluster:
         say(f"creating {nodes} nodes and {pods} pods through the API")
         await fill(cluster, nodes, pods)
+        held = await cluster.request("GET", f"/api/v1/namespaces/serving/pods/{pod_name(0)}")
+        rows.append(
+            ("one of the pods as the API server sends it, JSON", f"{len(json.dumps(held, separators=(',', ':'))) / 1000:.1f} kB")
+        )
         say("starting the operator")
         ready = await asyncio.to_thread(installation.start, 300)
         try:
@@ -126,7 +131,7 @@ def main() -> int:
     with control_plane(say, large=True) as plane:
         rows = decisions + asyncio.run(measure(plane, arguments.nodes, arguments.pods))
     lines = [
-        f"{arguments.nodes} nodes of 8 {GPU} (about 13 kB each), {arguments.pods} pods (about 4 kB each), created through the API of a "
+        f"{arguments.nodes} nodes of 8 {GPU} (about 13 kB each), {arguments.pods} pods, created through the API of a "
         "real control plane on the same machine, which shares its cores with the operator.",
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}, "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.",

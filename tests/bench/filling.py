@@ -63,6 +63,11 @@ def pod_body(name: str, node: int, gpus: int) -> dict[str, Any]:
     return body
 
 
+def pod_name(index: int) -> str:
+    """Of the pods that stand."""
+    return f"pod-{index:06}"
+
+
 def gpus_of_pod(index: int, nodes: int) -> int:
     """One or none: of every eight nodes one is left free, one has a GPU taken, and so on to seven."""
     turn, node = divmod(index, nodes)
@@ -82,7 +87,7 @@ async def fill(cluster: Cluster, nodes: int, pods: int) -> None:
         return create
 
     def pod(index: int) -> Callable[[], Awaitable[Any]]:
-        body = pod_body(f"pod-{index:06}", index % nodes, gpus_of_pod(index, nodes))
+        body = pod_body(pod_name(index), index % nodes, gpus_of_pod(index, nodes))
         return lambda: cluster.request("POST", "/api/v1/namespaces/serving/pods", body=body)
 
     await all_of("nodes", nodes, (node(index) for index in range(nodes)))

@@ -24,13 +24,15 @@ from builders import a_body, a_node, a_vllm_deployment
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Installation]
 Json = dict[str, Any]
 
 MIB = 1 << 20
 SILENT = at_length(100, long=500)
 CROWD, ROOM = at_length(400, long=5000), at_length(200, long=2000)
-CALLERS = 100
+RATE, CALLERS = 500, 500
 STARVED_SECONDS = at_length(4, long=20)
 HEADER = b"POST /validate?timeout=3s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -146,13 +148,12 @@ def test_large_bodies(installation: Installation, measured: Measured) -> None:
     assert asyncio.run(said(installation, HEADER + b"Content-Length: 9x\r\n\r\n" + small))[0] == 400
     shorter, waited = asyncio.run(said(installation, HEADER + b"Content-Length: %d\r\n\r\n" % (len(small) + 9) + small))
     assert (shorter, waited < 30) == (408, True), "what does not come is waited for ten seconds"
-    assert risen[0] <= 64
-    assert risen[-1] <= 128
+    assert max(risen) <= 32
     assert not LENGTH or worst <= 0.5
     is_well(installation, hook)
     measured(
         f"6 MiB in {1000 * took:.0f} ms; 413 after {1000 * worst:.0f} ms at most; "
-        f"RSS rose by {risen[0]:.0f} MiB, and to {risen[-1]:.0f} MiB by {len(risen)} rounds"
+        f"RSS rose by {risen[0]:.0f} MiB in the first of {len(risen)} rounds, {max(risen):.0f} MiB at most"
     )
 
 
@@ -429,60 +430,74 @@ async def answered(reader: asyncio.StreamReader) -> int:
     return int(head.split()[1])
 
 
-async def pressed(installation: Installation, seconds: float, began: threading.Event) -> list[int]:
-    """Reviews by callers that keep their connections, five a second each: statuses, 0 where there was no answer within 3 s."""
-    found: list[int] = []
+async def pressed(installation: Installation, seconds: float, began: threading.Event) -> list[tuple[int, float]]:
+    """So many reviews a second, whatever comes back, on kept connections and new ones where none is free, as of API servers.
+
+    (status, seconds) of each; status 0 where there was no answer within 3 s.
+    """
+    found: list[tuple[int, float]] = []
     content = json.dumps(review(a_body())).encode()
     request = HEADER + b"Content-Length: %d\r\n\r\n" % len(content) + content
-    context, open_now = context_of(installation), asyncio.Barrier(CALLERS)
+    context = context_of(installation)
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", installation.webhook_port, ssl=context)
 
-    async def call() -> None:
-        reader, writer = await connect()
-        await open_now.wait()
-        began.set()
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            sent = time.monotonic()
-            try:
-                async with asyncio.timeout(3):
-                    if writer.is_closing():
-                        reader, writer = await connect()
-                    writer.write(request)
-                    found.append(await answered(reader))
-            except (OSError, TimeoutError, asyncio.IncompleteReadError):
-                found.append(0)
-                writer.transport.abort()
-            await asyncio.sleep(max(0.0, sent + CALLERS / 500 - time.monotonic()))
-        writer.transport.abort()
+    free = list(await asyncio.gather(*(connect() for _ in range(CALLERS))))
 
-    await asyncio.gather(*(call() for _ in range(CALLERS)))
+    async def call(sent: float) -> None:
+        writer = None
+        try:
+            async with asyncio.timeout_at(sent + 3):
+                while free and free[-1][0].at_eof():  # closed: it was silent for long
+                    free.pop()
+                reader, writer = free.pop() if free else await connect()
+                writer.write(request)
+                status = await answered(reader)
+                free.append((reader, writer))
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            status = 0
+            if writer is not None:
+                writer.transport.abort()
+        found.append((status, asyncio.get_running_loop().time() - sent))
+
+    began.set()
+    started = asyncio.get_running_loop().time()
+    async with asyncio.TaskGroup() as calls:
+        for number in range(int(RATE * seconds)):
+            due = started + number / RATE
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            calls.create_task(call(due))
+    for _, writer in free:
+        writer.transport.abort()
     return found
 
 
 @fault(
-    32, what="a tenth of a core", load=f"{CALLERS} callers that keep their connections, 500 reviews/s in all, {STARVED_SECONDS} s",
-    criterion="a bounded queue: what is not answered is 503 or 504 before the caller's 3 s; as before within 5 s",
+    32, what="a tenth of a core", load=f"{RATE} reviews/s whatever comes back, over {CALLERS} kept connections and more, {STARVED_SECONDS} s",
+    criterion="a bounded queue: what is not judged is answered 503 or 504 before the caller's 3 s (0.5 % at most are not); "
+    "as before within 5 s",
 )  # fmt: skip
 def test_little_cpu(installation: Installation, measured: Measured) -> None:
     hook = Hook(installation)
     is_well(installation, hook)
     before = resident_bytes(installation)
-    began, found = threading.Event(), list[int]()
+    began, found = threading.Event(), list[tuple[int, float]]()
     calling = threading.Thread(target=lambda: found.extend(asyncio.run(pressed(installation, STARVED_SECONDS, began))))
     calling.start()
     assert began.wait(20), "their connections are open"
     with starved(installation):
         calling.join()
-    counts = Counter(found)
+    counts = Counter(status for status, _ in found)
+    said_so = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(counts.items()))
+    measured(f"{said_so}; the slowest after {max(seconds for _, seconds in found):.1f} s")
     assert set(counts) <= {0, 200, 503, 504}
     assert counts[200] > 0
+    assert counts[503] + counts[504] > 0, "more came than a tenth of a core can judge"
+    assert counts[0] <= len(found) * (0.005 if LENGTH else 0.5)
     took = until("it is as before", lambda: p99(latencies(hook, for_seconds(0.5))) < 0.5, timeout=5 if LENGTH else 30)
     risen = (resident_bytes(installation) - before) / MIB
     assert risen <= 64
     until("it is ready", installation.is_ready, timeout=30)
     is_well(installation, hook)
-    said_so = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(counts.items()))
-    measured(f"{said_so}; RSS rose by {risen:.0f} MiB; as before {took:.1f} s after")
+    measured(f"RSS rose by {risen:.0f} MiB; as before {took:.1f} s after")

@@ -233,6 +233,7 @@ WAVE = 160
     load="100 reviews/s, a third of them without anything to judge",
     criterion="admission p99 <= 100 ms; what needs no judgement (the event loop's lag) p99 <= 50 ms; GPUs right <= 3 s after the last",
 )  # fmt: skip
+@pytest.mark.alone
 def test_ten_thousand_pod_events(running: Faulty, measured: Measured) -> None:
     plane, api = running.plane, running.api
     last = bound_pod("stays", gpus=3)

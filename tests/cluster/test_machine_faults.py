@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 from faults import Measured, at_length, fault
 from live import create_node, patch_status, wait_for_outcome
 from reviews import Hook, review
@@ -21,6 +22,8 @@ from controlplane.guard import GRACE_SECONDS
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane
 from shardgate.shells.log_queue import MOST_LINES
+
+pytestmark = pytest.mark.alone
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 MIB = 1 << 20

@@ -19,6 +19,7 @@ from controlplane.plane import Authority
 from controlplane.processes import free_ports
 from shardgate.shells import connections
 from shardgate.shells import webhook_server as module
+from shardgate.shells.time_limit import within_time
 from shardgate.shells.webhook_server import WebhookServer
 
 Answer = Callable[..., Awaitable[Any]]
@@ -338,6 +339,50 @@ def test_what_came_too_late_is_not_begun(tmp_path: Path, monkeypatch: pytest.Mon
             assert server._connections is not None
             monkeypatch.setattr(server._connections, "began", lambda _: time.monotonic() - 5)
             assert ((await post(base, authority))[0], begun) == (504, [])
+
+    run(test)
+
+
+def test_a_judgement_that_does_not_come_back_is_cut_and_who_came_meanwhile_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.3)
+    judged: list[str] = []
+
+    async def judges(request: Any, _: str) -> Any:
+        judged.append(request["uid"])
+        within_time(time.sleep, 30 if len(judged) == 1 else 0)
+        return ALLOWED
+
+    async def test() -> None:
+        async with serving(tmp_path, judges) as (_, base, authority, _task):
+            codes = [code for code, *_ in await asyncio.gather(*(post(base, authority) for _ in range(8)))]
+            assert (codes.count(504), codes[0], judged[1:]) == (8, 504, [])
+            await asyncio.sleep((module.CATCH_UP_LOOKS + 2) * connections.LOOK_SECONDS)
+            assert (await post(base, authority))[0] == 200
+
+    run(test)
+
+
+def test_what_comes_beyond_those_that_may_wait_is_turned_away_and_may_ask_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shed: list[str] = []
+    content = json.dumps(REVIEW).encode()
+    request = HEADER + b"Content-Length: %d\r\n\r\n" % len(content) + content
+
+    async def test() -> None:
+        async with serving(tmp_path, allow, on_shed=shed.append) as (server, base, authority, _):
+            reader, writer = await raw(base, authority)
+            waits = server._connections.waits  # type: ignore[union-attr]
+            for room, expected in ((False, b" 503 "), (False, b" 503 "), (True, b" 200 "), (False, b" 503 "), (True, b" 200 ")):
+                monkeypatch.setattr(server._connections, "waits", waits if room else lambda: False)
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert expected in head.splitlines()[0]
+                length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
+                await reader.readexactly(int(length.split(b":")[1]))
+            writer.close()
 
     run(test)
 

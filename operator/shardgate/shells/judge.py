@@ -22,6 +22,7 @@ from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
 from shardgate.domain.situation import is_stale, is_too_old
 from shardgate.domain.verdict import Verdict
 from shardgate.domain.verify import verify
+from shardgate.shells.time_limit import within_time
 
 MOST_RECENT = 512
 OWN_KIND_NAME = f"InferenceDeployment.{GROUP}"
@@ -169,7 +170,7 @@ class Judge:
         kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
         policy = self.book.rules.policy_for(subject.namespace, kind, FOREIGN_KIND)
         inventory = self.inventory()
-        found = judged_groups(subject, self._with_owners(groups, body), inventory, policy)
+        found = within_time(judged_groups, subject, self._with_owners(groups, body), inventory, policy)
         if found is None:
             return None
         self.book.follows_all_pods |= any(each.placement.rules.demands for each in found.declarations)
@@ -186,7 +187,7 @@ class Judge:
             return known.subject, known.groups
         resolved = self._with_template(body)
         stands = stands and resolved is body
-        workload = read_workload(resolved, self.book.references)
+        workload = within_time(read_workload, resolved, self.book.references)
         is_judged = workload is not None and workload.is_judged and not is_finished(body)
         profiles = self.book.rules.known_profiles
         groups = declare(workload, profiles, rolls_out=rolls_out) if workload is not None and is_judged else []
@@ -260,7 +261,7 @@ class Judge:
         if known is not None and not is_too_old(*self._freshness(), policy):
             return known
         inventory = self.inventory()
-        verdict = verify(declared, inventory, policy)
+        verdict = within_time(verify, declared, inventory, policy)
         found = Judgement(
             declaration=declared,
             policy=policy,

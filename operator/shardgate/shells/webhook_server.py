@@ -8,6 +8,7 @@ take longer than all the rest where the judgement is known (docs/adr/0008-review
 
 import asyncio
 import logging
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from cryptography import x509
 from shardgate.api import GROUP, VERSION
 from shardgate.shells import connections
 from shardgate.shells.audit_annotations import collect
+from shardgate.shells.time_limit import OutOfTime, ends_at
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,11 @@ DEFAULT_TIMEOUT_SECONDS = 3.0
 MOST_COMING_BYTES = 64 << 20
 MOST_AT_ONCE = 256
 """Reviews that are begun; a review takes milliseconds, so more than this are not answered in time."""
+TURN_SECONDS = 1.0
+"""That judgements take without a look at what came meanwhile, whose time runs as well. One takes 0.25 s at worst
+(docs/benchmarks.md)."""
+CATCH_UP_LOOKS = 4
+"""After a judgement that was cut: time for handshakes that had begun, some 0.2 s."""
 READ_SECONDS = 10.0
 """A body that takes longer to come is not worth waiting for."""
 CERTIFICATE_POLL_SECONDS = 5.0
@@ -60,6 +67,8 @@ class WebhookServer:
         self._connections: connections.Connections | None = None
         self._coming = 0
         """Bytes of bodies that are still coming."""
+        self._judges_again = 0
+        """At which look of the loop."""
         self.in_flight = 0
         """Reviews that are being answered."""
         self.is_serving = False
@@ -94,8 +103,9 @@ class WebhookServer:
         app = aiohttp.web.Application(client_max_size=MAX_BODY_BYTES)
         app.add_routes([aiohttp.web.post("/{id:.*}", handle)])
         runner = aiohttp.web.AppRunner(
-            app, handle_signals=False, access_log=None, shutdown_timeout=20, keepalive_timeout=connections.IDLE_SECONDS
-        )
+            app, handle_signals=False, access_log=None, shutdown_timeout=20, keepalive_timeout=connections.IDLE_SECONDS,
+            lingering_time=connections.UNREAD_SECONDS,
+        )  # fmt: skip
         await runner.setup()
         server = None
         try:
@@ -109,6 +119,8 @@ class WebhookServer:
                 await asyncio.sleep(self._drain_seconds)
             finally:  # told to stop a second time: at once, and still in order
                 self.is_serving = False
+                if self._connections is not None:
+                    self._connections.look_no_more()
                 if server is not None:
                     server.close()
                 await runner.cleanup()
@@ -116,6 +128,7 @@ class WebhookServer:
     async def _listen(self, runner: aiohttp.web.AppRunner, context: ssl.SSLContext) -> asyncio.Server:
         """Aiohttp's own sites set no limit on connections or handshakes."""
         self._connections = connections.Connections(cast(Callable[[], asyncio.BaseProtocol], runner.server), self._on_shed)
+        self._connections.look()
         return await asyncio.get_running_loop().create_server(
             self._connections, self._address, self._port, ssl=context, backlog=512,
             ssl_handshake_timeout=connections.HANDSHAKE_SECONDS, ssl_shutdown_timeout=connections.HANDSHAKE_SECONDS,
@@ -176,6 +189,8 @@ class WebhookServer:
             if webhook not in self._ids:
                 raise aiohttp.web.HTTPNotFound(text=f"no webhook {webhook!r} here")
             content = await self._content(request)
+            if self._is_behind():
+                raise self._too_late()  # and no Retry-After: API servers would wait, and ask again until their own deadline
             if self.in_flight >= MOST_AT_ONCE:
                 self._on_shed("busy")
                 raise aiohttp.web.HTTPServiceUnavailable(text="too many reviews at once", headers={"Retry-After": "1"})
@@ -191,13 +206,19 @@ class WebhookServer:
     async def _handle(self, request: aiohttp.web.Request, webhook: str, content: bytes, began: float) -> aiohttp.web.Response:
         asked = review_of(content)["request"]
         said = collect()
-        left = began + _deadline(request) - time.monotonic()
+        ends = began + _deadline(request)
+        left = ends - time.monotonic()
         if left <= 0:  # the API server has given up on it
             raise self._too_late()
         try:
-            async with asyncio.timeout(left):
-                response = await self._answer(asked, webhook)
+            with ends_at(min(ends, self._turn_ends())):
+                async with asyncio.timeout(left):
+                    response = await self._answer(asked, webhook)
         except TimeoutError:
+            raise self._too_late() from None
+        except OutOfTime:
+            self._judges_again = 0 if self._connections is None else self._connections.looks + CATCH_UP_LOOKS
+            log.warning("%s of the review of uid %.64s was cut: it is not answered", webhook, asked["uid"])
             raise self._too_late() from None
         except Exception:
             log.exception("%s of the review of uid %.64s failed: it is not answered", webhook, asked["uid"])
@@ -211,6 +232,15 @@ class WebhookServer:
         if self.is_draining or is_elsewhere:
             reply.force_close()
         return reply
+
+    def _turn_ends(self) -> float:
+        """When the loop has to see again what comes."""
+        return math.inf if self._connections is None else self._connections.looked + TURN_SECONDS
+
+    def _is_behind(self) -> bool:
+        """The loop first has to see what came; after a judgement that was cut, all that came meanwhile is told at once."""
+        is_catching_up = self._connections is not None and self._connections.looks < self._judges_again
+        return is_catching_up or self._turn_ends() < time.monotonic()
 
     def _too_late(self) -> aiohttp.web.HTTPGatewayTimeout:
         self._on_shed("deadline")

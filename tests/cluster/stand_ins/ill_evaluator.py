@@ -1,6 +1,6 @@
-"""The operator with an evaluator that is slow, or fails, while a file says so: ``kopf run -A ill_evaluator.py``.
+"""The operator with an evaluator that sleeps, computes, or fails, while a file says so: ``kopf run -A ill_evaluator.py``.
 
-The file named by ``EVALUATOR_ILLNESS`` has ``slow SECONDS`` or ``fails`` in it, or is not there.
+The file named by ``EVALUATOR_ILLNESS`` has ``sleeps SECONDS``, ``computes SECONDS`` or ``fails`` in it, or is not there.
 """
 
 import os
@@ -8,21 +8,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from shardgate import main
+from shardgate.shells import judge
 
 ILLNESS = Path(os.environ["EVALUATOR_ILLNESS"])
-judge = main.operator.judge.judge
+verify = judge.verify
 
 
-def judged(*arguments: Any, **more: Any) -> Any:
+def verified(*arguments: Any) -> Any:
     """As well as it goes."""
     illness = ILLNESS.read_text() if ILLNESS.exists() else ""
-    if illness.startswith("slow"):
-        time.sleep(float(illness.split()[1]))
+    seconds = float(illness.split()[1]) if " " in illness else 0
+    if illness.startswith("sleeps"):
+        time.sleep(seconds)
+    if illness.startswith("computes"):
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            pass
     if illness == "fails":
         problem = "this was injected"
         raise RuntimeError(problem)
-    return judge(*arguments, **more)
+    return verify(*arguments)
 
 
-main.operator.judge.judge = judged  # type: ignore[method-assign]
+judge.verify = verified  # type: ignore[assignment]
+
+from shardgate import main  # noqa: F401  # handlers of the operator
