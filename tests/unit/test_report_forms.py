@@ -131,6 +131,29 @@ def test_a_null_is_said_as_unknown_wherever_it_stands(whole: Json, part: str) ->
         assert said(sections(document)[key]).count("unknown") > before, name
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("performance", "bound"), ("placement", "replicasThatFit"), ("placement", "feasible"), ("placement", "feasibleWhenIdle"),
+        ("declared", "replicas"), ("declared", "gpusTotal"), ("declared", "gpusPerReplica"), ("declared", "podsPerReplica"),
+        ("declared", "model"), ("declared", "engineVersion"), ("hardware", "gpusInstalled"), ("hardware", "gpusFree"),
+        ("hardware", "memoryInstalledBytes"), ("hardware", "inventoryAgeSeconds"), ("hardware", "products", 0, "memoryBytes"),
+        ("memory", "parameters"), ("risks", 0, "likelihood"), ("risks", 0, "mitigation"), ("alternatives", 0, "score"),
+        ("alternatives", 0, "requestsPerSecond"), ("alternatives", 0, "gpus"), ("assumptions", 0, "value"),
+        ("graph", "edges", "tensor", 0, "bytesPerToken"),
+    ],
+)  # fmt: skip
+def test_a_null_of_any_kind_is_said_as_unknown(whole: Json, path: tuple[Any, ...]) -> None:
+    before = markdown([whole]).count("unknown")
+    part: Any = whole
+    for key in path[:-1]:
+        part = part[key]
+    assert part[path[-1]] is not None
+    part[path[-1]] = None
+    assert markdown([whole]).count("unknown") > before
+    assert "unknown" in " ".join(Page(html([whole])).text)
+
+
 def test_every_null_at_once_is_drawn_by_every_form(whole: Json) -> None:
     document = copy.deepcopy(whole)
     for part in ("performance", "balance", "communication", "memory", "placement", "hardware"):
