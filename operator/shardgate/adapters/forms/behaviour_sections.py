@@ -9,6 +9,7 @@ from shardgate.adapters.forms.figures import amount, figure_of, known, measured,
 from shardgate.adapters.forms.parts import Part
 from shardgate.adapters.forms.resource_sections import MOST_ROWS
 from shardgate.adapters.performance_report import MOST_EXPERT_EDGES
+from shardgate.domain.units import GIGA
 
 Json = Mapping[str, Any]
 
@@ -186,11 +187,25 @@ def communication(part: Part) -> Section:
         (
             table("Bytes that one rank sends for each token", ("Edge", "Per token#"), rows),
             facts([
+                ("Link between tensor ranks", _link(of)),
                 ("Link used, of its bandwidth", measured(of.get("linkUtilization"), share)),
                 ("Time spent on communication", measured(of.get("timeShare"), share)),
             ]),
         ),
     )  # fmt: skip
+
+
+_LINKS = {"scaleUp": "NVLink or its like", "pcie": "PCIe", "network": "the network between nodes"}
+
+
+def _link(of: Json) -> Cell:
+    """``NVLink or its like, 450 GB/s in one direction``."""
+    rate = of.get("linkBytesPerSecond")
+    if of.get("tensorBytesPerToken") == 0:
+        return Cell("none: a stage is one rank")
+    if of.get("link") is None or rate is None:
+        return unknown()
+    return Cell(f"{_LINKS[of['link']]}, {number(rate / GIGA)} GB/s in one direction")
 
 
 EDGE_TYPES = ("tensor", "pipeline", "expert")
