@@ -1,6 +1,5 @@
 """Performance, balance, communication, graph, score and risks, as the report has them. What is not known is ``null``."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from shardgate.domain.performance.graph import Edge, edges_of
 from shardgate.domain.performance.serving import bubble_of
 from shardgate.domain.performance.work import Work, work_of
 from shardgate.domain.risks import Risk
+from shardgate.domain.units import rounded
 from shardgate.domain.verdict import ScoreTerm, Verdict
 
 Json = dict[str, Any]
@@ -26,16 +26,6 @@ _PERFORMANCE = (
 _BALANCE = ("stageSeconds", "epsilon", "bubble", "bubbleMeasured", "microBatches")
 _BYTES = ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken")
 _COMMUNICATION = (*_BYTES, "link", "linkBytesPerSecond", "linkUtilization", "timeShare")
-
-DIGITS = 4
-"""Significant ones: no figure is better known."""
-
-
-def rounded(value: float) -> float:
-    """To significant digits; whole numbers stay whole."""
-    if value == 0 or not math.isfinite(value):
-        return 0.0
-    return round(value, DIGITS - 1 - math.floor(math.log10(abs(value))))
 
 
 def _range(estimate: Estimate | None, factor: float = 1.0) -> Json | None:

@@ -11,10 +11,10 @@ from rich.text import Text
 from shardgate.adapters.forms import content
 from shardgate.adapters.forms.behaviour_sections import EDGE_TYPES, performance
 from shardgate.adapters.forms.content import Cell, Tone, printable
-from shardgate.adapters.forms.figures import TONES, UNKNOWN, amount, figure_of, measured, number, share, span, widths
+from shardgate.adapters.forms.figures import TONES, UNKNOWN, amount, figure_of, measured, share, span, widths
 from shardgate.adapters.forms.parts import Part, parts_of
 from shardgate.adapters.forms.verdict_sections import alternatives, score, subject_of
-from shardgate.domain.units import KIBI, count, gb, gib
+from shardgate.domain.units import KIBI, count, gb, gib, number
 from shardgate.shells.tables import Column, print_table
 
 Json = Mapping[str, Any]

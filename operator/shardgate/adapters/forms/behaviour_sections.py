@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardgate.adapters.forms.content import Block, Cell, Note, Section, Tone, facts, table
-from shardgate.adapters.forms.figures import amount, figure_of, known, measured, number, share, single, spread, unknown
+from shardgate.adapters.forms.figures import amount, figure_of, known, measured, share, single, spread, unknown
 from shardgate.adapters.forms.parts import Part
 from shardgate.adapters.forms.resource_sections import MOST_ROWS
 from shardgate.adapters.performance_report import MOST_EXPERT_EDGES
-from shardgate.domain.units import GIGA
+from shardgate.domain.units import GIGA, number
 
 Json = Mapping[str, Any]
 
@@ -115,6 +115,7 @@ def performance(part: Part) -> Section:
             ("Bound by", known(of.get("bound"))),
         ]),
     ]  # fmt: skip
+    blocks.append(Note("A range holds in about 8 of 10 cases; a finding says so where all of a range misses an objective."))
     if of.get("atCapacity"):
         text = "At capacity: requests that come in bursts wait, and latencies cannot be told."
         blocks.insert(0, Note(text, Tone.WARNING))
