@@ -142,8 +142,8 @@ def workload_report(workload: JudgedWorkload, *, reference: str, alternatives: I
         document["groups"] = [
             {
                 "role": group.role, "declared": declared_json(declared, found), "memory": memory_json(declared, found),
-                "performance": performance_json(found.performance), "balance": balance_json(found.performance),
-                "communication": communication_json(found.performance), "scoreTerms": score_json(found.score_terms),
+                "performance": performance_json(found.performance), "balance": balance_json(declared, found.performance),
+                "communication": communication_json(declared, found), "scoreTerms": score_json(found.score_terms),
                 "risks": risks_json(risks_of(declared, found)), "graph": graph_json(declared, found, load_of(declared)),
                 "placement": placement_json(found.placement), "findings": [finding_json(each) for each in found.findings],
             }
