@@ -2,7 +2,8 @@
 
 Where a large block is freed, glibc raises the size from which on it asks the kernel for blocks of their own, up to 32 MiB.
 Later blocks of such sizes, bodies of reviews and pages of lists, then lie in the heap among small ones that stay, and the heap
-can only shrink from its end. Fixed sizes keep large blocks apart, to go back to the kernel when they are freed.
+can only shrink from its end. Fixed sizes keep large blocks apart, to go back to the kernel when they are freed
+(docs/adr/0012-large-blocks-go-back.md).
 """
 
 import ctypes

@@ -3,7 +3,7 @@
 A judgement runs on the event loop, where nothing else does meanwhile, asyncio's own timeouts included. Ours counts its
 steps and gives up by them; this is for the one that does not come back. A timer's signal reaches Python code in any state,
 blocking calls included, and the exception lands between any two instructions: so only what is pure is run this way, which
-leaves nothing behind that could be half done.
+leaves nothing behind that could be half done (docs/adr/0011-a-judgement-is-cut-by-a-signal.md).
 """
 
 import signal

@@ -10,6 +10,7 @@ import yaml
 from shardgate.adapters.tables import table
 from shardgate.adapters.unknown import Unknown
 from shardgate.adapters.workloads.containers import Started
+from shardgate.adapters.workloads.embedded_yaml import read_yaml
 from shardgate.adapters.workloads.values import value_of
 
 _PRINTING = frozenset(
@@ -200,7 +201,7 @@ def _with_config_files(process: EngineProcess, files: Mapping[str, str]) -> None
 
 def _merge(process: EngineProcess, path: str, text: str) -> None:
     try:
-        stated = yaml.safe_load(text)
+        stated = read_yaml(text)
     except yaml.YAMLError:
         process.opaque.append(f"{path} is no YAML")
         process.flags_are_hidden = f"{path} cannot be read"

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from shardgate.adapters.engines.arguments import read_arguments
+from shardgate.adapters.workloads.embedded_yaml import read_yaml
 from shardgate.adapters.workloads.extraction import SERVER, Opaque, PodGroup, ServingGroup
 from shardgate.adapters.workloads.serving import Reading, note_arguments, pod_gpus, read_group, told_labels
 from shardgate.adapters.workloads.values import dicts, mapping, value_of, words
@@ -78,7 +79,7 @@ def _of_preset(body: Mapping[str, Any], inference: Mapping[str, Any], reading: R
     text = mapping(mapping(config).get("data")).get("inference_config.yaml")
     if engine and isinstance(text, str):
         try:
-            stated = mapping(mapping(yaml.safe_load(text)).get("vllm"))
+            stated = mapping(mapping(read_yaml(text)).get("vllm"))
         except yaml.YAMLError:
             group.opaque.append(Opaque("inference.config", "inference_config.yaml is no YAML"))
             return group

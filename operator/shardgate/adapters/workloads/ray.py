@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from shardgate.adapters.engines.arguments import read_arguments
+from shardgate.adapters.workloads.embedded_yaml import read_yaml
 from shardgate.adapters.workloads.extraction import LEADER_WORKER, SERVER, Opaque, PodGroup, ServingGroup
 from shardgate.adapters.workloads.serving import (
     Found,
@@ -39,7 +40,7 @@ def _applications(text: object) -> list[dict[str, Any]]:
     if not isinstance(text, str):
         return []
     try:
-        return dicts(mapping(yaml.safe_load(text)).get("applications"))
+        return dicts(mapping(read_yaml(text)).get("applications"))
     except yaml.YAMLError:
         return []
 
