@@ -17,7 +17,6 @@ from shardgate.adapters.workload_declarations import GroupDeclaration, declare
 from shardgate.adapters.workloads.extraction import Workload
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import Declaration, Subject
-from shardgate.domain.fitting import load_of
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.policy import Policy
 from shardgate.domain.risks import risks_of
@@ -144,7 +143,7 @@ def workload_report(workload: JudgedWorkload, *, reference: str, alternatives: I
                 "role": group.role, "declared": declared_json(declared, found), "memory": memory_json(declared, found),
                 "performance": performance_json(found.performance), "balance": balance_json(declared, found.performance),
                 "communication": communication_json(declared, found), "scoreTerms": score_json(found.score_terms),
-                "risks": risks_json(risks_of(declared, found)), "graph": graph_json(declared, found, load_of(declared)),
+                "risks": risks_json(risks_of(declared, found)), "graph": graph_json(declared, found),
                 "placement": placement_json(found.placement), "findings": [finding_json(each) for each in found.findings],
             }
             for group, declared, found in parts
