@@ -43,8 +43,9 @@ check: venv ## style, types, layers, generated files
 	@.venv/bin/lint-imports
 	@$(PYTHON) deploy/generate.py --check
 
-generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the pages of findings, metrics and alerts
+generate: venv ## CRDs, RBAC, webhooks, the chart's copies of them and its README, the pages of findings, metrics and alerts, golden reports
 	@$(PYTHON) deploy/generate.py
+	@$(PYTHON) tests/golden_reports.py --write
 
 install-manifests: venv ## deploy/install.yaml and deploy/agents.yaml, rendered from the chart by helm
 	@$(PYTHON) deploy/render_install.py

@@ -23,6 +23,7 @@ from extraction import extraction_rows
 from filling import admin, change, cpu_seconds, fill, gpus_of_pod, memory_mib, pod_name, say
 from load import open_loop, update_reviews
 from placement import placement_rows
+from reporting import reporting_rows
 
 from builders import GPU, a_body
 from controlplane.installation import Installation
@@ -128,6 +129,7 @@ def main() -> int:
     say("timing the inventory and placement")
     decisions += placement_rows()
     decisions += extraction_rows()
+    decisions += reporting_rows()
     with control_plane(say, large=True) as plane:
         rows = decisions + asyncio.run(measure(plane, arguments.nodes, arguments.pods))
     lines = [

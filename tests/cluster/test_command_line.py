@@ -76,7 +76,7 @@ def test_whatif_judges_what_stands_in_the_cluster(busy: ControlPlane) -> None:
     assert ended.returncode == 1, ended.stderr
     found = json.loads(ended.stdout)
     moves = {each["subject"]["name"]: (each["before"]["outcome"], each["after"]["outcome"]) for each in found["changed"]}
-    assert moves["planned"][1] == "Unsound"
+    assert moves["planned"][1] == "Undecided", "no node at all: how many GPUs there could be is not known"
     assert found["moved"] == {"pods": 1, "gpus": 4}, "the Deployment's; the other has no controller"
     assert found["ended"] == {"pods": 1, "gpus": 4}
     assert found["declarations"]["judged"] == 2

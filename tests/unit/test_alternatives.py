@@ -164,6 +164,15 @@ def test_reports_have_them_and_other_kinds_have_no_patch() -> None:
     assert shown[0]["nodes"] == ["node-a"]
 
 
+def test_a_patch_undoes_what_is_declared_and_names_nothing_else() -> None:
+    plain, of_plain = offered(EIGHT_H100, **REFERENCE)
+    assert set(of_plain[0]["patch"]["spec"]["strategy"]) == {"tensor", "pipeline", "data"}
+    assert plain.strategy.layers_per_stage is None
+    strategy = {"tensor": 2, "pipeline": 4, "layersPerStage": [20, 20, 20, 20]}
+    _, found = offered(EIGHT_H100, **{**REFERENCE, "strategy": strategy})
+    assert {json.dumps(each["patch"]["spec"]["strategy"]["layersPerStage"]) for each in found} == {"null"}
+
+
 def planned(inventory: Inventory, **asked: Any) -> Json:
     question = PlanQuestion(**{"model": "meta-llama/Meta-Llama-3-70B-Instruct", "weights": "fp16", "max_model_len": 8192, **asked})
     return plan_json(read_declaration(question.body), inventory, OWN_KIND)

@@ -86,10 +86,13 @@ def test_a_removed_node_goes_with_all_that_is_on_it_and_what_names_it() -> None:
         {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "s"}, "spec": {"nodeName": "node-a"}},
         {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "t"}, "spec": {"nodeName": "node-b"}},
         {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "metadata": {"name": "c"}, "status": {"nodeName": "node-a"}},
+        {"apiVersion": "shardgate.io/v1alpha1", "kind": "GpuNodeReport", "metadata": {"name": "node-a"}},
+        {"apiVersion": "shardgate.io/v1alpha1", "kind": "GpuNodeReport", "metadata": {"name": "node-b"}},
     ]
     cluster = changed(objects, [on(Verb.REMOVE, "node-a")])
     assert (names(cluster, "Node"), names(cluster, "Pod")) == (["node-b"], ["elsewhere"])
     assert (names(cluster, "ResourceSlice"), names(cluster, "NodeClaim")) == (["t"], [])
+    assert names(cluster, "GpuNodeReport") == ["node-b"]
     assert [each["metadata"]["name"] for each in cluster.moved] == ["serves"]
 
 

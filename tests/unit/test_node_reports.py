@@ -111,6 +111,32 @@ def test_labels_of_a_greater_gpu_let_nothing_in() -> None:
     assert "WeightsDoNotFit" in judged(inventory).codes
 
 
+def test_fewer_units_than_gpus_are_a_difference_where_nothing_tells_of_sharing() -> None:
+    assert "count" in kinds(the_node(an_inventory(a_report(), a_node(gpus=4, labels={}))))
+
+
+def test_of_several_products_nobody_tells_which_a_pod_gets() -> None:
+    small = {"product": "Tesla T4", "memory": {"totalBytes": 15360 * 2**20}, "computeCapability": {"major": 7, "minor": 5}}
+    mixed = a_report("node-a", *(a_reported_gpu(index, **(small if index % 2 else {})) for index in range(8)))
+    inventory = an_inventory(mixed, a_node())
+    gpu = the_node(inventory).shape.gpu
+    assert gpu.product is None
+    assert [each.memory for each in (gpu, *gpu.alternatives)] == [15360 * 2**20, 81559 * 2**20]
+    verdict = judged(inventory)
+    assert (verdict.outcome, verdict.codes) == (Outcome.UNDECIDED, ("GpuFactsContradict",))
+    tiny = {"model": {"name": "Qwen/Qwen2.5-0.5B-Instruct"}, "strategy": {"tensor": 1, "pipeline": 1}, "gpus": {"perPod": 1}}
+    dtype = {**tiny["model"], "weights": "fp16", "dtype": "fp16"}
+    assert judged(inventory, **{**tiny, "model": dtype}, engine={"maxModelLen": 2048}).outcome is not Outcome.UNDECIDED
+
+
+def test_a_driver_without_gpus_is_said_and_labels_hold() -> None:
+    report = a_report()
+    report["status"] |= {"gpus": [], "pairs": []}
+    inventory = an_inventory(report, a_node())
+    assert the_node(inventory).shape.gpu.product == "H100-80GB-HBM3"
+    assert any("its driver tells of no GPUs" in each.why for each in judged(inventory).assumptions)
+
+
 # ---- what is cut
 
 

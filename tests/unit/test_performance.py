@@ -12,6 +12,7 @@ from shardgate.adapters.report import report
 from shardgate.adapters.status import SCORE, annotations, settled
 from shardgate.adapters.tables import table
 from shardgate.domain.fitting import Weighed, fit_of
+from shardgate.domain.performance.communication import Link
 from shardgate.domain.performance.estimate import limits_of, replica_of
 from shardgate.domain.performance.figures import Bound, Performance
 from shardgate.domain.performance.serving import Lengths, Replica, bubble_of
@@ -71,10 +72,11 @@ def test_the_second_reference_serves_what_it_aims_at_only_with_its_own_micro_bat
 def test_what_ranks_send_for_a_token() -> None:
     """Two sums a layer, 20 layers a stage, 8,192 numbers of 2 bytes; half of each is sent to the neighbour, twice."""
     talk = performed(**REFERENCE).communication
-    assert (talk.tensor_bytes_per_token, talk.pipeline_bytes_per_token, talk.expert_bytes_per_token) == (655_360, 16_384, 0)
+    assert talk.bytes_per_token == (655_360, 16_384, 0)
+    assert (talk.link, talk.link_bytes_per_second) == (Link.SCALE_UP, 450e9)
     assert talk.link_utilization == pytest.approx(0.019, abs=0.002)
     wide = performed(strategy={"tensor": 8, "pipeline": 1}, **REFERENCE).communication
-    assert (wide.tensor_bytes_per_token, wide.pipeline_bytes_per_token) == (4_587_520, 0)
+    assert wide.bytes_per_token == (4_587_520, 0, 0)
 
 
 def test_the_graph_of_the_reference() -> None:
@@ -272,6 +274,20 @@ def test_reports_print_shares_as_parts_of_one_and_unknown_as_null() -> None:
     nothing = report(declaration, judged(a_node(gpus=1, labels=T4)), reference="0000")
     assert set(nothing["performance"]) == set(figures)
     assert set(nothing["performance"].values()) == {None}
+
+
+def test_what_follows_from_model_and_strategy_needs_no_gpu() -> None:
+    """Bytes of a token and the declared bubble are the same on GPUs that they do not fit."""
+    declaration, inventory = a_declaration(**REFERENCE), an_inventory(a_node())
+    fits = report(declaration, verify(declaration, inventory, OWN_KIND), reference="0000")
+    small = an_inventory(a_node(gpus=1, labels=T4))
+    fails = report(declaration, verify(declaration, small, OWN_KIND), reference="0000")
+    for part, keys in (
+        ("communication", ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken")),
+        ("balance", ("bubble", "microBatches")),
+    ):
+        assert set(fits[part]) == set(fails[part])
+        assert {key: value for key, value in fails[part].items() if value is not None} == {key: fits[part][key] for key in keys}
 
 
 def test_traffic_changes_what_is_judged() -> None:

@@ -17,12 +17,13 @@ from shardgate.adapters.forms.behaviour_sections import MEASURES, result
 from shardgate.adapters.forms.content import Facts, Section, Table, Tone
 from shardgate.adapters.forms.dot import dot, quoted
 from shardgate.adapters.forms.drawing import FORMS, drawn
-from shardgate.adapters.forms.figures import amount, measured, number, share, span
+from shardgate.adapters.forms.figures import amount, measured, share, span
 from shardgate.adapters.forms.html import html
 from shardgate.adapters.forms.markdown import escaped, inside, markdown
 from shardgate.adapters.forms.parts import parts_of
 from shardgate.adapters.forms.placement_map import MOST_GPUS, NARROW, WIDE, NodeBox, placement_map
 from shardgate.adapters.forms.sections import content
+from shardgate.domain.units import number
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # generated bindings of an older SWIG
@@ -110,6 +111,37 @@ def test_the_incompatible_one_shows_both_numbers_and_no_clamped_deficit() -> Non
         assert each["code"] in text
 
 
+def test_the_incompatible_one_says_what_hardware_it_needs_and_why_its_score_is_none() -> None:
+    found = sections(sample("incompatible"))
+    assert re.search(
+        r"8 GPUs that each give the engine 1\d\.\d GiB or more, those here give 13\.\d GiB", said(found["recommendations"])
+    )
+    assert "not even one sequence fits" in said(found["score"])
+    assert "A finding that is Unsound makes it 0" in said(found["score"])
+    assert "scaled to 100" not in said(found["score"])
+    assert "5 % at 57 micro-batches" in said(found["balance"])
+    assert "640.0 KiB" in said(found["communication"])
+
+
+def test_a_stage_and_a_rank_are_told_apart(whole: Json) -> None:
+    """The reference report gives a rank what its whole stage holds."""
+    found = dict(facts_of(sections(whole)["memory"]))
+    assert found["Weights of a stage, over all of its ranks"].text == "35.3 GB in the mean"
+    assert found["Weights of a rank, which is one GPU"].text == "17.1 to 18.2 GB (15.9 to 16.9 GiB)"
+
+
+def test_an_alternative_says_the_same_rate_wherever_it_stands(whole: Json) -> None:
+    """Its sentence is made beside the figures, its row from the document."""
+    for each in whole["alternatives"]:
+        assert f": {measured(each['requestsPerSecond'], number).text} requests/s against" in each["change"]
+
+
+def test_the_link_is_named(whole: Json) -> None:
+    assert "NVLink or its like, 450 GB/s in one direction" in said(sections(whole)["communication"])
+    whole["communication"] |= {"link": None, "linkBytesPerSecond": None, "tensorBytesPerToken": 0}
+    assert "none: a stage is one rank" in said(sections(whole)["communication"])
+
+
 def facts_of(section: Section) -> list[tuple[str, Any]]:
     return [item for block in section.blocks if isinstance(block, Facts) for item in block.items]
 
@@ -129,6 +161,29 @@ def test_a_null_is_said_as_unknown_wherever_it_stands(whole: Json, part: str) ->
         document = copy.deepcopy(whole)
         document[part][name] = None
         assert said(sections(document)[key]).count("unknown") > before, name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("performance", "bound"), ("placement", "replicasThatFit"), ("placement", "feasible"), ("placement", "feasibleWhenIdle"),
+        ("declared", "replicas"), ("declared", "gpusTotal"), ("declared", "gpusPerReplica"), ("declared", "podsPerReplica"),
+        ("declared", "model"), ("declared", "engineVersion"), ("hardware", "gpusInstalled"), ("hardware", "gpusFree"),
+        ("hardware", "memoryInstalledBytes"), ("hardware", "inventoryAgeSeconds"), ("hardware", "products", 0, "memoryBytes"),
+        ("memory", "parameters"), ("risks", 0, "likelihood"), ("risks", 0, "mitigation"), ("alternatives", 0, "score"),
+        ("alternatives", 0, "requestsPerSecond"), ("alternatives", 0, "gpus"), ("assumptions", 0, "value"),
+        ("graph", "edges", "tensor", 0, "bytesPerToken"),
+    ],
+)  # fmt: skip
+def test_a_null_of_any_kind_is_said_as_unknown(whole: Json, path: tuple[Any, ...]) -> None:
+    before = markdown([whole]).count("unknown")
+    part: Any = whole
+    for key in path[:-1]:
+        part = part[key]
+    assert part[path[-1]] is not None
+    part[path[-1]] = None
+    assert markdown([whole]).count("unknown") > before
+    assert "unknown" in " ".join(Page(html([whole])).text)
 
 
 def test_every_null_at_once_is_drawn_by_every_form(whole: Json) -> None:

@@ -71,6 +71,15 @@ def test_nothing_is_cut_at_any_width(cluster: str, command: list[str], columns: 
     assert sorted(set(whole.split()) - set(shown.split())) == []
 
 
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS if name != "agent"), ["model", "add"]])
+def test_no_help_is_cut_or_taken_for_markup(command: list[str]) -> None:
+    shown = run(*command, "--help", COLUMNS="46")
+    assert shown.returncode == 0
+    assert "…" not in shown.stdout
+    assert max(len(line) for line in shown.stdout.splitlines()) <= 46
+    assert "[@79.19Gi][,...]" in run("verify", "--help").stdout
+
+
 def test_a_terminals_own_width_is_kept_to(cluster: str) -> None:
     shown = on_terminal("capacity", "--cluster", cluster, columns=40)
     assert shown.text.splitlines()[0].split() == ["Product", "H100-80GB-HBM3"]

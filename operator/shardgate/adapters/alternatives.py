@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 from shardgate.adapters.models.catalogue import Found, Question, are_same_model, find_model
-from shardgate.adapters.performance_report import rounded
 from shardgate.adapters.tables import table
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Inventory
@@ -15,7 +14,8 @@ from shardgate.domain.performance.figures import Performance
 from shardgate.domain.policy import Policy
 from shardgate.domain.search import Alternative, Nearness, Quota, Variant, alternatives, change_of, nearest, room_of
 from shardgate.domain.situation import Situation, look_at
-from shardgate.domain.units import count
+from shardgate.domain.strategy import ParallelStrategy
+from shardgate.domain.units import count, rounded
 
 Json = dict[str, Any]
 
@@ -144,11 +144,22 @@ def patch_of(alternative: Alternative, declared: Declaration) -> Json | None:
         return None
     declaration, candidate = alternative.declaration, alternative.candidate
     strategy = declaration.strategy
+    own, plain = declared.strategy, ParallelStrategy()
+    undone = {
+        key: None
+        for key, name in (
+            ("dataLocal", "data_local"),
+            ("attentionData", "attention_data"),
+            ("expert", "expert"),
+            ("loadBalancing", "load_balancing"),
+            ("layersPerStage", "layers_per_stage"),
+            ("prefillContext", "prefill_context"),
+            ("decodeContext", "decode_context"),
+        )
+        if getattr(own, name) != getattr(plain, name)
+    }
     spec: Json = {
-        "strategy": {
-            "tensor": strategy.tensor, "pipeline": strategy.pipeline, "data": 1, "dataLocal": None, "attentionData": None,
-            "expert": None, "loadBalancing": None, "layersPerStage": None, "prefillContext": 1, "decodeContext": 1,
-        },
+        "strategy": {"tensor": strategy.tensor, "pipeline": strategy.pipeline, "data": 1, **undone},
         "replicas": declaration.replicas,
         "gpus": {"perPod": declaration.gpus.per_pod},
     }  # fmt: skip

@@ -229,7 +229,7 @@ def _without_claims_of(objects: tuple[Json, ...], pods: Sequence[Json]) -> tuple
 
 
 def _removed(cluster: ChangedCluster, names: frozenset[str]) -> ChangedCluster:
-    """The nodes with their ResourceSlices and NodeClaims; a NodePool that counted them has that room again."""
+    """The nodes with their ResourceSlices, NodeClaims and agents' reports; a NodePool that counted them has that room again."""
     nodes = [each for each in cluster.objects if each.get("kind") == "Node" and _name(each) in names]
     left = (each for each in cluster.objects if not _is_of(each, names))
     return replace(cluster, objects=tuple(_with_room_of(each, nodes) if each.get("kind") == "NodePool" else each for each in left))
@@ -237,7 +237,7 @@ def _removed(cluster: ChangedCluster, names: frozenset[str]) -> ChangedCluster:
 
 def _is_of(body: Json, names: frozenset[str]) -> bool:
     match body.get("kind"):
-        case "Node":
+        case "Node" | "GpuNodeReport":
             return _name(body) in names
         case "ResourceSlice":
             return mapping(body.get("spec")).get("nodeName") in names

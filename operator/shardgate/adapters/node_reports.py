@@ -130,13 +130,15 @@ class NodeReports:
             return ""
         if not self.is_heard(name):
             return SILENT
-        return f"its driver cannot be read ({found.problem})" if found.problem else ""
+        if found.problem:
+            return f"its driver cannot be read ({found.problem})"
+        return "" if found.is_read else "its driver tells of no GPUs"
 
     def counts(self) -> dict[str, int]:
         """Nodes by how their reports are: fresh, silent, unreadable."""
         found = {"fresh": 0, "silent": 0, "unreadable": 0}
         for name, facts in self._reports.items():
-            found["silent" if not self.is_heard(name) else "unreadable" if facts.problem else "fresh"] += 1
+            found["silent" if not self.is_heard(name) else "fresh" if facts.is_read else "unreadable"] += 1
         return found
 
 

@@ -1,17 +1,19 @@
 """Performance, balance, communication, graph, score and risks, as the report has them. What is not known is ``null``."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.estimate import Estimate
+from shardgate.domain.fitting import load_of
+from shardgate.domain.performance.communication import bytes_per_token
 from shardgate.domain.performance.figures import Performance
 from shardgate.domain.performance.graph import Edge, edges_of
-from shardgate.domain.performance.work import work_of
+from shardgate.domain.performance.serving import bubble_of
+from shardgate.domain.performance.work import Work, work_of
 from shardgate.domain.risks import Risk
+from shardgate.domain.units import rounded
 from shardgate.domain.verdict import ScoreTerm, Verdict
-from shardgate.domain.weights import Load
 
 Json = dict[str, Any]
 
@@ -22,17 +24,8 @@ _PERFORMANCE = (
     "promptTokens", "outputTokens",
 )  # fmt: skip
 _BALANCE = ("stageSeconds", "epsilon", "bubble", "bubbleMeasured", "microBatches")
-_COMMUNICATION = ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken", "linkUtilization", "timeShare")
-
-DIGITS = 4
-"""Significant ones: no figure is better known."""
-
-
-def rounded(value: float) -> float:
-    """To significant digits; whole numbers stay whole."""
-    if value == 0 or not math.isfinite(value):
-        return 0.0
-    return round(value, DIGITS - 1 - math.floor(math.log10(abs(value))))
+_BYTES = ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken")
+_COMMUNICATION = (*_BYTES, "link", "linkBytesPerSecond", "linkUtilization", "timeShare")
 
 
 def _range(estimate: Estimate | None, factor: float = 1.0) -> Json | None:
@@ -68,10 +61,13 @@ def performance_json(found: Performance | None) -> Json:
     }
 
 
-def balance_json(found: Performance | None) -> Json:
-    """How even the stages are; ``bubble`` by the declared micro-batches."""
+def balance_json(declaration: Declaration, found: Performance | None) -> Json:
+    """How even the stages are; ``bubble`` by the declared micro-batches, whatever the GPUs are."""
     if found is None:
-        return dict.fromkeys(_BALANCE)
+        batches = declaration.traffic.micro_batches
+        unknown = batches is None or declaration.unknown_strategy
+        bubble = None if unknown else rounded(bubble_of(declaration.strategy.pipeline, batches or 0))
+        return {**dict.fromkeys(_BALANCE), "bubble": bubble, "microBatches": batches}
     balance = found.balance
     return {
         "stageSeconds": [rounded(each) for each in balance.stage_seconds],
@@ -82,15 +78,18 @@ def balance_json(found: Performance | None) -> Json:
     }
 
 
-def communication_json(found: Performance | None) -> Json:
-    """Bytes that one rank sends per token; shares are 0..1."""
-    if found is None:
-        return dict.fromkeys(_COMMUNICATION)
-    talk = found.communication
-    return {
-        "tensorBytesPerToken": round(talk.tensor_bytes_per_token),
-        "pipelineBytesPerToken": round(talk.pipeline_bytes_per_token),
-        "expertBytesPerToken": round(talk.expert_bytes_per_token),
+def communication_json(declaration: Declaration, verdict: Verdict) -> Json:
+    """Bytes that one rank sends per token, whatever the GPUs are; how they use the link that is here. Shares are 0..1."""
+    shown: Json = dict.fromkeys(_COMMUNICATION)
+    work = None if declaration.unknown_strategy else _work(declaration, verdict)
+    if work is not None:
+        shown |= {key: round(each) for key, each in zip(_BYTES, bytes_per_token(work), strict=True)}
+    if verdict.performance is None:
+        return shown
+    talk = verdict.performance.communication
+    return shown | {
+        "link": None if talk.link is None else talk.link.value,
+        "linkBytesPerSecond": None if talk.link is None else round(talk.link_bytes_per_second),
         "linkUtilization": rounded(talk.link_utilization),
         "timeShare": rounded(talk.time_share),
     }
@@ -100,7 +99,13 @@ MOST_EXPERT_EDGES = 4096
 """All-to-all between 64 ranks: more edges tell nobody more."""
 
 
-def graph_json(declaration: Declaration, verdict: Verdict, load: Load | None) -> Json:
+def _work(declaration: Declaration, verdict: Verdict) -> Work | None:
+    """What a pass does; ``None`` where the model or the engine's memory is not known."""
+    load, memory = load_of(declaration), declaration.engine.memory
+    return work_of(load, memory[0].remainder) if load is not None and memory and verdict.weights is not None else None
+
+
+def graph_json(declaration: Declaration, verdict: Verdict) -> Json:
     """The ranks of one replica with the pod and node that the example gives them, and who sends what to whom."""
     where = {}
     for pod in verdict.placement.pods if verdict.placement else ():
@@ -115,8 +120,7 @@ def graph_json(declaration: Declaration, verdict: Verdict, load: Load | None) ->
     ]  # fmt: skip
     if declaration.unknown_strategy:
         return {"nodes": nodes, "edges": None}
-    memory = declaration.engine.memory
-    work = work_of(load, memory[0].remainder) if load is not None and memory and verdict.weights is not None else None
+    work = _work(declaration, verdict)
     edges = edges_of(declaration.strategy, work)
     known = work is not None
     return {

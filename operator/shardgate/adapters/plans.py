@@ -6,7 +6,7 @@ from typing import Any
 
 from shardgate.adapters.alternatives import BF16_FROM, alternatives_of, variants_of
 from shardgate.adapters.gpus import find_product, known_gpus, normalised, product_of_id
-from shardgate.adapters.performance_report import performance_json, rounded
+from shardgate.adapters.performance_report import performance_json
 from shardgate.adapters.report import declared_json, finding_json
 from shardgate.adapters.tables import table
 from shardgate.api import API_VERSION
@@ -16,7 +16,7 @@ from shardgate.domain.performance.serving import KNEE
 from shardgate.domain.policy import Policy
 from shardgate.domain.search import Alternative, Candidate, Nearness, Quota, Room, candidates, ranked
 from shardgate.domain.traffic import Objectives
-from shardgate.domain.units import count
+from shardgate.domain.units import count, rounded
 from shardgate.domain.verify import verify
 
 Json = dict[str, Any]

@@ -18,7 +18,7 @@ from shardgate.adapters.performance_report import (
     score_json,
 )
 from shardgate.domain.declaration import Declaration
-from shardgate.domain.fitting import Fit, load_of
+from shardgate.domain.fitting import Fit
 from shardgate.domain.memory import MemoryEstimate, RankMemory
 from shardgate.domain.placement import Placement
 from shardgate.domain.policy import Disclosure, Policy
@@ -52,9 +52,9 @@ def report(declaration: Declaration, verdict: Verdict, *, reference: str, altern
         "memory": memory_json(declaration, verdict),
         "placement": placement_json(verdict.placement),
         "performance": performance_json(verdict.performance),
-        "balance": balance_json(verdict.performance),
-        "communication": communication_json(verdict.performance),
-        "graph": graph_json(declaration, verdict, load_of(declaration)),
+        "balance": balance_json(declaration, verdict.performance),
+        "communication": communication_json(declaration, verdict),
+        "graph": graph_json(declaration, verdict),
         "risks": risks_json(risks_of(declaration, verdict)),
         "alternatives": [alternative_json(each, declaration, verdict.performance) for each in alternatives],
         "scoreTerms": score_json(verdict.score_terms),

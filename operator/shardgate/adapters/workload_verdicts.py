@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from shardgate.adapters.models.catalogue import Profile
-from shardgate.adapters.performance_report import balance_json, communication_json, performance_json, risks_json, score_json
+from shardgate.adapters.performance_report import (
+    balance_json,
+    communication_json,
+    graph_json,
+    performance_json,
+    risks_json,
+    score_json,
+)
 from shardgate.adapters.report import Json, aspect_labels, declared_json, finding_json, memory_json, placement_json, report
 from shardgate.adapters.workload_declarations import GroupDeclaration, declare
 from shardgate.adapters.workloads.extraction import Workload
@@ -134,9 +141,9 @@ def workload_report(workload: JudgedWorkload, *, reference: str, alternatives: I
         document["groups"] = [
             {
                 "role": group.role, "declared": declared_json(declared, found), "memory": memory_json(declared, found),
-                "performance": performance_json(found.performance), "balance": balance_json(found.performance),
-                "communication": communication_json(found.performance), "scoreTerms": score_json(found.score_terms),
-                "risks": risks_json(risks_of(declared, found)),
+                "performance": performance_json(found.performance), "balance": balance_json(declared, found.performance),
+                "communication": communication_json(declared, found), "scoreTerms": score_json(found.score_terms),
+                "risks": risks_json(risks_of(declared, found)), "graph": graph_json(declared, found),
                 "placement": placement_json(found.placement), "findings": [finding_json(each) for each in found.findings],
             }
             for group, declared, found in parts

@@ -80,7 +80,8 @@ def _latency(situation: Situation) -> ScoreTerm:
         return ScoreTerm(name="latency", points=0.0, of=30, why="at capacity: latencies cannot be told, and grow")
     margins = [(aim / value.value - 1, name, aim, value.value) for name, aim, value in wanted if value]
     margin, name, aim, value = min(margins)
-    why = f"{name} {1000 * value:.0f} ms of {1000 * aim:g} ms aimed at ({100 * margin:+.0f} %)"
+    side = "under" if value <= aim else "over"
+    why = f"{name} {1000 * value:.0f} ms, {100 * abs(value / aim - 1):.0f} % {side} the {1000 * aim:g} ms aimed at"
     return ScoreTerm(name="latency", points=30 * _of_margin(margin), of=30, why=why)
 
 
@@ -99,6 +100,8 @@ def _memory(situation: Situation) -> ScoreTerm:
             return ScoreTerm(name="memory headroom", points=None, of=15, why="no length and no concurrency is declared")
         share = at_once.value / COMFORTABLE_SEQUENCES
         why = f"{at_once.value:.1f} sequences of the full length at once, {COMFORTABLE_SEQUENCES} are roomy"
+        if at_once.value <= 0:
+            why = "no room for a KV cache: not even one sequence fits"
     return ScoreTerm(name="memory headroom", points=15 * min(1.0, max(0.0, share)), of=15, why=why)
 
 

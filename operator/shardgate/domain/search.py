@@ -16,7 +16,7 @@ from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.performance.figures import Performance, performance_of
 from shardgate.domain.situation import Situation
 from shardgate.domain.strategy import ParallelStrategy
-from shardgate.domain.units import count
+from shardgate.domain.units import count, number, rounded
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify
 
@@ -352,7 +352,8 @@ def change_of(alternative: Alternative, declared: Performance | None) -> str:
     what, found = ", ".join(parts), candidate.performance
     if found is None:
         return what
-    rate = f"{found.capacity.value:.3g} ({found.capacity.low:.3g} to {found.capacity.high:.3g}) requests/s"
-    against = "" if declared is None else f" against {declared.capacity.value:.3g}"
+    value, low, high = (number(rounded(each)) for each in (found.capacity.value, found.capacity.low, found.capacity.high))
+    rate = f"{value} ({low} to {high}) requests/s"
+    against = "" if declared is None else f" against {number(rounded(declared.capacity.value))}"
     misses = "" if candidate.meets_objectives or not declaration.objectives.any else ", which misses the objectives"
     return f"{what}: {rate}{against}{misses}"

@@ -1,5 +1,6 @@
 """Amounts of memory, and how people read them."""
 
+import math
 from typing import NewType
 
 Bytes = NewType("Bytes", int)
@@ -18,6 +19,30 @@ def gib(amount: int) -> str:
 def gb(amount: int) -> str:
     """``141107412992`` -> ``141.1 GB``: what a download and a model card say."""
     return f"{amount / GIGA:.1f} GB"
+
+
+DIGITS = 4
+"""Significant ones: no figure is better known."""
+
+
+def rounded(value: float) -> float:
+    """To significant digits; whole numbers stay whole, what is not finite is 0."""
+    if value == 0 or not math.isfinite(value):
+        return 0.0
+    return round(value, DIGITS - 1 - math.floor(math.log10(abs(value))))
+
+
+_HALVES_GO_UP = 1 + 1e-12
+"""``7.965`` is a little less in binary, and would be shown as ``7.96``."""
+
+
+def number(value: float) -> str:
+    """Three digits that say something: ``8.73``, ``56``, ``1,318,768``, ``0.0021``."""
+    size = abs(value)
+    if value == int(value) or size >= 100:  # noqa: PLR2004  # three digits before the point
+        return f"{round(value):,}"
+    digits = 1 if size >= 10 else 2 if size >= 0.1 else 4  # noqa: PLR2004  # three digits in all
+    return f"{value * _HALVES_GO_UP:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def ago(seconds: float) -> str:

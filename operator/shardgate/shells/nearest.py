@@ -7,11 +7,14 @@ from collections.abc import Callable
 from shardgate.adapters.alternatives import nearest_line, nearest_of
 from shardgate.adapters.decisions import Facts
 from shardgate.adapters.disclosure import text_told
+from shardgate.shells.time_limit import OutOfTime, ends_at, within_time
 
 log = logging.getLogger(__name__)
 
 MOST_A_SECOND = 5
 """A search costs as much as some fifty reviews: a flood of refusals goes without."""
+MOST_SECONDS = 0.15
+"""That a search may hold up others' reviews."""
 
 
 class NearestThatFits:
@@ -27,7 +30,10 @@ class NearestThatFits:
         if facts is None or len(facts.declarations) != 1 or not self._may_search():
             return ""
         try:
-            found = nearest_of(facts.declarations[0], facts.inventory, facts.policy)
+            with ends_at(time.monotonic() + MOST_SECONDS):
+                found = within_time(nearest_of, facts.declarations[0], facts.inventory, facts.policy)
+        except OutOfTime:
+            return ""
         except Exception:
             log.exception("the search for the nearest declaration that fits failed")
             return ""

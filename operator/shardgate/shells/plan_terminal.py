@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from shardgate.adapters.forms.figures import figure_of, number
-from shardgate.domain.units import count, gib
+from shardgate.adapters.forms.figures import figure_of
+from shardgate.domain.units import count, gib, number
 from shardgate.shells.tables import Column, print_table
 
 Json = Mapping[str, Any]

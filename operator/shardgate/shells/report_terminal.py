@@ -11,10 +11,10 @@ from rich.text import Text
 from shardgate.adapters.forms import content
 from shardgate.adapters.forms.behaviour_sections import EDGE_TYPES, performance
 from shardgate.adapters.forms.content import Cell, Tone, printable
-from shardgate.adapters.forms.figures import TONES, UNKNOWN, amount, figure_of, measured, number, share, span, widths
+from shardgate.adapters.forms.figures import TONES, UNKNOWN, amount, figure_of, measured, share, span, widths
 from shardgate.adapters.forms.parts import Part, parts_of
 from shardgate.adapters.forms.verdict_sections import alternatives, score, subject_of
-from shardgate.domain.units import KIBI, count, gb, gib
+from shardgate.domain.units import KIBI, count, gb, gib, number
 from shardgate.shells.tables import Column, print_table
 
 Json = Mapping[str, Any]
@@ -198,7 +198,7 @@ def _balance(of: Json) -> str:
     if not any(value is not None for value in of.values()):
         return UNKNOWN
     seconds = of.get("stageSeconds")
-    times = f"stages {', '.join(number(each * 1000) for each in seconds)} ms" if seconds else "stage times unknown"
+    times = f"stages {', '.join(number(each * 1000) for each in seconds)} ms" if seconds else "time of stages unknown"
     batches = f" at {number(of['microBatches'])} micro-batches" if of.get("microBatches") is not None else ""
     epsilon = measured(of.get("epsilon"), lambda value: f"{value:.3g}").text
     measured_bubble = measured(of.get("bubbleMeasured"), share).text
@@ -210,7 +210,8 @@ def _communication(of: Json) -> str:
         return UNKNOWN
     edges = ", ".join(f"{measured(of.get(f'{kind}BytesPerToken'), amount).text} {kind}" for kind in EDGE_TYPES)
     used, time = measured(of.get("linkUtilization"), share).text, measured(of.get("timeShare"), share).text
-    return f"per token {edges}; {used} of the bandwidth, {time} of the time"
+    shares = f"{used} of the bandwidth, {time} of the time" if of.get("timeShare") is not None else "share of link and time unknown"
+    return f"per token {edges}; {shares}"
 
 
 def _graph(of: Json) -> str:

@@ -73,11 +73,16 @@ class _Standing:
 
 
 def standing_verdicts(
-    documents: Iterable[Document], moved: Sequence[Json] = (), follow: Callable[[Sequence[Any]], Iterable[Any]] = iter
-) -> StandingVerdicts:
-    """All of them. ``moved``: Pods that are among no documents, and wait for a node. ``follow`` sees each as it is judged."""
+    documents: Iterable[Document], moved: Sequence[Json] = (), follow: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+    moment: float = 0.0,
+) -> StandingVerdicts:  # fmt: skip
+    """All of them. ``moved``: Pods that are among no documents, and wait for a node. ``follow`` sees each as it is judged.
+
+    ``moment``: Unix time at which a live cluster was read, by which node agents are silent; 0 where files are all there is.
+    """
     documents = list(documents)
-    snapshot = Snapshot()
+    snapshot = Snapshot(moment=moment)
+    snapshot.book.reports.are_heartbeats_needed = moment > 0
     snapshot.references = snapshot.book.references
     snapshot.add(documents)
     judge = Judge(snapshot.book, lambda: (0.0, 0.0), StandingWorkloads(), clock=lambda: NOW)

@@ -38,19 +38,23 @@ class WhatIf:
         return any(each.after.outcome > each.before.outcome for each in self.changes)
 
 
-def what_if(changes: Sequence[Change], here: Sequence[Document | Unreadable], follow: Follow) -> WhatIf:
-    """``here``: all objects, of one key the last counts. Raises ``NoNode`` and ``AdditionError``."""
+def what_if(changes: Sequence[Change], here: Sequence[Document | Unreadable], follow: Follow, moment: float = 0.0) -> WhatIf:
+    """``here``: all objects, of one key the last counts; ``moment``: Unix time at which they were read of a live cluster.
+
+    Raises ``NoNode`` and ``AdditionError``.
+    """
     documents = list({_key(each): each for each in here if isinstance(each, Document)}.values())
     try:
         cluster = changed([dict(each.body) for each in documents], changes)
     except NoSuchNode as error:
         raise NoNode(str(error)) from error
     where = {id(each.body): each.where for each in documents}
-    before = standing_verdicts(documents, follow=lambda items: follow(items, "judging what stands"))
+    before = standing_verdicts(documents, follow=lambda items: follow(items, "judging what stands"), moment=moment)
     after = standing_verdicts(
         [Document(where.get(id(each), "after the change"), each) for each in cluster.objects],
         cluster.moved,
         follow=lambda items: follow(items, "judging what would stand"),
+        moment=moment,
     )
     unreadable = dict.fromkeys((*(each for each in here if isinstance(each, Unreadable)), *before.unreadable))
     return WhatIf(

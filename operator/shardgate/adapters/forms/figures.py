@@ -44,15 +44,6 @@ def unknown() -> Cell:
     return Cell(UNKNOWN, Tone.UNKNOWN)
 
 
-def number(value: float) -> str:
-    """Three digits that say something: ``8.73``, ``56``, ``1,318,768``, ``0.0021``."""
-    size = abs(value)
-    if value == int(value) or size >= 100:  # noqa: PLR2004  # three digits before the point
-        return f"{round(value):,}"
-    digits = 1 if size >= 10 else 2 if size >= 0.1 else 4  # noqa: PLR2004  # three digits in all
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
-
-
 def share(value: float) -> str:
     """0..1 as a percentage: ``0.0192`` -> ``1.9 %``."""
     return f"{value * 100:.1f}".rstrip("0").rstrip(".") + " %"

@@ -5,9 +5,9 @@ from itertools import groupby
 from typing import Any
 
 from shardgate.adapters.forms.content import Block, Cell, Facts, Items, Note, Section, Tone, facts, table
-from shardgate.adapters.forms.figures import UNKNOWN, amount, known, number, share, single, span, unknown, widths
+from shardgate.adapters.forms.figures import UNKNOWN, amount, known, share, single, span, unknown, widths
 from shardgate.adapters.forms.parts import Part
-from shardgate.domain.units import ago, count, gb, gib
+from shardgate.domain.units import ago, count, gb, gib, number
 
 Json = Mapping[str, Any]
 
@@ -142,9 +142,21 @@ def _model(part: Part, outcome: str | None) -> Iterator[tuple[str, Cell]]:
     weights = of.get("weightsBytes")
     name = f", as {part.declared['weights']}" if part.declared.get("weights") else ""
     yield "Weights", unknown() if weights is None else Cell(f"{gb(weights)} ({gib(weights)}){name}")
+    stages, ranks = ([each["weightsBytes"] for each in of.get(key) or ()] for key in ("perStage", "perRank"))
+    if len(stages) > 1:
+        yield "Weights of a stage, over all of its ranks", Cell(f"{gb(sum(stages) // len(stages))} in the mean")
+    if len(ranks) > 1:
+        yield "Weights of a rank, which is one GPU", _between(min(ranks), max(ranks))
     deficit = of.get("deficitBytes")
     shown = Cell("none", Tone.GOOD) if deficit == 0 else _gib(deficit)
     yield "Deficit of the fullest rank", Cell(shown.text, Tone.BAD) if deficit else shown
+
+
+def _between(low: int, high: int) -> Cell:
+    """``17.1 to 18.2 GB (15.9 to 16.9 GiB)``."""
+    if gb(low) == gb(high):
+        return Cell(f"{gb(low)} ({gib(low)})")
+    return Cell(f"{gb(low).removesuffix(' GB')} to {gb(high)} ({gib(low).removesuffix(' GiB')} to {gib(high)})")
 
 
 def _stages(part: Part) -> Iterator[Block]:

@@ -43,7 +43,7 @@ def _sections(report: Json, parts: Sequence[Part]) -> list[Section]:
         findings(report),
         *_of_parts(report, parts),
         risks(report),
-        recommendations(report),
+        recommendations(report, parts),
         alternatives(report),
         score(report),
         assumptions(report),

@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from shardgate.adapters.forms.content import Block, Card, Cards, Cell, Items, Note, Section, Tone, facts, table
-from shardgate.adapters.forms.figures import TONES, UNKNOWN, known, measured, number, unknown, widths
+from shardgate.adapters.forms.figures import TONES, UNKNOWN, known, measured, unknown, widths
 from shardgate.adapters.forms.parts import Part
-from shardgate.domain.units import count
+from shardgate.domain.units import count, gib, number
 
 Json = Mapping[str, Any]
 
@@ -130,10 +130,25 @@ def _table_or_none(caption: str, columns: tuple[str, ...], rows: Sequence[tuple[
     return Note("Unknown.", Tone.UNKNOWN) if value is None else Note("None in this report.")
 
 
-def recommendations(report: Json) -> Section:
+def _hardware_needed(parts: Sequence[Part]) -> Iterator[str]:
+    """As declared: so many GPUs, and what each must leave to the engine where those that are here leave too little."""
+    for part in parts:
+        gpus, deficit = part.declared.get("gpusTotal"), part.memory.get("deficitBytes")
+        budgets = [each["budgetBytes"] for each in part.memory.get("perRank") or () if each["budgetBytes"] is not None]
+        if gpus is None or not deficit or not budgets:
+            continue
+        yield (
+            f"Hardware for it as declared{_of(part)}: {count(gpus, 'GPU')} that each give the engine {gib(max(budgets) + deficit)} "
+            f"or more, those here give {gib(max(budgets))}; shardgate plan --model {part.declared['model']} names products"
+        )
+
+
+def recommendations(report: Json, parts: Sequence[Part] = ()) -> Section:
     """What to do next, by the findings and what was found to fit."""
     steps = [Cell(ADVICE.get(report["recommendation"], str(report["recommendation"])), outcome_of(report).tone)]
     steps += [Cell(f"{each['code']}: {each['remedy']}") for each in report["findings"] if each["remedy"]]
+    if report["outcome"] == "Unsound":
+        steps += [Cell(each) for each in _hardware_needed(parts)]
     if report["alternatives"]:
         first = report["alternatives"][0]
         verb = "Instead" if report["outcome"] == "Unsound" else "Or"
@@ -201,11 +216,11 @@ def score(report: Json) -> Section:
     rows = [(known(each["name"]), _points(each["points"]), Cell(number(each["of"])), known(each["why"])) for each in terms or ()]
     if rows:
         blocks.append(table("Terms of the score", ("Term", "Points#", "Of#", "Why"), rows))
-        if any(each["points"] is None for each in terms):
+        if report["outcome"] != "Unsound" and any(each["points"] is None for each in terms):
             blocks.append(Note("What is not counted has no objective, or is unknown: the rest is scaled to 100."))
-    elif report["outcome"] == "Unsound":
+    if report["outcome"] == "Unsound":
         blocks.append(Note("A finding that is Unsound makes it 0, whatever else is good."))
-    else:
+    elif not rows:
         blocks.append(Note("The terms of the score are unknown.", Tone.UNKNOWN))
     return Section("score", "Score", tuple(blocks))
 

@@ -55,6 +55,8 @@ def _with_held(node: Node, facts: NodeFacts, shapes: Shapes) -> Node:
         return node
 
     def beside(gpu: Gpu) -> Gpu:
-        return replace(gpu, held=facts.held) if gpu.sharing in _WHOLE else gpu
+        if gpu.sharing not in _WHOLE:
+            return gpu
+        return replace(gpu, held=facts.held, alternatives=tuple(replace(each, held=facts.held) for each in gpu.alternatives))
 
     return replace(node, shape=shapes.changed(node.shape, facts.held, beside))

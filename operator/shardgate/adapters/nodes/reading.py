@@ -13,7 +13,7 @@ from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, schedulable
 from shardgate.adapters.gpus import Product, find_product, product_of_id
 from shardgate.adapters.nodes import statements
-from shardgate.adapters.nodes.report_differences import MEMORY_TOLERANCE, Contradiction, Counted, differences
+from shardgate.adapters.nodes.report_differences import MEMORY_TOLERANCE, Contradiction, Counted, Difference, differences
 from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.nodes.statements import CLIQUE, PRODUCT, Statement
@@ -103,15 +103,30 @@ def read_gpus(
         registered={name: max(capacity.get(name, 0), amount) for name, amount in gpus.items()}, sharing=found.sharing,
         units_per_card=found.units_per_card or 1,
     )  # fmt: skip
-    differing = differences(own, report, others, labels, counted, nvlink=before.nvlink)
+    return _with_report(found, report, differences(own, report, others, labels, counted, nvlink=before.nvlink))
+
+
+def _with_report(found: NodeReading, report: NodeFacts, differing: tuple[Contradiction, ...]) -> NodeReading:
+    """What one driver alone tells, and where it differs from the others."""
+    if len(report.products) > 1:
+        # What labels say is of one of them at most, and nobody tells which a pod gets.
+        said = f"the driver tells of several products: {', '.join(report.products)}"
+        several = Contradiction(fact=Difference.PRODUCT, message=said, is_of_report=True)
+        differing = (several, *(each for each in differing if each.fact not in (Difference.PRODUCT, Difference.MEMORY)))
+        memory, memories = report.memory_mib, report.memories_mib
+        untold = ("product", *(("memoryMib", "unitMemoryMib") if memory is None else ()))
+        found = replace(
+            found, row=None, product=None, memory_mib=memory, unit_memory_mib=memory,
+            possible_memory_mib=memories if memory is None else (),
+            sources={field: source for field, source in found.sources.items() if field not in untold},
+        )  # fmt: skip
     facts = {each.fact for each in differing}
-    kept = (each for each in found.contradictions if each.fact not in facts)
     is_whole = found.sharing in (Sharing.NONE, Sharing.TIME_SLICING, None)
     return replace(
         found,
-        contradictions=(*kept, *differing),
+        contradictions=(*(each for each in found.contradictions if each.fact not in facts), *differing),
         links=report.links,
-        visible=report.visible if is_whole and "memoryMib" in found.sources and found.sources["memoryMib"] == REPORT else None,
+        visible=report.visible if is_whole and found.sources.get("memoryMib") == REPORT else None,
     )
 
 

@@ -97,8 +97,9 @@ def _memory(driver: Statement, others: list[Statement]) -> str:
 
 def _count(facts: NodeFacts, others: list[Statement], counted: Counted) -> str:
     registered = counted.registered.get(PLAIN, 0) + counted.registered.get(RENAMED, 0)
-    whole = counted.sharing in (Sharing.NONE, Sharing.TIME_SLICING, Sharing.MPS)
     expected = facts.whole * counted.units_per_card
+    whole = counted.sharing in (Sharing.NONE, Sharing.TIME_SLICING, Sharing.MPS)
+    whole = whole or (counted.sharing is None and registered < expected)  # no sharing makes units fewer than GPUs
     if whole and registered and registered != expected:
         units = f"{registered} {PLAIN}" if counted.units_per_card == 1 else f"{registered} units of {counted.units_per_card} a GPU"
         return f"the kubelet counts {units}, the driver {facts.whole} GPUs"

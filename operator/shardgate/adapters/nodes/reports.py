@@ -166,8 +166,8 @@ class NodeFacts:
     products: tuple[str, ...] = ()
     """As labels spell them, each once."""
     compute_capability: tuple[int, int] | None = None
-    memory_mib: int | None = None
-    """Of one GPU, all of it."""
+    memories_mib: tuple[int, ...] = ()
+    """Of one GPU, all of it: each amount that there is."""
     visible: Bytes | None = None
     """CUDA's total: what the driver does not keep for itself."""
     parts: tuple[Part, ...] = ()
@@ -180,6 +180,11 @@ class NodeFacts:
     """``<fabric>.<partition>``, as GPU Feature Discovery writes it; of a partition that is complete."""
     held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
     """By processes that were started beside Kubernetes, of the GPU where that is most. Of unknown owners it does not count."""
+
+    @property
+    def memory_mib(self) -> int | None:
+        """Of one GPU, where all have the same."""
+        return self.memories_mib[0] if len(self.memories_mib) == 1 else None
 
     @property
     def is_read(self) -> bool:
@@ -205,11 +210,11 @@ def _facts(status: _Status) -> NodeFacts:
         whole=len(whole),
         whole_out_of_use=sum(each.health.state in _GONE for each in whole),
         reasons=tuple(_reason(each) for each in bad),
-        products=tuple(dict.fromkeys(_as_label(each.product) for each in gpus if each.product)),
+        products=tuple(dict.fromkeys(_as_label(each.product) for each in told if each.product)),
         compute_capability=_same(
             (each.computeCapability.major, each.computeCapability.minor) for each in told if each.computeCapability is not None
         ),
-        memory_mib=_same(total // MEBI for each in told if (total := _total(each.memory)) is not None),
+        memories_mib=tuple(sorted({total // MEBI for each in told if (total := _total(each.memory)) is not None})),
         visible=_visible(told),
         parts=_parts(gpus),
         has_mig=any(map(_is_cut, good)) if good else None,

@@ -110,7 +110,6 @@ def from_report(facts: NodeFacts | None, gpus: Amounts) -> Statement | None:
         sharing=sharing,
         remarks=(
             *(f"{each}: it is not free" for each in facts.reasons),
-            *((f"several products: {', '.join(sorted(facts.products))}",) if len(facts.products) > 1 else ()),
             *((f"{facts.links_down} NVLinks of healthy GPUs are down",) if facts.links_down else ()),
         ),
     )  # fmt: skip

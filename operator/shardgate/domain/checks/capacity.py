@@ -380,10 +380,11 @@ def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
     memory, gpus = 0, 0
     for group in situation.accepted:
         units = group.installed(pod.resource) * group.count
-        of_one = group.shape.unit(pod.resource).memory
-        if of_one is None:
+        unit = group.shape.unit(pod.resource)
+        if unit.memory is None:
             return
-        memory, gpus = memory + units * of_one, gpus + units
+        most = max(each.memory or 0 for each in (unit, *unit.alternatives))  # readings that stay possible
+        memory, gpus = memory + units * most, gpus + units
     held = weights.total - situation.declaration.engine.settings.offload * pod.ranks_per_replica
     if held > memory:
         closed = situation.policy.capacity is Capacity.CLOSED

@@ -14,7 +14,7 @@ from shardgate.shells.cli.exit_codes import BAD_DATA, INTERNAL, INTERRUPTED, NO_
 from shardgate.shells.cli.streams import LastingOutput
 from shardgate.shells.failures import ClusterFailed, NotFound, NotReadable
 
-click.rich_click.TEXT_MARKUP = "rich"
+click.rich_click.OPTIONS_TABLE_COLUMN_TYPES = ["opt_all_metavar", "help"]  # in 46 columns, too, no name is cut
 
 COMMANDS: Mapping[str, str] = {
     "accuracy": "Show how well the memory of engines that run here was predicted.",

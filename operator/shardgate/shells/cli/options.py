@@ -29,4 +29,7 @@ def gpus_option() -> Decorator:
 
 def output_option(forms: Sequence[str] = ("table", "json"), text: str = "Form of the answer.") -> Decorator:
     """``-o FORM``, into ``output``; the first is the default."""
-    return click.option("-o", "output", type=click.Choice(list(forms)), default=forms[0], show_default=True, help=text)
+    return click.option(
+        "-o", "output", type=click.Choice(list(forms)), default=forms[0], show_default=True, metavar="FORM",
+        help=f"{text.removesuffix('.')}: {', '.join(forms)}.",
+    )  # fmt: skip

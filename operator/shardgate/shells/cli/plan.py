@@ -46,7 +46,9 @@ def _pairs(names: tuple[str, ...], kind: type) -> Callable[[click.Context, click
 @click.command()
 @click.option("--model", required=True, metavar="NAME", help="A catalogue id or alias, or what a ModelProfile matches.")
 @click.option("--weights", metavar="LAYOUT", help="As in spec.model.weights. Default: the checkpoint's own.")
-@click.option("--engine", type=click.Choice(ENGINES), default="vllm", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(ENGINES), default="vllm", show_default=True, metavar="NAME", help=f"One of {', '.join(ENGINES)}."
+)
 @click.option("--engine-version", metavar="VERSION", help="Default: figures of the newest known.")
 @click.option("--max-model-len", type=click.IntRange(min=1), metavar="TOKENS", help="Default: the model's full length.")
 @click.option("--product", "products", multiple=True, metavar="PATTERN", help="Products to plan on; may be repeated. Default: any.")

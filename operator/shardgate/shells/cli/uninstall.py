@@ -6,7 +6,7 @@ from shardgate.shells.uninstallation import removed_leftovers, removed_webhooks
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["webhooks", "leftovers"]))
+@click.argument("what", type=click.Choice(["webhooks", "leftovers"]), metavar="WHAT")
 @click.option("-n", "--namespace", metavar="NAMESPACE", required=True, help="Where the operator ran.")
 def uninstall(what: str, namespace: str) -> None:
     """Remove what must go before or after the operator: the chart's hooks run this; `helm uninstall` is the whole of it.

@@ -1,6 +1,7 @@
 """``shardgate whatif``."""
 
 import json
+import time
 
 import rich_click as click
 
@@ -40,7 +41,7 @@ def whatif(context: click.Context, words: tuple[str, ...], clusters: tuple[str, 
         changes = changes_in(words)
         with working("reading the cluster"):
             here = objects_of(clusters, files)
-        found = what_if(changes, here, tracked)
+        found = what_if(changes, here, tracked, moment=0.0 if clusters else time.time())
     except (ChangeError, AdditionError) as error:
         raise click.UsageError(str(error)) from error
     print_unreadable(found.unreadable)
