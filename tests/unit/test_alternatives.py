@@ -18,7 +18,7 @@ from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.policy import OWN_KIND, Disclosure, Policy
-from shardgate.domain.search import Nearness, Quota, room_of
+from shardgate.domain.search import Nearness, Quota, rooms_of
 from shardgate.domain.situation import look_at
 from shardgate.domain.verdict import Outcome
 from shardgate.domain.verify import verify
@@ -59,7 +59,7 @@ def test_two_replicas_of_tp4_and_tp8_beat_stages_on_one_node() -> None:
     pairs, wide = by_strategy[2, "TP4 x PP1 x DP1", "fp16"], by_strategy[1, "TP8 x PP1 x DP1", "fp16"]
     assert pairs["requestsPerSecond"]["value"] == pytest.approx(11, abs=0.5)
     assert wide["requestsPerSecond"]["value"] > 8.5
-    assert pairs["change"] == "2 replicas of TP4 x PP1 x DP1: 11 (7.97 to 15.2) requests/s against 8.29"
+    assert pairs["change"] == "2 replicas of TP4 x PP1 x DP1: 11 (7.97 to 15.2) requests/s against 8.07"
     assert found.index(pairs) < found.index(wide)
     assert len(found) == 5
 
@@ -92,9 +92,53 @@ def test_what_is_offered_verifies_as_it_was_said_once_its_patch_is_applied(inven
 def test_gpus_that_others_hold_are_not_offered() -> None:
     held = an_inventory(a_node(), a_pod("other", node="node-a", gpus=4))
     declaration, found = offered(held, **REFERENCE)
-    assert room_of(look_at(declaration, held, OWN_KIND)).gpus == 4
+    assert [each.gpus for each in rooms_of(look_at(declaration, held, OWN_KIND))] == [4]
     assert found
     assert max(each["gpus"] for each in found) <= 4
+
+
+def test_among_several_products_each_is_named_that_it_is_for() -> None:
+    both = an_inventory(a_node("fast"), a_node("slow", labels=T4))
+    body = a_body(strategy={"tensor": 1, "pipeline": 1}, gpus={"perPod": 1}, **copy.deepcopy(REFERENCE))
+    declaration = read_declaration(body)
+    found = [alternative_json(each, declaration, None) for each in alternatives_of(declaration, both, OWN_KIND)]
+    assert {each["strategy"] for each in found if each["weights"] == "fp16"} >= {"TP4 x PP1 x DP1"}
+    for each in found:
+        assert each["patch"]["spec"]["gpus"]["products"] in (["H100-80GB-HBM3"], ["Tesla-T4"])
+        assert verify(read_declaration(merged(body, each["patch"])), both, OWN_KIND).outcome is Outcome.SOUND
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"args": ["--tensor-parallel-size=2", "--pipeline-parallel-size", "4"]},
+        {"environment": {"VLLM_PP_LAYER_PARTITION": "20,20,20,20"}},
+    ],
+    ids=["flags", "variables"],
+)
+def test_what_flags_say_again_is_not_patched(engine: Json) -> None:
+    _, found = offered(EIGHT_H100, **{**REFERENCE, "engine": {"maxModelLen": 8192, **engine}})
+    assert found
+    assert {each["patch"] for each in found} == {None}
+
+
+def test_what_runs_is_offered_only_what_serves_more_per_gpu() -> None:
+    declaration, found = offered(EIGHT_H100, **REFERENCE)
+    performance = verify(declaration, EIGHT_H100, OWN_KIND).performance
+    assert performance is not None
+    for each in found:
+        assert each["requestsPerSecond"]["value"] / each["gpus"] > performance.capacity.value / 8
+    best = {"strategy": {"tensor": 4, "pipeline": 1}, "gpus": {"perPod": 4}, "replicas": 2}
+    _, others = offered(EIGHT_H100, **REFERENCE, **best)
+    assert not [each for each in others if each["weights"] == "fp16"]
+
+
+def test_a_base_model_is_no_chat_model() -> None:
+    _, found = offered(EIGHT_H100, model={"name": "meta-llama/Meta-Llama-3-70B", "weights": "fp16"})
+    assert not [each for each in found if "Instruct" in each["model"]]
+    config = {"quantization_config": None}
+    _, told = offered(EIGHT_H100, model={"name": "meta-llama/Meta-Llama-3-70B-Instruct", "config": config})
+    assert not [each for each in told if each["weights"] not in ("fp16", "bf16")]
 
 
 def test_smaller_models_stand_only_where_nearer_ones_leave_room() -> None:

@@ -5,17 +5,18 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from shardgate.adapters.models.catalogue import Found, Question, are_same_model, find_model
+from shardgate.adapters.models.catalogue import Found, Question, find_model
+from shardgate.adapters.performance_report import ranged
 from shardgate.adapters.tables import table
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Inventory
 from shardgate.domain.model import ModelArchitecture
 from shardgate.domain.performance.figures import Performance
 from shardgate.domain.policy import Policy
-from shardgate.domain.search import Alternative, Nearness, Quota, Variant, alternatives, change_of, nearest, room_of
+from shardgate.domain.search import Alternative, Nearness, Quota, Variant, alternatives, change_of, nearest, rooms_of
 from shardgate.domain.situation import Situation, look_at
 from shardgate.domain.strategy import ParallelStrategy
-from shardgate.domain.units import count, rounded
+from shardgate.domain.units import count
 
 Json = dict[str, Any]
 
@@ -30,7 +31,7 @@ def variants_of(declaration: Declaration, *, is_old: bool, with_smaller: bool = 
     """
     yield Variant(declaration=declaration, nearness=Nearness.STRATEGY, name=declaration.model_name)
     family, place = _family_of(declaration.model_name)
-    if family is None or not isinstance(declaration.model, ModelArchitecture):
+    if family is None or not isinstance(declaration.model, ModelArchitecture) or _is_told_apart(declaration):
         return
     for index, model in enumerate(family["models"][place:]):
         nearness = Nearness.PRECISION if index == 0 else Nearness.MODEL
@@ -45,6 +46,13 @@ def variants_of(declaration: Declaration, *, is_old: bool, with_smaller: bool = 
                 yield Variant(
                     declaration=_with(declaration, entry["id"], found), nearness=nearness, name=entry["id"], step=index + 1
                 )
+
+
+def _is_told_apart(declaration: Declaration) -> bool:
+    """Its own config or its engine's flags say what it is: another checkpoint of the name's family need not be like it."""
+    model = declaration.model
+    own = isinstance(model, ModelArchitecture) and model.source.startswith(("spec.model.config", "ModelProfile"))
+    return own or declaration.engine.settings.quantises_while_loading
 
 
 @cache
@@ -71,10 +79,14 @@ def _family_of(name: str) -> tuple[Mapping[str, Any] | None, int]:
     """(the family, which of its models this is)."""
     for family in table("model_families")["families"]:
         for place, model in enumerate(family["models"]):
-            ids = (model["id"], *(each["id"] for each in model["checkpoints"]))
-            if any(are_same_model(name, each) for each in ids):
+            if _plain(name) in {_plain(model["id"]), *(_plain(each["id"]) for each in model["checkpoints"])}:
                 return family, place
     return None, 0
+
+
+def _plain(name: str) -> str:
+    """A repository's name without its owner, as people write it: base models and those for chats stay apart."""
+    return name.rstrip("/").rpartition("/")[2].lower().removeprefix("meta-")
 
 
 def nearest_of(declaration: Declaration, inventory: Inventory, policy: Policy) -> Alternative | None:
@@ -93,10 +105,12 @@ def _start(declaration: Declaration, inventory: Inventory, policy: Policy) -> tu
     """(what a search starts from, whether no GPU there has bf16); ``None`` where nothing can be known."""
     if declaration.unknown_strategy or declaration.is_partial or not isinstance(declaration.model, ModelArchitecture):
         return None
+    if declaration.strategy.load_balancing == "external":  # one rank of a group that others declare
+        return None
     situation = look_at(declaration, inventory, policy)
     if situation.stale or situation.nothing_seen:
         return None
-    capabilities = [gpu.compute_capability for gpu in room_of(situation).products]
+    capabilities = [room.product.compute_capability for room in rooms_of(situation)]
     return situation, bool(capabilities) and all(each is not None and each < BF16_FROM for each in capabilities)
 
 
@@ -132,9 +146,7 @@ def alternative_json(alternative: Alternative, declared: Declaration, performanc
         "nodes": nodes,
         "score": verdict.score,
         "meetsObjectives": candidate.meets_objectives if declared.objectives.any and found is not None else None,
-        "requestsPerSecond": None
-        if found is None
-        else {"value": rounded(found.capacity.value), "low": rounded(found.capacity.low), "high": rounded(found.capacity.high)},
+        "requestsPerSecond": None if found is None else ranged(found.capacity),
     }
 
 
@@ -142,6 +154,8 @@ def patch_of(alternative: Alternative, declared: Declaration) -> Json | None:
     """JSON merge patch."""
     if declared.subject.kind != "InferenceDeployment" or declared.workload is not None:
         return None
+    if any(name in ("args", "environment") for name, _ in declared.engine.stated):
+        return None  # flags and variables may say again what the patch changes
     declaration, candidate = alternative.declaration, alternative.candidate
     strategy = declaration.strategy
     own, plain = declared.strategy, ParallelStrategy()
@@ -163,6 +177,8 @@ def patch_of(alternative: Alternative, declared: Declaration) -> Json | None:
         "replicas": declaration.replicas,
         "gpus": {"perPod": declaration.gpus.per_pod},
     }  # fmt: skip
+    if declaration.gpus.products != declared.gpus.products:
+        spec["gpus"]["products"] = list(declaration.gpus.products)
     if candidate.variant.nearness is not Nearness.STRATEGY:
         dtype = declaration.dtype if declaration.dtype == "fp16" else None
         spec["model"] = {"name": declaration.model_name, "weights": None, "config": None, "dtype": dtype}

@@ -13,7 +13,8 @@ def told(verdict: Verdict, inventory: Inventory, policy: Policy) -> Verdict:
     if policy.disclosure is not Disclosure.NONE:
         return verdict
     without = _without_names(inventory, policy)
-    return replace(verdict, findings=tuple(replace(each, message=without(each.message)) for each in verdict.findings))
+    findings = (replace(each, message=without(each.message), remedy=without(each.remedy)) for each in verdict.findings)
+    return replace(verdict, findings=tuple(findings))
 
 
 def text_told(text: str, inventory: Inventory, policy: Policy) -> str:

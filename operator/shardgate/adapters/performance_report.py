@@ -28,7 +28,8 @@ _BYTES = ("tensorBytesPerToken", "pipelineBytesPerToken", "expertBytesPerToken")
 _COMMUNICATION = (*_BYTES, "link", "linkBytesPerSecond", "linkUtilization", "timeShare")
 
 
-def _range(estimate: Estimate | None, factor: float = 1.0) -> Json | None:
+def ranged(estimate: Estimate | None, factor: float = 1.0) -> Json | None:
+    """``{value, low, high}``, in units of which ``factor`` are one of the estimate's."""
     if estimate is None:
         return None
     return {
@@ -41,17 +42,17 @@ def performance_json(found: Performance | None) -> Json:
     if found is None:
         return dict.fromkeys(_PERFORMANCE)
     return {
-        "requestsPerSecond": _range(found.requests_per_second),
-        "outputTokensPerSecond": _range(found.output_tokens_per_second),
-        "totalTokensPerSecond": _range(found.total_tokens_per_second),
-        "timeToFirstTokenMilliseconds": _range(found.time_to_first_token, 1000),
-        "timePerOutputTokenMilliseconds": _range(found.time_per_output_token, 1000),
-        "endToEndMilliseconds": _range(found.end_to_end, 1000),
-        "gpuUtilization": _range(found.gpu_utilization),
-        "capacityRequestsPerSecond": _range(found.capacity),
-        "capacityMeasuredRequestsPerSecond": _range(found.capacity_measured),
-        "concurrency": rounded(found.concurrency),
-        "capacityConcurrency": rounded(found.capacity_concurrency),
+        "requestsPerSecond": ranged(found.requests_per_second),
+        "outputTokensPerSecond": ranged(found.output_tokens_per_second),
+        "totalTokensPerSecond": ranged(found.total_tokens_per_second),
+        "timeToFirstTokenMilliseconds": ranged(found.time_to_first_token, 1000),
+        "timePerOutputTokenMilliseconds": ranged(found.time_per_output_token, 1000),
+        "endToEndMilliseconds": ranged(found.end_to_end, 1000),
+        "gpuUtilization": ranged(found.gpu_utilization),
+        "capacityRequestsPerSecond": ranged(found.capacity),
+        "capacityMeasuredRequestsPerSecond": ranged(found.capacity_measured),
+        "concurrency": round(found.concurrency),
+        "capacityConcurrency": round(found.capacity_concurrency),
         "capacityShare": None if found.capacity_share is None else rounded(found.capacity_share),
         "bound": found.bound.value,
         "atCapacity": found.is_at_capacity,

@@ -6,7 +6,7 @@ from typing import Any
 
 from shardgate.adapters.alternatives import BF16_FROM, alternatives_of, variants_of
 from shardgate.adapters.gpus import find_product, known_gpus, normalised, product_of_id
-from shardgate.adapters.performance_report import performance_json
+from shardgate.adapters.performance_report import performance_json, ranged
 from shardgate.adapters.report import declared_json, finding_json
 from shardgate.adapters.tables import table
 from shardgate.api import API_VERSION
@@ -160,7 +160,7 @@ def _best(declaration: Declaration, gpu: Gpu) -> Candidate | None:
 
 def _on(declaration: Declaration, gpu: Gpu) -> list[Candidate]:
     is_old = gpu.compute_capability is not None and gpu.compute_capability < BF16_FROM
-    room = Room(gpus=MOST_GPUS, largest_node=_node_of(gpu), products=(gpu,))
+    room = Room(gpus=MOST_GPUS, largest_node=_node_of(gpu), product=gpu)
     variants = [each for each in variants_of(declaration, is_old=is_old, with_smaller=False) if each.nearness is Nearness.STRATEGY]
     return list(candidates(variants, room, declaration))
 
@@ -196,7 +196,5 @@ def _need(candidate: Candidate) -> Json:
         "what": f"{count(candidate.gpus, 'GPU')} of {candidate.gpu.product}" + (f" on {nodes} nodes" if nodes > 1 else ""),
         "strategy": declaration.strategy.label, "replicas": declaration.replicas, "weights": declaration.weights_name,
         "maxModelLen": declaration.engine.settings.max_model_len if candidate.is_shortened else None,
-        "requestsPerSecond": None
-        if found is None
-        else {"value": rounded(found.capacity.value), "low": rounded(found.capacity.low), "high": rounded(found.capacity.high)},
+        "requestsPerSecond": None if found is None else ranged(found.capacity),
     }  # fmt: skip

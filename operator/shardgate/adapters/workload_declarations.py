@@ -19,6 +19,8 @@ _WIDTHS = ("tensor", "pipeline", "data")
 _STATED = ("dataLocal", "expertParallel", "expert", "prefillContext", "decodeContext", "attentionData", "loadBalancing")
 _ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm", "lmdeploy", "tgi", "nim"})
 _CLAIMED = "dra:"
+_HALVES = frozenset({"prefill", "decode", "encode", "processor", "cache"})
+"""Roles that serve a part of each request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ def _declared(workload: Workload, group: ServingGroup, profiles: Sequence[Profil
     except ExceptionGroup as problems:
         told = "; ".join(str(each) for each in mistakes_in(problems))
         return GroupDeclaration(role=group.role, where=group.where, declaration=None, problem=told)
+    if group.role in _HALVES:  # a request's other half is served elsewhere: no figures of whole requests hold
+        declaration = replace(declaration, engine=replace(declaration.engine, pace=None))
     return GroupDeclaration(role=group.role, where=group.where, declaration=declaration, model=model)
 
 

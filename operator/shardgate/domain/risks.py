@@ -66,21 +66,25 @@ def _of_places(declaration: Declaration, verdict: Verdict) -> Iterator[Risk]:
     if placement is None or not placement.pods or hardware is None:
         return
     nodes = {pod.node for pod in placement.pods}
-    if declaration.replicas == 1 or len(nodes) == 1:
-        where = "its node" if len(nodes) == 1 else "any of its nodes"
-        who = "the only replica" if declaration.replicas == 1 else f"all {declaration.replicas} replicas"
+    if declaration.replicas == 1:
+        where = "its node fails, drains" if len(nodes) == 1 else "any of its nodes fails, drains"
         yield Risk(
             name="SingleNode" if len(nodes) == 1 else "SingleReplica", likelihood=Likelihood.RARE,
-            effect=f"{who} stops when {where} fails, drains or is upgraded",
-            mitigation="run two replicas, spread over nodes",
+            effect=f"the only replica stops when {where} or is upgraded", mitigation="run two replicas, spread over nodes",
         )  # fmt: skip
-    spare = hardware.gpus_free - verdict.required.gpus
-    if spare < 1:
+    elif len(nodes) == 1:
+        yield Risk(
+            name="SingleNode", likelihood=Likelihood.RARE,
+            effect=f"all {declaration.replicas} replicas stop when their node fails, drains or is upgraded",
+            mitigation="spread the replicas over nodes",
+        )  # fmt: skip
+    needed, free, pod = verdict.required.gpus, hardware.gpus_free, verdict.required.gpus_per_pod or 1
+    spare = free - needed if free >= needed else free  # fewer than needed: its own pods hold the rest
+    if spare < pod:
         yield Risk(
             name="NoSpareGpu", likelihood=Likelihood.POSSIBLE,
-            effect=f"{count(verdict.required.gpus, 'GPU')} of {hardware.gpus_free} free ones are taken: "
-            "when one fails, its replica finds no place",
-            mitigation="keep a GPU free, or a node that may come",
+            effect=f"besides its own {count(needed, 'GPU')} {max(spare, 0)} are free: when one fails, its pod finds no place",
+            mitigation=f"keep {count(pod, 'GPU')} free on a node, or have a node that may come",
         )  # fmt: skip
 
 
@@ -116,9 +120,9 @@ def _of_performance(declaration: Declaration, verdict: Verdict) -> Iterator[Risk
             effect=f"pipelines of {len(found.balance.stage_seconds)} stages were measured to lose "
             f"{100 * found.balance.bubble_measured:.0f} %, not the {100 * found.balance.bubble:.0f} % of "
             f"{found.balance.micro_batches} micro-batches: that leaves {found.capacity_measured.value:.1f} of {wanted:g} a second",
-            mitigation="use tensor ranks instead of stages inside a node (alternatives below)",
+            mitigation="use tensor ranks instead of stages inside a node",
         )  # fmt: skip
-    if found.capacity_share is not None and KNEE <= found.capacity_share <= 1:
+    if wanted and found.capacity_share is not None and found.capacity_share >= KNEE:
         yield Risk(
             name="AtCapacity", likelihood=Likelihood.LIKELY,
             effect=f"{wanted:g} requests/s are {100 * found.capacity_share:.0f} % of the {found.capacity.value:.1f} that can be "

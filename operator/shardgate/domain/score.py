@@ -2,6 +2,7 @@
 
 from shardgate.domain.fitting import Fit
 from shardgate.domain.situation import Situation
+from shardgate.domain.units import number
 from shardgate.domain.verdict import ScoreTerm
 
 OBJECTIVE_MET_SHARE = 0.9
@@ -58,7 +59,7 @@ def _throughput(situation: Situation) -> ScoreTerm:
         return ScoreTerm(name="throughput", points=None, of=30, why=_no_figures(situation))
     reached = found.capacity.value
     margin = reached / wanted - 1
-    why = f"{reached:.2g} of {wanted:g} requests/s ({100 * margin:+.0f} %); {found.label}"
+    why = f"{number(reached)} of {wanted:g} requests/s ({100 * margin:+.0f} %); {found.label}"
     return ScoreTerm(name="throughput", points=30 * _of_margin(margin), of=30, why=why)
 
 

@@ -87,11 +87,13 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What the pods may use now: GPUs free to them in all, and on the node that has most."""
+    """What the pods may use now of one product: GPUs free to them in all, and on the node that has most."""
 
     gpus: int
     largest_node: int
-    products: tuple[Gpu, ...]
+    product: Gpu
+    is_named: bool = False
+    """Whether the pods are to name the product, because others are there as well."""
 
 
 WIDTHS, STAGES = (1, 2, 4, 8, 16), (1, 2, 4, 8)
@@ -100,6 +102,8 @@ MOST_JUDGED = 16
 """Whole verdicts that one search asks for."""
 MOST_OF_SMALLER = 2
 """Strategies that are tried of a smaller model, the fewest ranks first: those serve most per GPU."""
+MOST_PRODUCTS = 3
+"""That a search looks at."""
 SIZINGS = 4
 """Numbers of replicas that are tried for a rate: each replica's share of the concurrency shrinks as there are more."""
 MISSED = frozenset({"ThroughputTooLow", "LatencyTooHigh", "MemoryMostlyUnused"})
@@ -110,21 +114,21 @@ LENGTH_STEP = 1024
 """Shortened lengths are multiples of it."""
 
 
-def room_of(situation: Situation) -> Room:
-    """By the nodes that selector, affinity and lasting taints let the pods on."""
+def rooms_of(situation: Situation) -> tuple[Room, ...]:
+    """Of each product, the fastest first, by the nodes that selector, affinity and lasting taints let the pods on."""
     resource = situation.pod.resource
     held = {pod.node: pod.requests.get(resource, 0) for pod in situation.inventory.held_by(situation.declaration.owners)}
-    gpus = largest = 0
-    products: dict[Gpu, None] = {}
+    found: dict[Gpu, list[int]] = {}
     for group in situation.candidates:
         if group.like.state is not NodeState.USABLE:
             continue
         for node in group.nodes:
             free = node.free(resource) + held.get(node.name, 0)
             if free > 0:
-                gpus, largest = gpus + free, max(largest, free)
-                products[group.shape.unit(resource)] = None
-    return Room(gpus=gpus, largest_node=largest, products=tuple(products))
+                found.setdefault(group.shape.unit(resource), []).append(free)
+    rooms = (Room(gpus=sum(each), largest_node=max(each), product=gpu) for gpu, each in found.items())
+    fastest_first = sorted(rooms, key=lambda each: -(each.product.rates.bytes_per_second if each.product.rates else 0))
+    return tuple(fastest_first[:MOST_PRODUCTS])
 
 
 def strategies(model: ModelArchitecture, room: Room, declared: ParallelStrategy) -> Iterator[ParallelStrategy]:
@@ -146,7 +150,7 @@ def strategies(model: ModelArchitecture, room: Room, declared: ParallelStrategy)
 
 def candidates(variants: Iterable[Variant], room: Room, declared: Declaration) -> Iterator[Candidate]:
     """Every variant on every strategy that its weights leave hope for, with as many replicas as it takes or as there is room."""
-    largest = max((gpu.memory or 0 for gpu in room.products), default=0)
+    largest = room.product.memory or 0
     for variant in variants:
         model = variant.declaration.model
         if not isinstance(model, ModelArchitecture):
@@ -167,6 +171,8 @@ def _candidate(variant: Variant, strategy: ParallelStrategy, room: Room, declare
     ranks = strategy.ranks_per_replica
     per_pod = ranks if ranks <= room.largest_node else strategy.tensor
     wish = replace(variant.declaration.gpus, per_pod=per_pod, pods_per_replica=None, leader=None)
+    if room.is_named and room.product.product is not None:
+        wish = replace(wish, products=(room.product.product,))
     tried = replace(variant.declaration, strategy=strategy, gpus=wish, replicas=1, unknown_strategy="")
     found = _fitting(tried, room)
     if found is None:
@@ -195,7 +201,8 @@ def _fewest_replicas(declared: Declaration, ranks: int, room: Room, figures_of: 
     most = room.gpus // ranks
     wanted = declared.objectives.requests_per_second
     if not wanted:
-        return min(most, max(1, declared.strategy.ranks_per_replica * declared.replicas // ranks))
+        same = max(1, declared.strategy.ranks_per_replica * declared.replicas // ranks)
+        return min(most, same, declared.traffic.concurrency or same)
     replicas = 1
     for _ in range(SIZINGS):
         figures = figures_of(replicas)
@@ -214,33 +221,25 @@ def _meets(declaration: Declaration, found: Performance) -> bool:
 
 
 def _fitting(tried: Declaration, room: Room) -> tuple[Declaration, Weighed, GpuFit, bool] | None:
-    """The declaration on the product that does best, with a shorter context where only that is missing."""
-    for declaration, is_shortened in ((tried, False), (None, True)):
-        if declaration is None:
-            declaration = _shortened(tried, room)  # noqa: PLW2901  # the second try
-            if declaration is None:
-                return None
-        weighed = Weighed.of(declaration)
-        if weighed is None:
+    """The declaration on the product, with a shorter context where only that is missing."""
+    shorter = None
+    for is_shortened in (False, True):
+        declaration = tried if not is_shortened else shorter
+        weighed = None if declaration is None else Weighed.of(declaration)
+        if declaration is None or weighed is None:
             return None
-        fits = [fit_of(gpu, declaration, weighed) for gpu in room.products]
-        good = [each for each in fits if each.fit is Fit.FITS]
-        if good:
-            best = max(good, key=lambda each: each.estimate.margin.value if each.estimate else 0.0)
-            return declaration, weighed, best, is_shortened
+        fit = fit_of(room.product, declaration, weighed)
+        if fit.fit is Fit.FITS:
+            return declaration, weighed, fit, is_shortened
+        shorter = None if is_shortened else _shortened(tried, fit)
     return None
 
 
-def _shortened(tried: Declaration, room: Room) -> Declaration | None:
+def _shortened(tried: Declaration, found: GpuFit) -> Declaration | None:
     """With the longest context that surely fits; ``None`` where that is too short to be of use."""
-    weighed = Weighed.of(tried)
-    if weighed is None:
+    if found.estimate is None or found.code not in ("ContextDoesNotFit", "MemoryTight", "NoRoomForKvCache"):
         return None
-    longest = 0
-    for gpu in room.products:
-        found = fit_of(gpu, tried, weighed)
-        if found.estimate is not None and found.code in ("ContextDoesNotFit", "MemoryTight", "NoRoomForKvCache"):
-            longest = max(longest, int(found.estimate.longest.low) // LENGTH_STEP * LENGTH_STEP)
+    longest = int(found.estimate.longest.low) // LENGTH_STEP * LENGTH_STEP
     traffic = tried.traffic
     needed = max(LEAST_LENGTH, (traffic.prompt_tokens or 0) + (traffic.output_tokens or 0))
     if longest < needed:
@@ -285,10 +284,8 @@ def alternatives(
     The declaration itself, as it stands, is none of them, unless asked for (``with_declared``). Where none is Sound: those that
     run, and miss what is aimed at.
     """
-    quota, room, declared = quota or Quota(), room_of(situation), situation.declaration
-    if not room.gpus or not room.products:
-        return ()
-    order = ranked(candidates(variants, room, declared), declared)
+    quota, declared = quota or Quota(), situation.declaration
+    order = _worth_it(ranked(_all(variants, situation), declared), situation, with_declared=with_declared)
     judged = 0
     found: list[Alternative] = []
     lesser: list[Alternative] = []
@@ -316,12 +313,9 @@ def alternatives(
 
 def nearest(situation: Situation, variants: Iterable[Variant], *, most_judged: int = MOST_JUDGED) -> Alternative | None:
     """The first that verifies Sound, what stays nearest to the declaration first; no others are looked at then."""
-    room, declared = room_of(situation), situation.declaration
-    if not room.gpus or not room.products:
-        return None
-    judged = 0
+    declared, judged = situation.declaration, 0
     for _, equally_far in groupby(variants, key=lambda each: each.step):
-        for each in ranked(candidates(equally_far, room, declared), declared):
+        for each in ranked(_all(list(equally_far), situation), declared):
             if judged == most_judged:
                 return None
             if _is_declared(each, declared):
@@ -333,10 +327,35 @@ def nearest(situation: Situation, variants: Iterable[Variant], *, most_judged: i
     return None
 
 
+def _all(variants: Sequence[Variant], situation: Situation) -> list[Candidate]:
+    """On each product by itself: figures of a replica hold for one alone."""
+    rooms = rooms_of(situation)
+    several = len(rooms) > 1
+    return [each for room in rooms for each in candidates(variants, replace(room, is_named=several), situation.declaration)]
+
+
+BETTER = 1.02
+"""By which factor what is offered serves more per GPU, where the declaration runs as it is."""
+
+
+def _worth_it(order: list[Candidate], situation: Situation, *, with_declared: bool) -> list[Candidate]:
+    """Where the declaration runs: only what meets objectives that it misses, or serves more per GPU and misses none for it."""
+    found, declared = situation.performance, situation.declaration
+    if found is None or with_declared or not situation.placement.feasible:
+        return order
+    meets = _meets(declared, found)
+    rate = found.capacity.value / max(1, situation.required.gpus)
+    return [
+        each for each in order
+        if each.meets_objectives >= meets and (each.meets_objectives > meets or each.rate_per_gpu > BETTER * rate)
+    ]  # fmt: skip
+
+
 def _is_declared(candidate: Candidate, declared: Declaration) -> bool:
     strategy, own = candidate.declaration.strategy, declared.strategy
-    same = (strategy.tensor, strategy.pipeline, candidate.declaration.replicas) == (own.tensor, own.pipeline, declared.replicas)
-    return candidate.variant.nearness is Nearness.STRATEGY and same and own.data == 1 and not candidate.is_shortened
+    copies = declared.replicas * (1 if own.attention_data else own.data_ranks_per_replica)
+    same = (strategy.tensor, strategy.pipeline, candidate.declaration.replicas) == (own.tensor, own.pipeline, copies)
+    return candidate.variant.nearness is Nearness.STRATEGY and same and not own.attention_data and not candidate.is_shortened
 
 
 def change_of(alternative: Alternative, declared: Performance | None) -> str:

@@ -162,6 +162,8 @@ class Verdict:
         """0 when Unsound, ``None`` when Undecided or nothing can be scored: for reports, nothing is let in or refused by it."""
         if self.outcome in (Outcome.UNSOUND, Outcome.UNDECIDED):
             return 0 if self.outcome is Outcome.UNSOUND else None
+        if self.performance is None:  # a score of memory alone would tell nothing
+            return None
         applied = [each for each in self.score_terms if each.points is not None]
         possible = sum(each.of for each in applied)
         return round(100 * sum(each.points or 0.0 for each in applied) / possible) if possible else None

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from shardgate.domain.codes import finding
+from shardgate.domain.fitting import Fit
 from shardgate.domain.performance.estimate import is_linked
 from shardgate.domain.performance.figures import Performance
 from shardgate.domain.situation import Situation
-from shardgate.domain.units import count
+from shardgate.domain.units import count, number
 from shardgate.domain.verdict import Finding, Outcome
 
 MOST_UNEVEN = 0.25
@@ -45,10 +46,7 @@ def memory_is_used(situation: Situation) -> Iterator[Finding]:
     ranks = situation.declaration.strategy.data_ranks_per_replica * situation.declaration.replicas
     held = best.estimate.kv_tokens.low * ranks
     filled = traffic.concurrency * (found.lengths.prompt + found.lengths.output)
-    smaller = any(
-        (other.gpu.memory or 0) < (best.gpu.memory or 0) for other in situation.found_of_shape.values() if other.gpu is not best.gpu
-    )
-    if held > MOST_UNUSED * filled and (smaller or situation.pod.ranks_per_replica > 1):
+    if held > MOST_UNUSED * filled and _could_be_less(situation):
         yield finding(
             "MemoryMostlyUnused",
             where="spec.traffic.concurrency",
@@ -57,6 +55,23 @@ def memory_is_used(situation: Situation) -> Iterator[Finding]:
             f"tokens fill {filled:,.0f} ({held / filled:.0f} times)",
             remedy="take fewer or smaller GPUs, or serve more at once",
         )
+
+
+def _could_be_less(situation: Situation) -> bool:
+    """Fewer replicas, half the ranks or a smaller product would hold the weights."""
+    best, weights = situation.best_found, situation.weights
+    if best is None or best.estimate is None or weights is None:
+        return False
+    smaller = any(
+        each.fit is Fit.FITS and (each.gpu.memory or 0) < (best.gpu.memory or 0) for each in situation.found_of_shape.values()
+    )
+    halved = 2 * weights.fullest.per_rank <= HALVED_SHARE * best.estimate.fullest.budget.low
+    is_split = situation.declaration.strategy.tensor * situation.declaration.strategy.pipeline > 1
+    return smaller or situation.declaration.replicas > 1 or (is_split and halved)
+
+
+HALVED_SHARE = 0.9
+"""Of the budget that weights may take on half the ranks, so that fewer are surely enough."""
 
 
 def stages_are_even(situation: Situation) -> Iterator[Finding]:
@@ -101,7 +116,13 @@ def tensor_ranks_are_joined(situation: Situation) -> Iterator[Finding]:
         return
     share = found.communication.time_share
     resource = situation.pod.resource
-    joined = {gpu.product or "GPU" for group in situation.accepted if is_linked(gpu := group.shape.unit(resource), ranks)}
+    joined = {
+        gpu.product or "GPU"
+        for group in situation.accepted
+        if is_linked(gpu := group.shape.unit(resource), situation.declaration.strategy.tensor)
+        and group.installed(resource) >= situation.pod.gpus
+        and situation.fit(group) is Fit.FITS
+    }
     if joined and share > MOST_TALK:
         yield finding(
             "TensorOverPcie",
@@ -187,7 +208,7 @@ def _aims_at_latency(situation: Situation) -> bool:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.3g} to {high:.3g}"
+    return f"{number(low)} to {number(high)}"
 
 
 CHECKS = (

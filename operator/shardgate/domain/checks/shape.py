@@ -419,7 +419,26 @@ def nothing_is_said_twice(situation: Situation) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def requests_fit_the_context(situation: Situation) -> Iterator[Finding]:
+    """Requests of the declared lengths are no longer than the engine lets in."""
+    declaration = situation.declaration
+    traffic, model = declaration.traffic, declaration.model
+    own = model.max_context_tokens if isinstance(model, ModelArchitecture) else None
+    stated = declaration.engine.settings.max_model_len
+    longest = own if stated is None or stated < 0 else stated
+    asked = (traffic.prompt_tokens or 0) + (traffic.output_tokens or 0)
+    if longest is not None and asked > longest:
+        yield finding(
+            "DeclarationContradicts",
+            where="spec.traffic",
+            outcome=Outcome.RISKY,
+            message=f"requests of {asked} tokens on average are expected, the engine lets in {longest} and turns longer ones away",
+            remedy=f"declare shorter requests, or raise spec.engine.maxModelLen to {asked} and more",
+        )
+
+
 CHECKS = (
+    requests_fit_the_context,
     nothing_is_said_twice,
     ranks_have_gpus,
     ranks_divide_over_pods,

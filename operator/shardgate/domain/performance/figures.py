@@ -106,7 +106,10 @@ def performance_of(
         return None
     if not weighed.load.model.has_cache or best.estimate.kv_tokens.value <= 0:
         return None
-    traffic, objectives, replicas = declaration.traffic, declaration.objectives, declaration.replicas
+    traffic, objectives = declaration.traffic, declaration.objectives
+    if _are_too_long(declaration, best.estimate.length):
+        return None
+    replicas = declaration.replicas if traffic.concurrency is None else min(declaration.replicas, traffic.concurrency)
     lengths = Lengths(
         prompt=float(traffic.prompt_tokens or ASSUMED_LENGTHS.prompt), output=float(traffic.output_tokens or ASSUMED_LENGTHS.output)
     )
@@ -122,7 +125,7 @@ def performance_of(
     replica = replica_with(traffic.micro_batches)
     if replica is None:
         return None
-    declared = None if traffic.concurrency is None else max(1.0, traffic.concurrency / replicas)
+    declared = None if traffic.concurrency is None else traffic.concurrency / replicas  # of those that have any
     service = _service(replica, declared, objectives, replicas)
     capacity, at = _largest(replica, objectives, declared)
     measured = capacity
@@ -139,7 +142,7 @@ def performance_of(
         lengths=lengths,
         are_lengths_declared=traffic.prompt_tokens is not None and traffic.output_tokens is not None,
         concurrency=(declared if declared is not None else service.in_flight) * replicas,
-        requests_per_second=spread.rate(requests),
+        requests_per_second=_served(spread.rate(requests), None if declared is not None else wanted, capacity * replicas),
         output_tokens_per_second=spread.rate(requests * lengths.output),
         total_tokens_per_second=spread.rate(requests * (lengths.prompt + lengths.output)),
         time_to_first_token=spread.first_token(service.time_to_first_token) if told else None,
@@ -149,7 +152,7 @@ def performance_of(
         capacity=spread.rate(capacity * replicas),
         capacity_measured=spread.rate(measured * replicas),
         capacity_concurrency=at * replicas,
-        capacity_share=None if wanted is None or capacity <= 0 else wanted / (capacity * replicas),
+        capacity_share=None if not wanted or capacity <= 0 else wanted / (capacity * replicas),
         is_at_capacity=service.is_at_capacity,
         bound=_bound(service),
         balance=Balance(
@@ -160,6 +163,20 @@ def performance_of(
         ),
         communication=communication_of(replica, service),
     )
+
+
+def _are_too_long(declaration: Declaration, longest: int | None) -> bool:
+    """Requests of the declared lengths would be turned away: there is nothing to serve."""
+    traffic = declaration.traffic
+    return longest is not None and (traffic.prompt_tokens or 0) + (traffic.output_tokens or 0) > longest
+
+
+def _served(estimate: Estimate, offered: float | None, capacity: float) -> Estimate:
+    """Of an open loop, no more than comes; less where that may be beyond what can be served."""
+    if not offered:
+        return estimate
+    least = min(offered, capacity * estimate.low / estimate.value) if estimate.value else 0.0
+    return Estimate(least, min(estimate.value, offered), offered)
 
 
 def _service(replica: Replica, concurrency: float | None, objectives: Objectives, replicas: int) -> Service:

@@ -130,8 +130,15 @@ class Replica:
             )
             pace = self.hardware.pace
             host = self.stages * (pace.step_seconds + pace.sequence_seconds * batch / self.work.data_ranks)
-            known = self._decodes[in_flight] = (step, step.seconds + host)
+            busy = min(in_flight, float(self.stages))  # of a full pipeline, the slowest stage sets the pace
+            between = max(step.seconds, busy * max(step.stages) + step.sends)
+            known = self._decodes[in_flight] = (step, between + host)
         return known
+
+    def _unevenness(self) -> float:
+        """By which factor the slowest stage exceeds the mean: what a full pipeline loses to it."""
+        stages = self.decode(self.most_in_flight)[0].stages
+        return max(stages) * len(stages) / sum(stages) if sum(stages) else 1.0
 
     def prefill(self, tokens: float) -> float:
         """Seconds of a pass over so many tokens of prompts, through all stages; longer prompts go chunk by chunk."""
@@ -155,7 +162,7 @@ class Replica:
     def prefill_share(self) -> float:
         """Seconds that one prompt takes from the replica, where steps are filled with prompts."""
         full = self.limits.step_tokens * self.work.data_ranks
-        return self.prefill(full) * self.lengths.prompt / full / self.stages
+        return self.prefill(full) * self.lengths.prompt / full / self.stages * self._unevenness()
 
     def at_concurrency(self, concurrency: float) -> Service:
         """A closed loop: so many clients, each asking again when it is answered."""
@@ -197,7 +204,7 @@ class Replica:
     def prefill_of_one(self) -> float:
         """Seconds that another's prompt keeps a decoding sequence waiting: as a pass of its own, not filled up."""
         data = self.work.data_ranks
-        return self.prefill(self.lengths.prompt * data) / data / self.stages
+        return self.prefill(self.lengths.prompt * data) / data / self.stages * self._unevenness()
 
     def at_most(self, requests: float | None = None) -> Service:
         """Saturated: as many in flight as it takes (or as there are ``requests``), prompts filling the steps."""
