@@ -1,6 +1,7 @@
 """The kept reports of both references: that the tool says the same today, and what must be in them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,17 @@ def test_every_section_of_the_reference_reports_is_there(name: str) -> None:
         line.removeprefix("## ") for line in golden(name).read_text(encoding="utf-8").splitlines() if line.startswith("## ")
     ]
     assert [each for each in headings if each in SECTIONS] == list(SECTIONS)
+
+
+@pytest.mark.parametrize(("name", "heading"), list(zip(NAMES, ("## Compatible", "## Incompatible"), strict=True)))
+def test_the_page_of_differences_has_the_figures_of_the_reports(name: str, heading: str) -> None:
+    """Every fraction that the page gives as Shardgate's word."""
+    report = golden(name).read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference-reports.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.split(heading)[1].split("\n## ")[0].splitlines() if line.startswith("| ")]
+    said = {number for row in rows for number in re.findall(r"\b\d[\d,]*\.\d+\b", row[2])}
+    assert len(said) >= 10
+    assert {each for each in said if not re.search(rf"(?<![\d.,]){re.escape(each)}(?!\d)", report)} == set()
 
 
 def test_what_is_printed_depends_on_no_hash_seed() -> None:
