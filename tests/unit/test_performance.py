@@ -157,7 +157,7 @@ def test_an_objective_beyond_the_range_is_a_finding_and_inside_it_a_risk() -> No
     high = judged(engine={"maxModelLen": 8192}, traffic=TRAFFIC, objectives={"requestsPerSecond": 30})
     assert high.codes == ("ThroughputTooLow",)
     assert high.outcome is Outcome.WASTEFUL
-    assert "30 requests/s are aimed at, H100-80GB-HBM3 serves 5.85 to 11.1" in high.findings[0].message
+    assert "30 requests/s are aimed at, H100-80GB-HBM3 serves 6 to 11.4" in high.findings[0].message
     inside = {"engine": {"maxModelLen": 8192}, "traffic": TRAFFIC, "objectives": {"requestsPerSecond": 10}}
     assert judged(**inside).codes == ()
     risks = {each.name: each.likelihood for each in risks_of(a_declaration(**inside), judged(**inside))}
@@ -192,7 +192,7 @@ def test_uneven_stages() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(moved=st.integers(2, 15), more=st.integers(0, 4), concurrency=st.sampled_from([4, 64, 256]))
+@given(moved=st.integers(0, 15), more=st.integers(0, 4), concurrency=st.sampled_from([4, 64, 256]))
 def test_a_more_uneven_split_is_never_faster(moved: int, more: int, concurrency: int) -> None:
     def rate(shift: int) -> float:
         layers = [20 + shift, 20, 20, 20 - shift]
@@ -201,7 +201,6 @@ def test_a_more_uneven_split_is_never_faster(moved: int, more: int, concurrency:
         )
         return found.requests_per_second.value
 
-    # From 2 on, as the head makes the last stage of even ones the slowest.
     assert rate(moved + more) <= rate(moved) * 1.001
 
 
