@@ -229,6 +229,21 @@ def test_the_rate_of_an_open_loop_is_at_most_what_comes() -> None:
     assert (found.requests_per_second.value, found.requests_per_second.high) == (1, 1)
 
 
+def test_figures_are_those_of_the_slowest_product_that_pods_are_placed_on() -> None:
+    h200 = {"nvidia.com/gpu.product": "NVIDIA-H200", "nvidia.com/gpu.memory": "143771"}
+    two = {"strategy": {"tensor": 8, "pipeline": 2}, "engine": {"maxModelLen": 8192}, "traffic": TRAFFIC}
+    alike = performed(a_node("a"), a_node("b"), **two)
+    mixed = performed(a_node("a"), a_node("b", labels=h200), **two)
+    assert (alike.product, mixed.product) == ("H100-80GB-HBM3", "H100-80GB-HBM3")
+    assert mixed.requests_per_second == alike.requests_per_second
+
+
+def test_what_its_engine_refuses_has_no_figures() -> None:
+    verdict = judged(strategy={"tensor": 6, "pipeline": 1}, gpus={"perPod": 6}, traffic=TRAFFIC)
+    assert "HeadsUneven" in verdict.codes
+    assert (verdict.performance, verdict.score) == (None, 0)
+
+
 def test_memory_that_nobody_fills() -> None:
     small = {**TRAFFIC, "concurrency": 2}
     verdict = judged(strategy={"tensor": 8, "pipeline": 1}, traffic=small)
