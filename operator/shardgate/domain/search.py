@@ -340,8 +340,10 @@ BETTER = 1.02
 
 def _worth_it(order: list[Candidate], situation: Situation, *, with_declared: bool) -> list[Candidate]:
     """Where the declaration runs: only what meets objectives that it misses, or serves more per GPU and misses none for it."""
-    found, declared = situation.performance, situation.declaration
-    if found is None or with_declared or not situation.placement.feasible:
+    declared = situation.declaration
+    verdict = verify(declared, situation.inventory, situation.policy)
+    found = verdict.performance
+    if found is None or with_declared or verdict.outcome > Outcome.RISKY:
         return order
     meets = _meets(declared, found)
     rate = found.capacity.value / max(1, situation.required.gpus)

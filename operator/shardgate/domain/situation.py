@@ -172,9 +172,18 @@ def look_at(declaration: Declaration, inventory: Inventory, policy: Policy) -> S
         preempting=preempting,
         stale=is_stale(inventory, policy),
         performance=performance_of(
-            declaration, weighed, max(found_of_shape.values(), key=_goodness, default=None), pod.ranks_per_pod, pod.pods_per_replica
+            declaration, weighed, _slowest(found_of_shape, placement), pod.ranks_per_pod, pod.pods_per_replica
         ),
     )
+
+
+def _slowest(found_of_shape: Mapping[int, GpuFit], placement: Placement) -> GpuFit | None:
+    """Of the GPUs that the example places pods on, the slowest; without an example, the one that does best."""
+    pools = {pod.pool for pod in placement.pods}
+    used = [each for each in found_of_shape.values() if each.gpu.product in pools and each.gpu.rates is not None]
+    if used:
+        return min(used, key=lambda each: each.gpu.rates.bytes_per_second if each.gpu.rates is not None else 0.0)
+    return max(found_of_shape.values(), key=_goodness, default=None)
 
 
 def _with_defaults(declaration: Declaration, inventory: Inventory) -> Declaration:

@@ -33,7 +33,7 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
         placement=None if situation.stale else situation.placement,
         assumptions=tuple(_assumptions(situation)),
         aspects=aspects_of(findings),
-        performance=situation.performance,
+        performance=None if any(each.outcome is Outcome.UNSOUND for each in findings) else situation.performance,
         score_terms=score_terms(situation),
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from functools import cached_property
+from math import ceil, sqrt
 
 from shardgate.domain.performance.passes import Hardware, PassTime, Step, pass_time
 from shardgate.domain.performance.work import Work
@@ -130,15 +131,18 @@ class Replica:
             )
             pace = self.hardware.pace
             host = self.stages * (pace.step_seconds + pace.sequence_seconds * batch / self.work.data_ranks)
-            busy = min(in_flight, float(self.stages))  # of a full pipeline, the slowest stage sets the pace
-            between = max(step.seconds, busy * max(step.stages) + step.sends)
-            known = self._decodes[in_flight] = (step, between + host)
+            full = min(1.0, (in_flight - 1) / (self.stages - 1)) if self.stages > 1 else 0.0
+            known = self._decodes[in_flight] = (step, step.seconds * (1 + (self._unevenness - 1) * full) + host)
         return known
 
+    @cached_property
     def _unevenness(self) -> float:
-        """By which factor the slowest stage exceeds the mean: what a full pipeline loses to it."""
-        stages = self.decode(self.most_in_flight)[0].stages
-        return max(stages) * len(stages) / sum(stages) if sum(stages) else 1.0
+        """By which factor the longest stage has more layers than of an even split: it sets a full pipeline's pace.
+
+        What an even split loses to the head on its last stage is part of the losses that were measured.
+        """
+        layers = [stage.number for stage in self.work.stages]
+        return max(layers) / ceil(sum(layers) / len(layers)) if sum(layers) else 1.0
 
     def prefill(self, tokens: float) -> float:
         """Seconds of a pass over so many tokens of prompts, through all stages; longer prompts go chunk by chunk."""
@@ -162,7 +166,7 @@ class Replica:
     def prefill_share(self) -> float:
         """Seconds that one prompt takes from the replica, where steps are filled with prompts."""
         full = self.limits.step_tokens * self.work.data_ranks
-        return self.prefill(full) * self.lengths.prompt / full / self.stages * self._unevenness()
+        return self.prefill(full) * self.lengths.prompt / full / self.stages * self._unevenness
 
     def at_concurrency(self, concurrency: float) -> Service:
         """A closed loop: so many clients, each asking again when it is answered."""
@@ -204,7 +208,7 @@ class Replica:
     def prefill_of_one(self) -> float:
         """Seconds that another's prompt keeps a decoding sequence waiting: as a pass of its own, not filled up."""
         data = self.work.data_ranks
-        return self.prefill(self.lengths.prompt * data) / data / self.stages * self._unevenness()
+        return self.prefill(self.lengths.prompt * data) / data / self.stages * self._unevenness
 
     def at_most(self, requests: float | None = None) -> Service:
         """Saturated: as many in flight as it takes (or as there are ``requests``), prompts filling the steps."""
