@@ -13,16 +13,19 @@ from hypothesis import strategies as st
 
 from nvml.agents import profile
 from nvml.library import NAMES, PROFILE_VARIABLE, SONAME, build
-from shardgate.adapters.gpu_node_reports import reading_of, status_of
+from shardgate.adapters.gpu_node_reports import reading_of, status_of, status_of_problem
 from shardgate.adapters.report_changes import Change, change
 from shardgate.api.gpu_node_report import GpuNodeReportStatus
-from shardgate.domain.driver_reading import DriverReading, ProbeError
+from shardgate.api.report_limits import MOST_NAME, MOST_TEXT
+from shardgate.domain.driver_reading import DriverReading, GpuReading, GpuState, Health, Mig, MigDevice, ProbeError
 from shardgate.shells.agent.processes import Processes
 from shardgate.shells.agent.table import table
 from shardgate.shells.nvml.probe import NvmlProbe
 
 Json = dict[str, Any]
 WRITTEN = {"changed_at": "2026-11-26T08:00:00Z", "agent_version": "0.1.0"}
+REASONS = st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=MOST_NAME), max_size=8)
+st.register_type_strategy(Health, st.builds(Health, state=st.sampled_from(GpuState), reasons=REASONS.map(tuple)))
 READINGS = st.from_type(DriverReading)
 NONSENSE = st.one_of(
     st.integers(-(2**63), 2**64 - 1), st.sampled_from([0, 1, 2, 3, 7, 15, 16, 255, 999, 2**31 - 1, 2**32 - 1, 2**63, 2**64 - 1]),
@@ -47,6 +50,30 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_reading_is_read_back_as_it_was_written(reading: DriverReading) -> None:
     written = json.loads(json.dumps(status_of(reading, **WRITTEN)))
     assert reading_of(written) == reading
+
+
+NAMES_OF_NVML = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=MOST_TEXT)
+
+
+@settings(max_examples=40)
+@given(
+    NAMES_OF_NVML,
+    st.lists(st.integers(0, 10_000), max_size=200, unique=True),
+    st.lists(st.text(max_size=200), max_size=200),
+    st.text(max_size=1000),
+)
+def test_whatever_an_agent_makes_of_it_the_crd_takes(text: str, xids: list[int], reasons: list[str], problem: str) -> None:
+    health = Health(state=GpuState.UNHEALTHY, reasons=tuple(reasons))
+    gpu = GpuReading(index=0, uuid=text, product=text, mig=Mig(
+        is_enabled=True, is_enabled_after_reset=True, devices=(MigDevice(uuid=text, profile=text),)
+    ), xids=tuple(xids), health=health)  # fmt: skip
+    reading = DriverReading(driver_version=text, nvml_version=text, gpus=(gpu,))
+    failed = ProbeError(problem, problem)
+    for status in (
+        status_of(reading, **WRITTEN),
+        status_of_problem(failed, since=WRITTEN["changed_at"], **WRITTEN),
+    ):
+        GpuNodeReportStatus.model_validate_json(json.dumps(status), strict=True)
 
 
 @settings(max_examples=20)

@@ -40,9 +40,8 @@ def test_probes_are_answered_while_others_hold_connections(served: Web, monkeypa
 
 def test_who_speaks_slowly_is_cut_however_often_he_speaks(served: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
-    with socket.create_connection(("127.0.0.1", served.port)) as slow:
-        with pytest.raises(OSError):  # noqa: PT011  # a broken pipe or a reset, as it comes
-            speak(slow)
+    with socket.create_connection(("127.0.0.1", served.port)) as slow, pytest.raises(OSError):  # noqa: PT011  # pipe or reset
+        speak(slow)
 
 
 def speak(slowly: socket.socket) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from shardgate.api.report_limits import MOST_MESSAGE, MOST_REASONS, MOST_SUMMARY, MOST_XIDS, printable
 from shardgate.domain.driver_reading import (
     Clocks,
     DriverReading,
@@ -33,8 +34,6 @@ Json = dict[str, Any]
 _Read = TypeVar("_Read")
 
 KIND, PLURAL = "GpuNodeReport", "gpunodereports"
-MOST_MESSAGE = 512
-MOST_SUMMARY = 256
 
 
 class UnreadableReport(Exception):
@@ -60,8 +59,12 @@ def status_of_problem(problem: ProbeError, *, since: str, changed_at: str, agent
     return {
         "changedAt": changed_at,
         "agentVersion": agent_version,
-        "summary": f"unknown: {problem.name}",
-        "problem": {"name": problem.name, "message": problem.problem[:MOST_MESSAGE], "since": since},
+        "summary": f"unknown: {printable(problem.name)}",
+        "problem": {
+            "name": printable(problem.name) or "UNKNOWN",
+            "message": printable(problem.problem, MOST_MESSAGE),
+            "since": since,
+        },
     }
 
 
@@ -132,9 +135,11 @@ def _gpu(gpu: GpuReading) -> Json:
         ),
         pcie=_filled(generation=pcie.generation, width=pcie.width, currentWidth=pcie.current_width),
         processes=None if gpu.processes is None else [_process(each) for each in gpu.processes],
-        xids=list(gpu.xids) or None,
+        xids=list(gpu.xids[:MOST_XIDS]) or None,
         recoveryAction=gpu.recovery_action,
-        health=_present(state=gpu.health.state.value, reasons=list(gpu.health.reasons) or None),
+        health=_present(
+            state=gpu.health.state.value, reasons=[printable(each) for each in gpu.health.reasons[:MOST_REASONS]] or None
+        ),
     )
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from shardgate.api.report_limits import MOST_TEXT
 from shardgate.domain.driver_reading import Memory, PciePath, RemoteKind
 from shardgate.domain.units import GIBI, KIBI, MEBI, Bytes
 
@@ -18,7 +19,6 @@ MOST_LANES = 64
 MOST_GENERATION = 32
 MOST_COUNT = 2**63 - 1
 """Also leaves out ``NVML_VALUE_NOT_AVAILABLE``, which is all bits."""
-MOST_TEXT = 96
 
 _PATHS = {
     0: PciePath.SAME_BOARD,

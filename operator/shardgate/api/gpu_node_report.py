@@ -6,12 +6,21 @@ from typing import Annotated
 from pydantic import Field
 
 from shardgate.api.fields import ApiModel
+from shardgate.api.report_limits import (
+    MOST_GPUS,
+    MOST_MESSAGE,
+    MOST_MIG_DEVICES,
+    MOST_NAME,
+    MOST_PROCESSES,
+    MOST_REASONS,
+    MOST_SUMMARY,
+    MOST_TEXT,
+    MOST_XIDS,
+    PRINTABLE,
+)
 from shardgate.domain.driver_reading import GpuState, Ownership, PciePath, RemoteKind
 
-MOST_GPUS = 64
 MOST_PAIRS = MOST_GPUS * (MOST_GPUS - 1) // 2
-MOST_MIG_DEVICES = 16
-MOST_PROCESSES = 64
 
 Amount = Annotated[int, Field(ge=0)]
 
@@ -48,7 +57,7 @@ class ReportedMigDevice(ApiModel):
     """A MIG device."""
 
     uuid: Annotated[str | None, Field(max_length=96, description="Its UUID.")] = None
-    profile: Annotated[str | None, Field(max_length=32, description="As 1g.10gb.")] = None
+    profile: Annotated[str | None, Field(max_length=MOST_TEXT, pattern=PRINTABLE, description="As 1g.10gb.")] = None
     gpu_instance: Annotated[Amount | None, Field(description="Number of its GPU instance.")] = None
     compute_instance: Annotated[Amount | None, Field(description="Number of its compute instance in it.")] = None
     memory: Annotated[ReportedMemory | None, Field(description="Its memory.")] = None
@@ -107,8 +116,10 @@ class ReportedFabric(ApiModel):
     """The NVLink fabric that a GPU has joined."""
 
     state: Annotated[FabricState, Field(description="How far it is.")]
-    status: Annotated[str | None, Field(max_length=64, description="NVML's name of what came of it.")] = None
-    cluster: Annotated[str | None, Field(max_length=64, description="UUID of the fabric.")] = None
+    status: Annotated[str | None, Field(max_length=MOST_NAME, pattern=PRINTABLE, description="NVML's name of what came of it.")] = (
+        None
+    )
+    cluster: Annotated[str | None, Field(max_length=64, pattern=PRINTABLE, description="UUID of the fabric.")] = None
     clique: Annotated[Amount | None, Field(description="Number of the partition in it.")] = None
 
 
@@ -152,8 +163,8 @@ class ReportedHealth(ApiModel):
 
     state: Annotated[GpuState, Field(description="Healthy, Unhealthy, Lost (the driver cannot reach it) or Unknown.")]
     reasons: Annotated[
-        list[Annotated[str, Field(max_length=64)]] | None,
-        Field(max_length=32, description="What speaks against it, as RowRemapPending or Xid79."),
+        list[Annotated[str, Field(max_length=MOST_NAME, pattern=PRINTABLE)]] | None,
+        Field(max_length=MOST_REASONS, description="What speaks against it, as RowRemapPending or Xid79."),
     ] = None
 
 
@@ -162,7 +173,7 @@ class ReportedGpu(ApiModel):
 
     index: Annotated[Amount, Field(description="The driver's number of it.")]
     uuid: Annotated[str | None, Field(max_length=96, description="Its UUID.")] = None
-    product: Annotated[str | None, Field(max_length=128, description="As the driver spells it.")] = None
+    product: Annotated[str | None, Field(max_length=128, pattern=PRINTABLE, description="As the driver spells it.")] = None
     pci_bus_id: Annotated[str | None, Field(max_length=32, description="PCI domain, bus, device and function.")] = None
     numa_node: Annotated[Amount | None, Field(description="NUMA node that it is nearest to.")] = None
     compute_capability: Annotated[ReportedVersion | None, Field(description="CUDA compute capability.")] = None
@@ -179,7 +190,7 @@ class ReportedGpu(ApiModel):
         Field(max_length=MOST_PROCESSES, description="Those that hold memory of it, the largest first. Absent: unknown."),
     ] = None
     xids: Annotated[
-        list[Amount] | None, Field(max_length=32, description="Numbers of errors (Xid) since the agent watches, each once.")
+        list[Amount] | None, Field(max_length=MOST_XIDS, description="Numbers of errors (Xid) since the agent watches, each once.")
     ] = None
     recovery_action: Annotated[
         str | None, Field(max_length=32, description="What the driver asks for: None, GpuReset, NodeReboot.")
@@ -201,16 +212,21 @@ class ReportedPair(ApiModel):
 class ReportedDriver(ApiModel):
     """The driver."""
 
-    version: Annotated[str | None, Field(max_length=64, description="As 580.126.09.")] = None
-    nvml_version: Annotated[str | None, Field(max_length=64, description="Of its management library.")] = None
+    version: Annotated[str | None, Field(max_length=MOST_TEXT, pattern=PRINTABLE, description="As 580.126.09.")] = None
+    nvml_version: Annotated[
+        str | None, Field(max_length=MOST_TEXT, pattern=PRINTABLE, description="Of its management library.")
+    ] = None
     cuda_version: Annotated[ReportedVersion | None, Field(description="The newest CUDA that it supports.")] = None
 
 
 class ReportedProblem(ApiModel):
     """Why the driver cannot be read."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, description="As NVML_ERROR_DRIVER_NOT_LOADED or CALL_HUNG.")]
-    message: Annotated[str, Field(max_length=512, description="In words.")]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=MOST_NAME, pattern=PRINTABLE, description="As NVML_ERROR_DRIVER_NOT_LOADED or CALL_HUNG."),
+    ]
+    message: Annotated[str, Field(max_length=MOST_MESSAGE, description="In words.")]
     since: Annotated[str, Field(description="Since when.", json_schema_extra={"format": "date-time"})]
 
 
@@ -225,7 +241,9 @@ class GpuNodeReportStatus(ApiModel):
         ),
     ]
     agent_version: Annotated[str | None, Field(max_length=64, description="Version of the agent.")] = None
-    summary: Annotated[str | None, Field(max_length=256, description="In a few words, as 8 x NVIDIA H200, 7 healthy.")] = None
+    summary: Annotated[str | None, Field(max_length=MOST_SUMMARY, description="In a few words, as 8 x NVIDIA H200, 7 healthy.")] = (
+        None
+    )
     problem: Annotated[ReportedProblem | None, Field(description="Why the driver cannot be read: nothing else is known then.")] = (
         None
     )

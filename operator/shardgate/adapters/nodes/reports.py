@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from shardgate.api.report_limits import MOST_REASONS, printable
 from shardgate.domain.driver_reading import GpuState, Ownership, PciePath
 from shardgate.domain.inventory import Links
 from shardgate.domain.units import MEBI, Bytes
@@ -199,7 +200,7 @@ class NodeFacts:
 
 def _facts(status: _Status) -> NodeFacts:
     if status.problem is not None:
-        return NodeFacts(problem=status.problem.name or "UNKNOWN")
+        return NodeFacts(problem=printable(status.problem.name) or "UNKNOWN")
     gpus = sorted(status.gpus or (), key=lambda each: each.index)
     bad = [each for each in gpus if each.health.state in _GONE]
     good = [each for each in gpus if each.health.state not in _GONE]
@@ -240,7 +241,7 @@ def _is_cut(gpu: _Gpu) -> bool:
 
 
 def _reason(gpu: _Gpu) -> str:
-    why = ", ".join(gpu.health.reasons or ())
+    why = ", ".join(map(printable, (gpu.health.reasons or ())[:MOST_REASONS]))
     return f"GPU {gpu.index} {gpu.health.state}{f' ({why})' if why else ''}"
 
 

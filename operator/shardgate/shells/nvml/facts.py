@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import pynvml
 
 from shardgate.adapters import nvml_values as values
+from shardgate.api.report_limits import MOST_PROCESSES
 from shardgate.domain.driver_reading import (
     Clocks,
     Fabric,
@@ -28,7 +29,6 @@ from shardgate.shells.nvml.calls import Device, error_name
 
 MOST_LINKS = pynvml.NVML_NVLINK_MAX_LINKS
 MOST_MIG_DEVICES = 16
-MOST_PROCESSES = 64
 NUMA_WORDS = 16
 """64-bit words of a mask of NUMA nodes: 1024 nodes, the most that Linux has."""
 P2P_READ, P2P_WRITE, P2P_NVLINK = 0, 1, 2

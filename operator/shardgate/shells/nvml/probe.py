@@ -9,15 +9,14 @@ from typing import Any
 import pynvml
 
 from shardgate.adapters import nvml_values as values
+from shardgate.api.report_limits import MOST_GPUS, MOST_XIDS
 from shardgate.domain.driver_reading import DriverReading, GpuPair, GpuReading, Memory, MemoryErrors, PcieLink, ProbeError
 from shardgate.domain.gpu_health import LOST, health_of
 from shardgate.shells.nvml.calls import Device, OnError, demanded, error_name
 from shardgate.shells.nvml.facts import Condition, Held, ProcessOf, Standing, condition, memory, pair, processes, running, standing
 
-MOST_GPUS = 64
 MOST_EVENTS = 256
 """Events that are taken from the driver at once: a GPU in distress may tell of thousands."""
-MOST_XIDS = 32
 CONDITION_SECONDS = 60.0
 """Links, errors, limits and partitions are asked for so often: of 8 GPUs they take tens of milliseconds. An Xid asks at once."""
 
