@@ -129,12 +129,58 @@ def test_of_several_products_nobody_tells_which_a_pod_gets() -> None:
     assert judged(inventory, **{**tiny, "model": dtype}, engine={"maxModelLen": 2048}).outcome is not Outcome.UNDECIDED
 
 
-def test_a_driver_without_gpus_is_said_and_labels_hold() -> None:
+def test_a_driver_without_gpus_contradicts_the_kubelet_and_nothing_is_free() -> None:
+    inventory = an_inventory(a_report(gpus=[], pairs=[]), a_node())
+    node = the_node(inventory)
+    assert ("count", "the kubelet counts 8 nvidia.com/gpu, the driver 0 GPUs") in node.shape.gpu.contradictions
+    assert (node.allocatable[GPU], node.unavailable_gpus) == (0, {GPU: 8})
+    verdict = judged(inventory)
+    assert (verdict.outcome, verdict.codes) == (Outcome.WAITING, ("NodesUnavailable",))
+
+
+def test_a_driver_without_gpus_says_nothing_of_another_vendors() -> None:
+    node = a_node(gpus=0, labels={"amd.com/gpu.product-name": "AMD_Instinct_MI300X"})
+    for amounts in (node.body["status"]["capacity"], node.body["status"]["allocatable"]):
+        del amounts[GPU]
+        amounts["amd.com/gpu"] = "8"
+    found = the_node(an_inventory(a_report(gpus=[], pairs=[]), node))
+    assert (found.allocatable["amd.com/gpu"], found.unavailable_gpus) == (8, {})
+    assert "count" not in kinds(found)
+
+
+def test_a_report_without_a_status_is_not_read_and_that_is_said() -> None:
     report = a_report()
-    report["status"] |= {"gpus": [], "pairs": []}
+    del report["status"]
     inventory = an_inventory(report, a_node())
-    assert the_node(inventory).shape.gpu.product == "H100-80GB-HBM3"
-    assert any("its driver tells of no GPUs" in each.why for each in judged(inventory).assumptions)
+    assert the_node(inventory).allocatable[GPU] == 8
+    assert any("it does not say which GPUs there are" in each.why for each in judged(inventory).assumptions)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "allocatable", "free", "unavailable"),
+    [(8, 8, 7, 1), (8, 7, 7, 1), (7, 7, 7, 0)],
+    ids=["not noticed yet", "noticed", "registered again"],
+)
+def test_what_the_kubelet_offers_and_the_driver_has_not_is_not_free(
+    capacity: int, allocatable: int, free: int, unavailable: int
+) -> None:
+    report = a_report("node-a", *(a_reported_gpu(index) for index in range(7)))
+    node = the_node(an_inventory(report, a_node(gpus=capacity).allocatable(allocatable)))
+    assert (node.allocatable[GPU], node.unavailable_gpus.get(GPU, 0)) == (free, unavailable)
+    assert ("count" in kinds(node)) is (capacity > 7)
+
+
+def test_a_declaration_that_needs_the_gpu_that_is_gone_waits() -> None:
+    verdict = judged(an_inventory(a_report("node-a", *(a_reported_gpu(index) for index in range(7))), a_node()))
+    assert (verdict.outcome, verdict.codes) == (Outcome.WAITING, ("NodesUnavailable",))
+
+
+def test_gpus_that_are_all_cut_are_no_whole_ones() -> None:
+    empty = [a_cut_gpu(index) for index in range(8)]
+    node = the_node(an_inventory(a_report("node-a", *empty), a_node()))
+    assert (node.allocatable[GPU], node.unavailable_gpus) == (0, {GPU: 8})
+    parts = [a_cut_gpu(index, "3g.40gb", "3g.40gb") for index in range(8)]
+    assert judged(an_inventory(a_report("node-a", *parts), a_node())).outcome is not Outcome.SOUND
 
 
 # ---- what is cut
@@ -168,6 +214,16 @@ def test_parts_that_the_kubelet_counts_and_the_driver_has_not_are_named() -> Non
         amounts |= {"nvidia.com/mig-1g.10gb": "7"}
     found = the_node(an_inventory(a_report("node-a", a_cut_gpu(0, "1g.10gb")), node))
     assert ("mig", "the kubelet counts 7 nvidia.com/mig-1g.10gb, the driver 1") in found.shape.gpu.contradictions
+
+
+def test_parts_that_are_shared_in_time_go_with_their_gpu() -> None:
+    node = a_node(gpus=0)
+    for amounts in (node.body["status"]["capacity"], node.body["status"]["allocatable"]):
+        amounts |= {"nvidia.com/mig-3g.40gb.shared": "8"}
+    report = a_report("node-a", a_cut_gpu(0, "3g.40gb"), a_cut_gpu(1, "3g.40gb", state="Lost"))
+    found = the_node(an_inventory(report, node))
+    name = "nvidia.com/mig-3g.40gb.shared"
+    assert (found.allocatable[name], found.unavailable_gpus[name]) == (4, 4)
 
 
 # ---- health

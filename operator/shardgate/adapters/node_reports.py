@@ -132,7 +132,7 @@ class NodeReports:
             return SILENT
         if found.problem:
             return f"its driver cannot be read ({found.problem})"
-        return "" if found.is_read else "its driver tells of no GPUs"
+        return "" if found.is_read else "it does not say which GPUs there are"
 
     def counts(self) -> dict[str, int]:
         """Nodes by how their reports are: fresh, silent, unreadable."""

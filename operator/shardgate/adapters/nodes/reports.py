@@ -156,6 +156,8 @@ class NodeFacts:
 
     problem: str = ""
     """The driver's name of why it cannot be read: nothing else is known then."""
+    is_told: bool = False
+    """Whether the driver said how many GPUs there are, none among them."""
     gpus: int = 0
     whole: int = 0
     """GPUs that MIG does not cut."""
@@ -188,8 +190,8 @@ class NodeFacts:
 
     @property
     def is_read(self) -> bool:
-        """Whether the driver told anything."""
-        return not self.problem and self.gpus > 0
+        """Whether the driver told anything; that there are no GPUs is something."""
+        return not self.problem and self.is_told
 
     @property
     def out_of_use(self) -> int:
@@ -200,12 +202,15 @@ class NodeFacts:
 def _facts(status: _Status) -> NodeFacts:
     if status.problem is not None:
         return NodeFacts(problem=status.problem.name or "UNKNOWN")
-    gpus = sorted(status.gpus or (), key=lambda each: each.index)
+    if status.gpus is None:
+        return NodeFacts()
+    gpus = sorted(status.gpus, key=lambda each: each.index)
     bad = [each for each in gpus if each.health.state in _GONE]
     good = [each for each in gpus if each.health.state not in _GONE]
     told = good or gpus
     whole = [each for each in gpus if not _is_cut(each)]
     return NodeFacts(
+        is_told=True,
         gpus=len(gpus),
         whole=len(whole),
         whole_out_of_use=sum(each.health.state in _GONE for each in whole),
