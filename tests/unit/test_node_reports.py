@@ -41,6 +41,10 @@ def judged(inventory: Inventory, **changes: Any) -> Verdict:
     return verify(a_declaration(**changes), inventory, OWN_KIND)
 
 
+def in_fabric(state: str = "Completed", **fabric: Any) -> Json:
+    return a_report("node-a", *(a_reported_gpu(index, fabric={"state": state, **fabric}) for index in range(8)))
+
+
 # ---- facts
 
 
@@ -75,7 +79,12 @@ def test_labels_that_agree_are_no_contradiction() -> None:
         (a_node().label("nvidia.com/gpu.count", "4"), a_report(), "count", "say 4 GPUs, the driver 8"),
         (a_node(labels={**H100, "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb"}), a_report(), "mig", "it is off"),
         (a_node(), a_report(joined=False), "link", "at most 1 of 8 are"),
-        (a_node().label("nvidia.com/gpu.clique", "f.1"), a_report(), "link", "says f.1, the driver no complete partition"),
+        (a_node().label("nvidia.com/gpu.clique", "f.1"), in_fabric(state="NotSupported"), "link", "says f.1, the driver no complete partition"),
+        (a_node().label("nvidia.com/gpu.clique", "f.1"), in_fabric(cluster="f", clique=2), "link", "says f.1, the driver f.2"),
+        (
+            a_node().label("nvidia.com/gpu.clique", "f.1"), in_fabric(cluster="f", clique=1, status="NVML_ERROR_UNKNOWN"),
+            "link", "says f.1, the driver no complete partition",
+        ),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )  # fmt: skip
@@ -85,6 +94,11 @@ def test_a_difference_is_named_by_its_kind_and_the_driver_is_believed(node: Any,
     assert any(each == kind and said in message for each, message in found.shape.gpu.contradictions), found.shape.gpu.contradictions
     assert found.shape.gpu.product == "H100-80GB-HBM3"
     assert found.allocatable[GPU] == int(node.body["status"]["allocatable"][GPU]), "the kubelet counts"
+
+
+@pytest.mark.parametrize("report", [a_report(), in_fabric(cluster="f", clique=1, status="NVML_SUCCESS")], ids=["unknown", "same"])
+def test_a_clique_that_nobody_denies_is_no_difference(report: Json) -> None:
+    assert kinds(the_node(an_inventory(report, a_node().label("nvidia.com/gpu.clique", "f.1")))) == set()
 
 
 def test_a_cards_memory_with_and_without_ecc_is_a_difference_and_noise_is_none() -> None:
@@ -127,6 +141,52 @@ def test_of_several_products_nobody_tells_which_a_pod_gets() -> None:
     tiny = {"model": {"name": "Qwen/Qwen2.5-0.5B-Instruct"}, "strategy": {"tensor": 1, "pipeline": 1}, "gpus": {"perPod": 1}}
     dtype = {**tiny["model"], "weights": "fp16", "dtype": "fp16"}
     assert judged(inventory, **{**tiny, "model": dtype}, engine={"maxModelLen": 2048}).outcome is not Outcome.UNDECIDED
+
+
+def test_on_a_node_of_several_products_labels_count_one_and_contradict_nothing() -> None:
+    small = {"product": "Tesla T4", "memory": {"totalBytes": 15360 * 2**20}, "computeCapability": {"major": 7, "minor": 5}}
+    mixed = a_report("node-a", *(a_reported_gpu(index, **(small if index % 2 else {})) for index in range(8)))
+    node = a_node(
+        labels={**H100, "nvidia.com/gpu.count": "4", "nvidia.com/gpu.compute.major": "9", "nvidia.com/gpu.compute.minor": "0"}
+    )
+    gpu = the_node(an_inventory(mixed, node)).shape.gpu
+    assert {kind for kind, _ in gpu.contradictions} == {"product"}
+    assert (gpu.product, gpu.memory, gpu.compute_capability) == (None, 15360 * 2**20, None)
+    assert "count" in kinds(the_node(an_inventory(mixed, a_node(gpus=4)))), "the kubelet counts all"
+    assert read(node.body, mixed)["family"] is None
+
+
+def of_memories(*mib: int) -> Json:
+    return a_report("node-a", *(a_reported_gpu(index, memory={"totalBytes": each * 2**20}) for index, each in enumerate(mib)))
+
+
+def test_gpus_of_one_product_that_differ_a_little_have_the_least() -> None:
+    gpu = the_node(an_inventory(of_memories(*[81559] * 7, 81037), a_node())).shape.gpu
+    assert (gpu.memory, gpu.alternatives, gpu.contradictions) == (81037 * 2**20, (), ())
+
+
+def test_gpus_of_one_product_that_differ_much_have_the_least_and_that_is_said() -> None:
+    gpu = the_node(an_inventory(of_memories(*[81559] * 7, 40960), a_node())).shape.gpu
+    assert (gpu.memory, gpu.alternatives) == (40960 * 2**20, ())
+    assert gpu.contradictions == (("memory", "the driver tells of GPUs of 40960 to 81559 MiB"),)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [{"totalBytes": 0}, {"totalBytes": 2**63 - 1}, {"totalBytes": -1}, {"totalBytes": 81559 * 2**20, "reservedBytes": 2**40}],
+    ids=["none", "no end", "negative", "more kept than there is"],
+)
+def test_memory_that_cannot_be_is_unknown(memory: Json) -> None:
+    inventory = an_inventory(a_report("node-a", *(a_reported_gpu(index, memory=memory) for index in range(8))), a_node())
+    gpu = the_node(inventory).shape.gpu
+    assert gpu.memory == 81559 * 2**20, "as the label says"
+    assert gpu.visible is not None
+    assert 75 * GIBI < gpu.visible.low < 80 * GIBI
+    assert judged(inventory).outcome is Outcome.SOUND
+
+
+def test_memory_of_a_process_that_no_gpu_has_is_none() -> None:
+    assert the_node(an_inventory(holding(2**32), a_node())).shape.gpu.held == 0
 
 
 def test_a_driver_without_gpus_contradicts_the_kubelet_and_nothing_is_free() -> None:
@@ -446,12 +506,40 @@ def test_a_report_or_a_lease_that_is_deleted_counts_no_more() -> None:
     assert product(book, 1.0) == "Tesla-T4"
 
 
-def test_a_driver_that_cannot_be_read_is_said_and_labels_hold() -> None:
-    problem = {"name": "NVML_ERROR_DRIVER_NOT_LOADED", "message": "no driver", "since": "2026-11-26T18:00:00Z"}
-    inventory = an_inventory(a_report(problem=problem), a_node())
+def unread(name: str) -> Json:
+    report = a_report()
+    report["status"] = {
+        "changedAt": "2026-11-26T18:00:00Z",
+        "problem": {"name": name, "message": "", "since": "2026-11-26T18:00:00Z"},
+    }
+    return report
+
+
+@pytest.mark.parametrize("name", ["NVML_ERROR_LIBRARY_NOT_FOUND", "BAD_RECORDING", "INTERNAL_ERROR"])
+def test_an_agent_that_cannot_read_the_driver_is_said_and_labels_hold(name: str) -> None:
+    inventory = an_inventory(unread(name), a_node())
     node = the_node(inventory)
-    assert (node.shape.gpu.product, node.allocatable[GPU]) == ("H100-80GB-HBM3", 8)
-    assert any("NVML_ERROR_DRIVER_NOT_LOADED" in each.why for each in judged(inventory).assumptions)
+    assert (node.shape.gpu.product, node.allocatable[GPU], node.state) == ("H100-80GB-HBM3", 8, NodeState.USABLE)
+    verdict = judged(inventory)
+    assert verdict.outcome is Outcome.SOUND
+    assert any(name in each.why for each in verdict.assumptions)
+
+
+@pytest.mark.parametrize("name", ["NVML_ERROR_DRIVER_NOT_LOADED", "CALL_HUNG", "NVML_ERROR_LIB_RM_VERSION_MISMATCH"])
+def test_on_a_driver_that_runs_nothing_one_waits(name: str) -> None:
+    inventory = an_inventory(unread(name), a_node())
+    assert the_node(inventory).state is NodeState.IN_TRANSITION
+    verdict = judged(inventory)
+    assert (verdict.outcome, verdict.codes) == (Outcome.WAITING, ("NodesUnavailable",))
+    assert any(name in each.why for each in verdict.assumptions)
+
+
+def test_a_driver_that_runs_nothing_counts_while_its_agent_is_heard() -> None:
+    book = a_book(a_node())
+    book.put_report(report_from(unread("CALL_HUNG")), 0.0)
+    heard(book, "node-a", NOON, now=0.0)
+    assert the_node(book.inventory(29.0)).state is NodeState.IN_TRANSITION
+    assert the_node(book.inventory(31.0)).state is NodeState.USABLE
 
 
 def test_pods_and_their_node_keep_their_sums_when_a_report_comes() -> None:

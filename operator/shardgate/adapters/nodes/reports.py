@@ -9,15 +9,21 @@ from typing import Any
 
 import msgspec
 
-from shardgate.domain.driver_reading import GpuState, Ownership, PciePath
+from shardgate.adapters import nvml_values
+from shardgate.domain.driver_reading import CALL_HUNG, GpuState, Memory, Ownership, PciePath
 from shardgate.domain.inventory import Links
 from shardgate.domain.units import MEBI, Bytes
 
+MEMORY_TOLERANCE = 0.03
+"""Reported memory of one product differs by ECC and driver within this of the values seen."""
+NO_CUDA = frozenset({"NVML_ERROR_DRIVER_NOT_LOADED", "NVML_ERROR_LIB_RM_VERSION_MISMATCH", CALL_HUNG})
+"""Problems of the driver itself, with which no container can start CUDA; others are its reader's own."""
 HELD_STEP = 256 * MEBI
 """What is held counts in steps of this, rounded up: nodes stay alike, and a few megabytes more change nothing."""
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9\-_. ]")
 """Of a product's name, what GPU Feature Discovery leaves out."""
 _WITHOUT_CPU = (PciePath.SAME_BOARD, PciePath.ONE_SWITCH, PciePath.SWITCHES)
+_SUCCESS = "NVML_SUCCESS"
 _GONE = (GpuState.UNHEALTHY, GpuState.LOST)
 
 
@@ -49,6 +55,7 @@ class _NvLink(msgspec.Struct, gc=False):
 
 class _Fabric(msgspec.Struct, gc=False):
     state: str = ""
+    status: str | None = None
     cluster: str | None = None
     clique: int | None = None
 
@@ -166,7 +173,7 @@ class NodeFacts:
     reasons: tuple[str, ...] = ()
     """What speaks against those out of use, cut ones among them: ``GPU 5 Lost (Xid79)``."""
     products: tuple[str, ...] = ()
-    """As labels spell them, each once."""
+    """As labels spell them, each once, those of GPUs out of use only where no other GPU is left."""
     compute_capability: tuple[int, int] | None = None
     memories_mib: tuple[int, ...] = ()
     """Of one GPU, all of it: each amount that there is."""
@@ -178,15 +185,27 @@ class NodeFacts:
     links: Links | None = None
     links_down: int = 0
     """NVLinks of healthy GPUs that are not up."""
-    clique: str = ""
-    """``<fabric>.<partition>``, as GPU Feature Discovery writes it; of a partition that is complete."""
+    clique: str | None = None
+    """``<fabric>.<partition>``, as GPU Feature Discovery writes it; empty: they are in no partition that is complete."""
     held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
     """By processes that were started beside Kubernetes, of the GPU where that is most. Of unknown owners it does not count."""
 
     @property
     def memory_mib(self) -> int | None:
-        """Of one GPU, where all have the same."""
-        return self.memories_mib[0] if len(self.memories_mib) == 1 else None
+        """Of one GPU: the least, where all are of one product or have about the same."""
+        return None if not self.memories_mib or (self.do_memories_differ and len(self.products) > 1) else self.memories_mib[0]
+
+    @property
+    def do_memories_differ(self) -> bool:
+        """By more than GPUs of one product do."""
+        return (
+            len(self.memories_mib) > 1 and self.memories_mib[-1] - self.memories_mib[0] > MEMORY_TOLERANCE * self.memories_mib[-1]
+        )
+
+    @property
+    def has_no_cuda(self) -> bool:
+        """Whether the driver is in no state to run anything."""
+        return self.problem in NO_CUDA
 
     @property
     def is_read(self) -> bool:
@@ -219,7 +238,7 @@ def _facts(status: _Status) -> NodeFacts:
         compute_capability=_same(
             (each.computeCapability.major, each.computeCapability.minor) for each in told if each.computeCapability is not None
         ),
-        memories_mib=tuple(sorted({total // MEBI for each in told if (total := _total(each.memory)) is not None})),
+        memories_mib=tuple(sorted({total // MEBI for each in told if (total := _memory(each.memory).total) is not None})),
         visible=_visible(told),
         parts=_parts(gpus),
         has_mig=any(map(_is_cut, good)) if good else None,
@@ -249,17 +268,19 @@ def _reason(gpu: _Gpu) -> str:
     return f"GPU {gpu.index} {gpu.health.state}{f' ({why})' if why else ''}"
 
 
-def _total(memory: _Memory | None) -> int | None:
-    return None if memory is None else memory.totalBytes
+def _memory(told: _Memory | None) -> Memory:
+    """Held to the rules that the agent reads the driver by: others can write reports too."""
+    return Memory() if told is None else nvml_values.memory(told.totalBytes, told.usedBytes, told.reservedBytes)
 
 
 def _visible(gpus: list[_Gpu]) -> Bytes | None:
     """The least of GPUs that differ by a few megabytes; ``None`` unless all tell what the driver keeps."""
     seen = []
     for each in gpus:
-        if each.memory is None or each.memory.totalBytes is None or each.memory.reservedBytes is None:
+        memory = _memory(each.memory)
+        if memory.total is None or memory.reserved is None:
             return None
-        seen.append(each.memory.totalBytes - each.memory.reservedBytes)
+        seen.append(memory.total - memory.reserved)
     least = min(seen, default=0)
     return Bytes(least - least % MEBI) if least > 0 else None
 
@@ -274,7 +295,7 @@ def _parts(gpus: list[_Gpu]) -> tuple[Part, ...]:
                 profile = each.profile.replace("+", ".")
                 number[profile] += 1
                 out_of_use[profile] += gpu.health.state in _GONE
-                total = _total(each.memory)
+                total = _memory(each.memory).total
                 memory.setdefault(profile, set()).add(None if total is None else total // MEBI)
     return tuple(
         Part(profile=each, memory_mib=_same(memory[each]), number=number[each], out_of_use=out_of_use[each])
@@ -310,17 +331,26 @@ def _groups(members: list[int], joined: Iterable[tuple[int, int]]) -> tuple[tupl
     return tuple(sorted(groups.values(), key=lambda each: (-len(each), each)))
 
 
-def _clique(gpus: list[_Gpu]) -> str:
+def _clique(gpus: list[_Gpu]) -> str | None:
+    """``None`` where a GPU does not tell; in none is also what the fabric manager has not set up, or failed to."""
+    if not gpus or any(each.fabric is None for each in gpus):
+        return None
     told = {
-        (each.fabric.cluster, each.fabric.clique) for each in gpus if each.fabric is not None and each.fabric.state == "Completed"
+        (each.cluster, each.clique) if each.state == "Completed" and each.status in (None, "", _SUCCESS) else (None, None)
+        for each in (gpu.fabric for gpu in gpus)
+        if each is not None
     }
-    if len(told) != 1:
-        return ""
-    cluster, clique = told.pop()
+    cluster, clique = told.pop() if len(told) == 1 else (None, None)
     return f"{cluster}.{clique}" if cluster and clique is not None else ""
 
 
 def _held(gpus: list[_Gpu]) -> Bytes:
-    of_host = (sum(each.memoryBytes or 0 for each in gpu.processes or () if each.ownership == Ownership.HOST) for gpu in gpus)
-    most = max(of_host, default=0)
+    """Of the GPU where it is most; what would be more than the GPU has is no sane answer."""
+    most = 0
+    for gpu in gpus:
+        whole = _memory(gpu.memory).total or nvml_values.MOST_BYTES
+        amounts = (
+            nvml_values.amount(each.memoryBytes, whole) or 0 for each in gpu.processes or () if each.ownership == Ownership.HOST
+        )
+        most = max(most, min(whole, sum(amounts)))
     return Bytes(-(-most // HELD_STEP) * HELD_STEP)
