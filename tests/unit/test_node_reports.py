@@ -368,9 +368,46 @@ def test_what_would_not_fit_anyway_is_refused_by_its_own_name() -> None:
     assert "GpuMemoryHeld" not in verdict.codes
 
 
-@pytest.mark.parametrize("ownership", ["Pod", "Unknown"])
-def test_what_a_pod_holds_or_nobody_can_tell_does_not_count(ownership: str) -> None:
-    assert the_node(an_inventory(holding(20, ownership), a_node())).shape.gpu.held == 0
+def test_what_a_pod_holds_is_nobody_elses() -> None:
+    gpu = the_node(an_inventory(holding(20, "Pod"), a_node())).shape.gpu
+    assert (gpu.held, gpu.doubts) == (0, ())
+
+
+def test_what_is_held_where_no_pod_has_a_gpu_is_held_beside_kubernetes() -> None:
+    inventory = an_inventory(holding(60, "Unknown"), a_node())
+    assert the_node(inventory).shape.gpu.held == 60 * GIBI
+    assert judged(inventory).codes == ("GpuMemoryHeld",)
+
+
+def test_what_a_pod_may_hold_is_an_assumption() -> None:
+    inventory = an_inventory(holding(60, "Unknown"), a_node(), a_pod("a", node="node-a", gpus=1))
+    assert the_node(inventory).shape.gpu.held == 0
+    why = {each.why for each in judged(inventory, strategy={"tensor": 4, "pipeline": 1}, gpus={"perPod": 4}).assumptions}
+    assert "60.0 GiB of a GPU are held by processes whose owner is not known" in why
+
+
+def test_what_is_held_on_more_gpus_than_pods_have_is_held_beside_kubernetes() -> None:
+    def process(gib: int) -> list[Json]:
+        return [{"pid": 1, "memoryBytes": gib * 2**30, "ownership": "Unknown"}]
+
+    gpus = (a_reported_gpu(index, processes=process(70 if index == 0 else 40 if index == 1 else 0)) for index in range(8))
+    node = the_node(an_inventory(a_report("node-a", *gpus), a_node(), a_pod("a", node="node-a", gpus=1)))
+    assert node.shape.gpu.held == 40 * GIBI
+
+
+def test_where_pods_have_all_gpus_it_does_not_matter_who_holds_memory() -> None:
+    node = the_node(an_inventory(holding(60, "Unknown"), a_node(), a_pod("a", node="node-a", gpus=8)))
+    assert (node.shape.gpu.held, node.shape.gpu.doubts) == (0, ())
+
+
+def test_a_health_that_the_driver_does_not_tell_is_an_assumption() -> None:
+    report = a_report("node-a", *(a_reported_gpu(index, state="Unknown" if index == 3 else "Healthy") for index in range(8)))
+    inventory = an_inventory(report, a_node())
+    assert the_node(inventory).allocatable[GPU] == 8
+    why = {each.why for each in judged(inventory).assumptions}
+    assert "the driver does not tell whether 1 of 8 GPUs of a node are healthy" in why
+    said = {"code": None, "message": "GPU 3: the driver does not tell whether it is healthy"}
+    assert said in read(a_node().body, report)["findings"]
 
 
 def test_a_few_bytes_more_make_no_other_shape() -> None:

@@ -1,11 +1,13 @@
 """A node as its driver finds it: what is unhealthy is not free, and what is held beside Kubernetes is not there for a rank."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from shardgate.adapters.gpu_resources import MIG, PLAIN, RENAMED, vendor_of
+from shardgate.adapters.gpu_resources import MIG, PLAIN, RENAMED, is_gpu, vendor_of
 from shardgate.adapters.nodes.reports import NodeFacts
 from shardgate.adapters.nodes.shapes import Shapes
 from shardgate.domain.inventory import DEVICE_CLASS_DOMAIN, Gpu, Node, NodeState, Sharing
+from shardgate.domain.units import Bytes, gib
 
 _WHOLE = (Sharing.NONE, Sharing.TIME_SLICING, Sharing.MPS)
 
@@ -78,12 +80,26 @@ def _replicas(registered: int, parts: int) -> int:
 
 
 def _with_held(node: Node, facts: NodeFacts, shapes: Shapes) -> Node:
-    if not facts.held:
+    given = sum(amount for name, amount in node.used.items() if amount > 0 and (is_gpu(name) or _is_device_class(name)))
+    # Pods hold so many GPUs at most: what is held on more is no pod's.
+    beside_pods = facts.unowned[given] if given < len(facts.unowned) else Bytes(0)
+    held = max(facts.held, beside_pods)
+    doubts = tuple(_doubts(facts, given))
+    if not held and not doubts:
         return node
 
     def beside(gpu: Gpu) -> Gpu:
         if gpu.sharing not in _WHOLE:
-            return gpu
-        return replace(gpu, held=facts.held, alternatives=tuple(replace(each, held=facts.held) for each in gpu.alternatives))
+            return replace(gpu, doubts=doubts)
+        alternatives = tuple(replace(each, held=held) for each in gpu.alternatives)
+        return replace(gpu, held=held, doubts=doubts, alternatives=alternatives)
 
-    return replace(node, shape=shapes.changed(node.shape, facts.held, beside))
+    return replace(node, shape=shapes.changed(node.shape, (held, doubts), beside))
+
+
+def _doubts(facts: NodeFacts, given: int) -> Iterator[str]:
+    """``given``: units that pods have. Where they have all GPUs, nobody comes to those that hold memory."""
+    if facts.of_unknown_health:
+        yield f"the driver does not tell whether {len(facts.of_unknown_health)} of {facts.gpus} GPUs of a node are healthy"
+    if facts.unowned and given < facts.gpus:
+        yield f"{gib(facts.unowned[0])} of a GPU are held by processes whose owner is not known"

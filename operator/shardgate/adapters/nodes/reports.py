@@ -12,7 +12,7 @@ import msgspec
 from shardgate.adapters import nvml_values
 from shardgate.domain.driver_reading import CALL_HUNG, GpuState, Memory, Ownership, PciePath
 from shardgate.domain.inventory import Links
-from shardgate.domain.units import MEBI, Bytes
+from shardgate.domain.units import GIBI, MEBI, Bytes
 
 MEMORY_TOLERANCE = 0.03
 """Reported memory of one product differs by ECC and driver within this of the values seen."""
@@ -20,6 +20,8 @@ NO_CUDA = frozenset({"NVML_ERROR_DRIVER_NOT_LOADED", "NVML_ERROR_LIB_RM_VERSION_
 """Problems of the driver itself, with which no container can start CUDA; others are its reader's own."""
 HELD_STEP = 256 * MEBI
 """What is held counts in steps of this, rounded up: nodes stay alike, and a few megabytes more change nothing."""
+UNOWNED_STEP = 4 * GIBI
+"""What processes of unknown owners hold counts in steps of this, rounded down: most are pods', and theirs changes all the time."""
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9\-_. ]")
 """Of a product's name, what GPU Feature Discovery leaves out."""
 _WITHOUT_CPU = (PciePath.SAME_BOARD, PciePath.ONE_SWITCH, PciePath.SWITCHES)
@@ -188,7 +190,11 @@ class NodeFacts:
     clique: str | None = None
     """``<fabric>.<partition>``, as GPU Feature Discovery writes it; empty: they are in no partition that is complete."""
     held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
-    """By processes that were started beside Kubernetes, of the GPU where that is most. Of unknown owners it does not count."""
+    """By processes that were started beside Kubernetes, of the GPU where that is most."""
+    unowned: tuple[Bytes, ...] = ()
+    """By processes of unknown owners, of each GPU where there is any: the most first."""
+    of_unknown_health: tuple[int, ...] = ()
+    """Indices of GPUs of which the driver does not tell whether they are healthy; they count as free."""
 
     @property
     def memory_mib(self) -> int | None:
@@ -246,6 +252,8 @@ def _facts(status: _Status) -> NodeFacts:
         links_down=sum(len(each.nvlink.down or ()) for each in good if each.nvlink is not None),
         clique=_clique(good),
         held=_held(good),
+        unowned=_unowned(good),
+        of_unknown_health=tuple(each.index for each in good if each.health.state != GpuState.HEALTHY),
     )
 
 
@@ -345,12 +353,17 @@ def _clique(gpus: list[_Gpu]) -> str | None:
 
 
 def _held(gpus: list[_Gpu]) -> Bytes:
-    """Of the GPU where it is most; what would be more than the GPU has is no sane answer."""
-    most = 0
-    for gpu in gpus:
-        whole = _memory(gpu.memory).total or nvml_values.MOST_BYTES
-        amounts = (
-            nvml_values.amount(each.memoryBytes, whole) or 0 for each in gpu.processes or () if each.ownership == Ownership.HOST
-        )
-        most = max(most, min(whole, sum(amounts)))
+    most = max((_held_by(each, Ownership.HOST) for each in gpus), default=0)
     return Bytes(-(-most // HELD_STEP) * HELD_STEP)
+
+
+def _unowned(gpus: list[_Gpu]) -> tuple[Bytes, ...]:
+    amounts = [_held_by(each, Ownership.UNKNOWN) // UNOWNED_STEP * UNOWNED_STEP for each in gpus]
+    return tuple(Bytes(each) for each in sorted(amounts, reverse=True) if each)
+
+
+def _held_by(gpu: _Gpu, owner: Ownership) -> int:
+    """Bytes; a process that would hold more than the GPU has is no sane answer."""
+    whole = _memory(gpu.memory).total or nvml_values.MOST_BYTES
+    amounts = (nvml_values.amount(each.memoryBytes, whole) for each in gpu.processes or () if each.ownership == owner)
+    return min(whole, sum(each or 0 for each in amounts))
