@@ -190,3 +190,9 @@ def test_an_unreachable_cluster_is_69() -> None:
     assert run("whatif", "drain", "a").returncode == 69
     assert run("capacity").returncode == 69
     assert run("snapshot").returncode == 69
+
+
+def test_files_take_their_gpus_one_after_another(tmp_path: Path) -> None:
+    files = tuple(a_body(name) for name in ("first", "another", "third"))
+    ended = ask(tmp_path, "drain node-a", a_node(), a_node("node-b"), files=files)
+    assert moves(ended) == {"another": "Sound -> Waiting"}
