@@ -209,6 +209,13 @@ PRESENCE: list[tuple[str, bool, Json, list[tuple[str, str]]]] = [
         ],
     ),
     ("agent.enabled", True, POD, [("PodMonitor", "shardgate-agent")]),
+    ("agent.enabled", True, MON, [("PodMonitor", "shardgate-agent")]),
+    (
+        "agent.admissionPolicy.create",
+        False,
+        AGENT,
+        [("ValidatingAdmissionPolicy", "shardgate-agent"), ("ValidatingAdmissionPolicyBinding", "shardgate-agent")],
+    ),
     ("uninstall.enabled", False, {}, [("Job", "shardgate-uninstall-webhooks"), ("Job", "shardgate-uninstall-leftovers")]),
     ("test.enabled", False, {}, [("Pod", "shardgate-test")]),
 ]
@@ -259,9 +266,17 @@ def test_a_switch_brings_or_takes_away_its_objects(
     render: Render, default: Objects, value: str, given: bool, others: Json, objects: list[tuple[str, str]]
 ) -> None:
     switched = render(nested({**others, value: given}))
+    before = render(nested(others)) if others else default
     for kind, name in objects:
         assert bool(switched.find(kind, name)) is given, (kind, name)
-        assert bool(default.find(kind, name)) is not given, (kind, name)
+        assert bool(before.find(kind, name)) is not given, (kind, name)
+
+
+def test_agents_are_held_to_their_node_whoever_makes_their_role(render: Render) -> None:
+    objects = render(nested({**AGENT, "rbac.create": False}))
+    assert not objects.find("ClusterRole", "shardgate-agent")
+    assert objects.at("ValidatingAdmissionPolicyBinding", "shardgate-agent", "spec.validationActions") == ["Deny"]
+    assert objects.one("ValidatingAdmissionPolicy", "shardgate-agent")
 
 
 def test_no_value_is_left_out_of_these_tables() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from audit import writes
 from faults import Measured
-from live import status, until, wait_for_outcome, wait_for_rest
-from node_agents import LOST, Agents, agents_writes, following, permitted
+from live import create_node, status, until, wait_for_outcome, wait_for_rest
+from node_agents import LOST, Agents, agent_pod, agents_writes, following, permitted
 
-from builders import a_body
+from builders import a_body, a_node
 from conftest import register
 from controlplane.installation import NAMESPACE, Installation
 from controlplane.plane import ControlPlane
@@ -132,7 +132,6 @@ def test_an_agent_writes_its_own_nodes_report_and_lease_alone(agents: Agents) ->
 
 def is_held_to_its_node(own: ApiServer, unbound: ApiServer) -> None:
     reading = [{"op": "add", "path": "/status", "value": {"changedAt": "2026-01-01T00:00:00Z", "gpus": []}}]
-    owned = {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "gpu-b", "uid": "u"}]}}
     for path, change, form in (
         (REPORTS + "/{}/status", reading, JSON_PATCH),
         (REPORTS + "/{}", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH),
@@ -143,8 +142,13 @@ def is_held_to_its_node(own: ApiServer, unbound: ApiServer) -> None:
         with pytest.raises(Refused, match=f"{OWN_NODE}: this token is bound to no pod on a node"):
             unbound.request("PATCH", path.format("gpu-a"), change, form)
         assert own.request("PATCH", path.format("gpu-a") + "?dryRun=All", change, form)["metadata"]["name"] == "gpu-a"
-    with pytest.raises(Refused, match="owned by its node"):
-        own.request("PATCH", f"{REPORTS}/gpu-a", owned, MERGE_PATCH)
+    ours = {"apiVersion": "v1", "kind": "Node", "name": "gpu-a", "uid": "u"}
+    for owners in ([], None, [ours | {"name": "gpu-b"}], [ours | {"kind": "ConfigMap"}], [ours | {"apiVersion": "v2"}],
+                   [ours, ours | {"kind": "Pod", "uid": "v"}]):  # fmt: skip
+        with pytest.raises(Refused, match="owned by its node, and by nobody else"):
+            own.request("PATCH", f"{REPORTS}/gpu-a", {"metadata": {"ownerReferences": owners}}, MERGE_PATCH)
+    with pytest.raises(Refused, match="no finalizer may keep it"):
+        own.request("PATCH", f"{REPORTS}/gpu-a", {"metadata": {"finalizers": ["example.com/stay"]}}, MERGE_PATCH)
     for name in ("gpu-x", "shardgate"):
         with pytest.raises(Refused, match=OWN_NODE):
             own.request("POST", REPORTS, {"apiVersion": API_VERSION, "kind": "GpuNodeReport", "metadata": {"name": name}})
@@ -154,6 +158,24 @@ def is_held_to_its_node(own: ApiServer, unbound: ApiServer) -> None:
     for method, path in FORBIDDEN:
         with pytest.raises(Refused, match="cannot"):
             own.request(method, path)
+
+
+def test_the_agent_of_a_node_named_as_the_operators_lease_does_not_get_it(agents: Agents) -> None:
+    create_node(agents.plane, a_node("shardgate").body)
+    agents.plane.apply(agent_pod("shardgate"))
+    owner = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "name": "shardgate",
+        "uid": agents.plane.get("node", "shardgate")["metadata"]["uid"],
+    }
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "shardgate", "ownerReferences": [owner]}}
+    try:
+        with closing(agents.client("shardgate")) as own, pytest.raises(Refused, match="that Lease is the operator's"):
+            own.request("POST", LEASES, lease)
+    finally:
+        agents.plane.kubectl("delete", "pod", "agent-shardgate", "-n", NAMESPACE, "--grace-period=0", "--force")
+        agents.plane.kubectl("delete", "node", "shardgate")
 
 
 def test_who_is_not_heard_is_believed_no_more_and_goes_with_its_node(agents: Agents, believing: Installation) -> None:

@@ -190,16 +190,22 @@ def agent_policy(name: str, namespace: str, account: str) -> list[Json]:
                         "reason": "Forbidden",
                     },
                     {
-                        "expression": (
-                            "object.metadata.?ownerReferences.orValue([])"
-                            ".all(each, each.kind == 'Node' && each.name == variables.node)"
-                        ),
-                        "message": "what an agent writes is owned by its node, or by nobody",
+                        "expression": f"request.resource.resource != 'leases' || object.metadata.name != '{NAME}'",
+                        "message": "that Lease is the operator's",
                         "reason": "Forbidden",
                     },
                     {
-                        "expression": f"request.resource.resource != 'leases' || object.metadata.name != '{NAME}'",
-                        "message": "that Lease is the operator's",
+                        "expression": (
+                            "object.metadata.?ownerReferences.orValue([]).size() == 1"
+                            " && object.metadata.ownerReferences.all(each, each.apiVersion == 'v1' && each.kind == 'Node'"
+                            " && each.name == variables.node && each.uid != '')"
+                        ),
+                        "message": "what an agent writes is owned by its node, and by nobody else",
+                        "reason": "Forbidden",
+                    },
+                    {
+                        "expression": "object.metadata.?finalizers.orValue([]).size() == 0",
+                        "message": "what an agent writes goes with its node: no finalizer may keep it",
                         "reason": "Forbidden",
                     },
                 ],

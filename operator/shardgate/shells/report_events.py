@@ -13,7 +13,11 @@ MOST_AT_ONCE = 20
 
 
 class ReportEvents:
-    """Every replica knows what was told; the one that leads tells it."""
+    """The replica that leads tells what stands, each once; whoever leads after it tells what still stands once more.
+
+    What another replica has told cannot be known: it may have ended before it did, and a difference told twice is better
+    than one that nobody told.
+    """
 
     def __init__(self, writer: Writer, reports: NodeReports) -> None:
         self._writer, self._reports = writer, reports
@@ -23,12 +27,12 @@ class ReportEvents:
 
     def note(self, inventory: Inventory, *, leading: bool) -> None:
         """What is so now. Where another replica leads, it tells."""
+        if not leading:
+            self._told, self._owed = {}, {}
+            return
         now = dict(self._contradictions(inventory))
         self._told = {name: message for name, message in self._told.items() if name in now}
         self._owed = {name: message for name, message in now.items() if self._told.get(name) != message}
-        if not leading:
-            self._told |= self._owed
-            self._owed = {}
 
     def _contradictions(self, inventory: Inventory) -> Iterator[tuple[str, str]]:
         for group in inventory.groups:

@@ -1,12 +1,20 @@
-"""``/metrics``, ``/healthz`` and ``/readyz`` of the node agent, each request on a thread of its own, few at a time."""
+"""``/metrics``, ``/healthz`` and ``/readyz`` of the node agent, each request on a thread of its own, few at a time.
 
+Whoever reaches the port may open connections and say nothing, or little and slowly: a connection is cut after
+``REQUEST_SECONDS``, whatever it has said, and a new one takes the place of the oldest that waits. So the kubelet's probes
+are answered, and nobody can have the agent restarted.
+"""
+
+import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MOST_REQUESTS = 8
-REQUEST_SECONDS = 5
+REQUEST_SECONDS = 2.0
+"""From the first byte of a connection's request to the last of its answer."""
 
 Answer = Callable[[], tuple[int, bytes]]
 """Status and body."""
@@ -33,25 +41,43 @@ class Web:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, *arguments: Any) -> None:
-        self._room = threading.BoundedSemaphore(MOST_REQUESTS)
+        self._open: dict[socket.socket, threading.Timer] = {}
+        """Connections, the oldest first, and what cuts each at its deadline."""
+        self._lock = threading.Lock()
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        deadline = threading.Timer(REQUEST_SECONDS, _cut, [request])
+        deadline.daemon = True
+        with self._lock:
+            if len(self._open) >= MOST_REQUESTS:
+                oldest = next(iter(self._open))
+                self._open.pop(oldest).cancel()
+                _cut(oldest)
+            self._open[request] = deadline
+        deadline.start()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            with self._lock:
+                deadline = self._open.pop(request, None)
+            if deadline is not None:
+                deadline.cancel()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no error of ours."""
+
+
+def _cut(connection: socket.socket) -> None:
+    """Whoever reads or writes there ends at once."""
+    with contextlib.suppress(OSError):  # it has gone
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _handler(answers: dict[str, Answer]) -> type[BaseHTTPRequestHandler]:
