@@ -236,6 +236,13 @@ def test_a_plan_is_ranked_and_says_what_hardware_would_do() -> None:
     assert needs["recommended"]["requestsPerSecond"]["value"] * 0.85 >= 8
 
 
+def test_one_stage_loses_nothing_to_a_pipeline() -> None:
+    declaration = a_declaration(strategy={"tensor": 8, "pipeline": 1})
+    for inventory in (EIGHT_H100, ONE_T4):
+        verdict = verify(declaration, inventory, OWN_KIND)
+        assert report(declaration, verdict, reference="0000")["balance"]["bubble"] == 0.0
+
+
 def test_a_plan_for_what_fits_nothing_here_still_says_what_would_do() -> None:
     found = planned(ONE_T4)
     assert found["options"] == []
@@ -279,3 +286,23 @@ def test_a_policy_that_discloses_nothing_hides_products_of_the_nearest() -> None
     assert search.line(facts) == "Meta-Llama-3-8B-Instruct-AWQ as awq-int4, TP1 x PP1 x DP1 on a GPU"
     assert [bool(search.line(facts)) for _ in range(MOST_A_SECOND)] == [True] * (MOST_A_SECOND - 1) + [False]
     assert NearestThatFits().line(None) == ""
+
+
+def test_hardware_is_of_accepted_products_and_meets_nothing_where_nothing_is_aimed_at() -> None:
+    found = planned(EIGHT_H100, products=("H100*",))["needs"]
+    assert {each["product"].split("-")[0] for each in found["byProduct"]} == {"H100"}
+    assert {each["meetsObjectives"] for each in found["byProduct"]} == {None}
+    plan = ["plan", "--model", "meta-llama/Meta-Llama-3-70B-Instruct", "--max-model-len", "8192", "--gpus", "8xH100-80GB-HBM3"]
+    for aim, is_shown in (([], False), (["--objective", "requestsPerSecond=1"], True)):
+        shown = CliRunner().invoke(cli, [*plan, "--product", "H100*", *aim]).stdout
+        assert ("Meets the" in shown) is is_shown
+        assert "The least memory in all: " in shown
+
+
+def test_a_plan_for_a_model_that_nobody_knows_is_undecided() -> None:
+    result = CliRunner().invoke(cli, ["plan", "--model", "acme/unknown", "--gpus", "8xH100-80GB-HBM3", "-o", "json"])
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert document["problem"] == "acme/unknown is not in the catalogue and no config is given"
+    assert "ModelProfile" in document["remedy"]
+    assert "spec.model.config" not in document["remedy"]

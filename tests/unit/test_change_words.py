@@ -30,8 +30,8 @@ def test_what_they_mean(words: str, changes: list[Change]) -> None:
     ("words", "says"),
     [
         ("", "begin with what is done"), ("node-a", "node-a: begin with what is done"), ("drain", "drain what?"),
-        ("drain a cordon", "cordon what?"), ("add", "add what?"), ("add 0xL4", "add 0xL4: write"), ("add 2xL4:0", "write"),
-        ("add 2xL4:", "write"), ("add x", None), ("add 99999xL4", "write"), ("add L4:8@79Gi", "write"), ("label a", "label: write"),
+        ("drain a cordon", "cordon what?"), ("add", "add what?"), ("add 0xL4", "add 0xL4: 0 nodes"), ("add 2xL4:0", "0 GPUs"),
+        ("add 2xL4:", "write"), ("add x", None), ("add 99999xL4", "99999 nodes"), ("add L4:8@79Gi", "write"), ("label a", "label: write"),
         ("label x=1", "label: write"), ("label a =1", "label: write"), ("taint a", "taint: write"), ("taint a x=1:Sometimes", "EFFECT"),
         ("taint a x=1", "EFFECT"), ("taint x:NoSchedule", "taint: write"),
     ],
@@ -42,3 +42,15 @@ def test_what_is_not_understood_is_said(words: str, says: str | None) -> None:
         return
     with pytest.raises(ChangeError, match=says.replace("?", r"\?")):
         changes_in(words.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("100000xH100-80GB-HBM3", "100000 nodes; at least 1 and at most 10000"),
+        ("2xT4:5000", "5000 GPUs of one node; at least 1 and at most"),
+    ],
+)
+def test_a_number_that_is_too_large_is_named_as_such(word: str, says: str) -> None:
+    with pytest.raises(ChangeError, match=says):
+        changes_in(["add", word])

@@ -247,3 +247,9 @@ def test_nodes_shows_how_each_is_read(tmp_path: Path) -> None:
     (found,) = json.loads(document.stdout)["nodes"]
     assert (found["name"], found["gpusPhysical"], found["memoryMib"], found["nvlink"]["value"]) == ("good", 8, 81559, "yes")
     assert found["sources"]["gpusSchedulable"] == "status.allocatable"
+
+
+def test_a_closed_standard_output_is_no_mistake() -> None:
+    command = f"{sys.executable} -m shardgate explain GpusBusy >&-"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=300)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -244,3 +244,18 @@ def test_a_new_node_has_slices_where_the_one_that_it_is_like_has_some() -> None:
     cluster = changed([a_node(gpus=2, labels=T4).body, piece], [addition(product="Tesla-T4")])
     (new,) = [each for each in cluster.objects if each["kind"] == "ResourceSlice" and each["spec"]["nodeName"] == "added-1"]
     assert (new["spec"]["pool"]["name"], len(new["spec"]["devices"])) == ("added-1", 2)
+
+
+def test_a_taint_that_evicts_takes_the_pods_that_do_not_tolerate_it() -> None:
+    objects = the_cluster()
+    stays = owned(a_pod("stays", node="node-a"), "ReplicaSet")
+    stays["spec"]["tolerations"] = [{"key": "maintenance", "operator": "Exists", "effect": "NoExecute"}]
+    later = owned(a_pod("later", node="node-a"), "ReplicaSet")
+    later["spec"]["tolerations"] = [{"key": "maintenance", "operator": "Exists", "tolerationSeconds": 300}]
+    taint = Tainting(nodes=("node-a",), taints=(("maintenance", "", "NoExecute"),))
+    cluster = changed([*objects, stays, later], [taint])
+    assert names(cluster, "Pod") == ["mirror", "elsewhere", "stays"]
+    assert [each["metadata"]["name"] for each in cluster.moved] == ["serves", "later"]
+    assert [each["metadata"]["name"] for each in cluster.ended] == ["bare"]
+    mild = Tainting(nodes=("node-a",), taints=(("maintenance", "", "NoSchedule"),))
+    assert changed(objects, [mild]).moved == ()

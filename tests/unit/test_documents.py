@@ -93,3 +93,26 @@ def test_bad_json_is_named_by_its_place(tmp_path: Path, text: str, says: str) ->
 def test_flow_yaml_is_no_json(tmp_path: Path) -> None:
     (found,) = read(tmp_path, "{apiVersion: v1, kind: A}")
     assert isinstance(found, Document)
+
+
+def test_aliases_that_stand_for_billions_are_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    levels = "".join(f"  a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 10))
+    found = read(tmp_path, f"apiVersion: v1\nkind: A\nspec:\n  a0: &a0 [x]\n{levels}---\napiVersion: v1\nkind: B\n")
+    assert [type(each) for each in found] == [Unreadable, Document]
+    assert str(found[0]).endswith(
+        "x.yaml, document 1: 28 values are written, and with each alias put in they are 926177122: 20280 are read at most"
+    )
+
+
+def test_a_value_that_contains_itself_is_named(tmp_path: Path) -> None:
+    found = read(tmp_path, "kind: A\napiVersion: v1\nspec: &s {model: {name: a, config: [1, *s]}}\n---\napiVersion: v1\nkind: B\n")
+    assert [type(each) for each in found] == [Unreadable, Document]
+    assert str(found[0]).endswith(
+        "x.yaml, document 1: line 3, column 7: spec.model.config[1]: contains the whole of which it is a part"
+    )
+
+
+def test_aliases_as_people_use_them_are_read(tmp_path: Path) -> None:
+    many = "".join(f"- {{apiVersion: v1, kind: B{number}, spec: *s}}\n" for number in range(300))
+    found = read(tmp_path, f"kind: List\napiVersion: v1\nshared: &s {{a: {list(range(90))}}}\nitems:\n{many}")
+    assert len([each for each in found if isinstance(each, Document)]) == 300

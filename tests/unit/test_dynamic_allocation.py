@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from builders import GPU, a_node
+from builders import GPU, a_node, a_report, a_reported_gpu
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.node_memory import TRANSITION_SECONDS
-from shardgate.adapters.nodes import node_from, slice_from
+from shardgate.adapters.nodes import node_from, report_from, slice_from
 from shardgate.adapters.nodes.slices import ClaimObject, DeviceClassObject
 from shardgate.domain.inventory import Node, NodeState
 
@@ -145,3 +145,12 @@ def test_parts_have_memory_of_their_own_and_what_is_not_read_has_none() -> None:
     assert (only(book).allocatable[name], only(book).shape.unit(name).memory) == (8, 9856 * 2**20)
     book.put_device_class(device_class("mig.nvidia.com", name, is_mig, "device.capacity['x'].memory.isGreaterThan(1)"), 0.0)
     assert (only(book).allocatable[name], only(book).shape.unit(name).memory) == (8, None)
+
+
+def test_a_lost_gpu_is_free_under_none_of_its_names() -> None:
+    book = a_book(a_slice())
+    book.reports.are_heartbeats_needed = False
+    gpus = (a_reported_gpu(index, state="Lost" if index == 7 else "Healthy") for index in range(8))
+    book.put_report(report_from(a_report("node-a", *gpus)), 0.0)
+    node = only(book)
+    assert {node.allocatable[name] for name in (GPU, CLASS)} == {7}

@@ -41,6 +41,10 @@ def judged(inventory: Inventory, **changes: Any) -> Verdict:
     return verify(a_declaration(**changes), inventory, OWN_KIND)
 
 
+def in_fabric(state: str = "Completed", **fabric: Any) -> Json:
+    return a_report("node-a", *(a_reported_gpu(index, fabric={"state": state, **fabric}) for index in range(8)))
+
+
 # ---- facts
 
 
@@ -75,7 +79,12 @@ def test_labels_that_agree_are_no_contradiction() -> None:
         (a_node().label("nvidia.com/gpu.count", "4"), a_report(), "count", "say 4 GPUs, the driver 8"),
         (a_node(labels={**H100, "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb"}), a_report(), "mig", "it is off"),
         (a_node(), a_report(joined=False), "link", "at most 1 of 8 are"),
-        (a_node().label("nvidia.com/gpu.clique", "f.1"), a_report(), "link", "says f.1, the driver no complete partition"),
+        (a_node().label("nvidia.com/gpu.clique", "f.1"), in_fabric(state="NotSupported"), "link", "says f.1, the driver no complete partition"),
+        (a_node().label("nvidia.com/gpu.clique", "f.1"), in_fabric(cluster="f", clique=2), "link", "says f.1, the driver f.2"),
+        (
+            a_node().label("nvidia.com/gpu.clique", "f.1"), in_fabric(cluster="f", clique=1, status="NVML_ERROR_UNKNOWN"),
+            "link", "says f.1, the driver no complete partition",
+        ),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )  # fmt: skip
@@ -85,6 +94,11 @@ def test_a_difference_is_named_by_its_kind_and_the_driver_is_believed(node: Any,
     assert any(each == kind and said in message for each, message in found.shape.gpu.contradictions), found.shape.gpu.contradictions
     assert found.shape.gpu.product == "H100-80GB-HBM3"
     assert found.allocatable[GPU] == int(node.body["status"]["allocatable"][GPU]), "the kubelet counts"
+
+
+@pytest.mark.parametrize("report", [a_report(), in_fabric(cluster="f", clique=1, status="NVML_SUCCESS")], ids=["unknown", "same"])
+def test_a_clique_that_nobody_denies_is_no_difference(report: Json) -> None:
+    assert kinds(the_node(an_inventory(report, a_node().label("nvidia.com/gpu.clique", "f.1")))) == set()
 
 
 def test_a_cards_memory_with_and_without_ecc_is_a_difference_and_noise_is_none() -> None:
@@ -129,12 +143,104 @@ def test_of_several_products_nobody_tells_which_a_pod_gets() -> None:
     assert judged(inventory, **{**tiny, "model": dtype}, engine={"maxModelLen": 2048}).outcome is not Outcome.UNDECIDED
 
 
-def test_a_driver_without_gpus_is_said_and_labels_hold() -> None:
+def test_on_a_node_of_several_products_labels_count_one_and_contradict_nothing() -> None:
+    small = {"product": "Tesla T4", "memory": {"totalBytes": 15360 * 2**20}, "computeCapability": {"major": 7, "minor": 5}}
+    mixed = a_report("node-a", *(a_reported_gpu(index, **(small if index % 2 else {})) for index in range(8)))
+    node = a_node(
+        labels={**H100, "nvidia.com/gpu.count": "4", "nvidia.com/gpu.compute.major": "9", "nvidia.com/gpu.compute.minor": "0"}
+    )
+    gpu = the_node(an_inventory(mixed, node)).shape.gpu
+    assert {kind for kind, _ in gpu.contradictions} == {"product"}
+    assert (gpu.product, gpu.memory, gpu.compute_capability) == (None, 15360 * 2**20, None)
+    assert "count" in kinds(the_node(an_inventory(mixed, a_node(gpus=4)))), "the kubelet counts all"
+    assert read(node.body, mixed)["family"] is None
+
+
+def of_memories(*mib: int) -> Json:
+    return a_report("node-a", *(a_reported_gpu(index, memory={"totalBytes": each * 2**20}) for index, each in enumerate(mib)))
+
+
+def test_gpus_of_one_product_that_differ_a_little_have_the_least() -> None:
+    gpu = the_node(an_inventory(of_memories(*[81559] * 7, 81037), a_node())).shape.gpu
+    assert (gpu.memory, gpu.alternatives, gpu.contradictions) == (81037 * 2**20, (), ())
+
+
+def test_gpus_of_one_product_that_differ_much_have_the_least_and_that_is_said() -> None:
+    gpu = the_node(an_inventory(of_memories(*[81559] * 7, 40960), a_node())).shape.gpu
+    assert (gpu.memory, gpu.alternatives) == (40960 * 2**20, ())
+    assert gpu.contradictions == (("memory", "the driver tells of GPUs of 40960 to 81559 MiB"),)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [{"totalBytes": 0}, {"totalBytes": 2**63 - 1}, {"totalBytes": -1}, {"totalBytes": 81559 * 2**20, "reservedBytes": 2**40}],
+    ids=["none", "no end", "negative", "more kept than there is"],
+)
+def test_memory_that_cannot_be_is_unknown(memory: Json) -> None:
+    inventory = an_inventory(a_report("node-a", *(a_reported_gpu(index, memory=memory) for index in range(8))), a_node())
+    gpu = the_node(inventory).shape.gpu
+    assert gpu.memory == 81559 * 2**20, "as the label says"
+    assert gpu.visible is not None
+    assert 75 * GIBI < gpu.visible.low < 80 * GIBI
+    assert judged(inventory).outcome is Outcome.SOUND
+
+
+def test_memory_of_a_process_that_no_gpu_has_is_none() -> None:
+    assert the_node(an_inventory(holding(2**32), a_node())).shape.gpu.held == 0
+
+
+def test_a_driver_without_gpus_contradicts_the_kubelet_and_nothing_is_free() -> None:
+    inventory = an_inventory(a_report(gpus=[], pairs=[]), a_node())
+    node = the_node(inventory)
+    assert ("count", "the kubelet counts 8 nvidia.com/gpu, the driver 0 GPUs") in node.shape.gpu.contradictions
+    assert (node.allocatable[GPU], node.unavailable_gpus) == (0, {GPU: 8})
+    verdict = judged(inventory)
+    assert (verdict.outcome, verdict.codes) == (Outcome.WAITING, ("NodesUnavailable",))
+
+
+def test_a_driver_without_gpus_says_nothing_of_another_vendors() -> None:
+    node = a_node(gpus=0, labels={"amd.com/gpu.product-name": "AMD_Instinct_MI300X"})
+    for amounts in (node.body["status"]["capacity"], node.body["status"]["allocatable"]):
+        del amounts[GPU]
+        amounts["amd.com/gpu"] = "8"
+    found = the_node(an_inventory(a_report(gpus=[], pairs=[]), node))
+    assert (found.allocatable["amd.com/gpu"], found.unavailable_gpus) == (8, {})
+    assert "count" not in kinds(found)
+
+
+def test_a_report_without_a_status_is_not_read_and_that_is_said() -> None:
     report = a_report()
-    report["status"] |= {"gpus": [], "pairs": []}
+    del report["status"]
     inventory = an_inventory(report, a_node())
-    assert the_node(inventory).shape.gpu.product == "H100-80GB-HBM3"
-    assert any("its driver tells of no GPUs" in each.why for each in judged(inventory).assumptions)
+    assert the_node(inventory).allocatable[GPU] == 8
+    assert any("it does not say which GPUs there are" in each.why for each in judged(inventory).assumptions)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "allocatable", "free", "unavailable"),
+    [(8, 8, 7, 1), (8, 7, 7, 1), (7, 7, 7, 0)],
+    ids=["not noticed yet", "noticed", "registered again"],
+)
+def test_what_the_kubelet_offers_and_the_driver_has_not_is_not_free(
+    capacity: int, allocatable: int, free: int, unavailable: int
+) -> None:
+    report = a_report("node-a", *(a_reported_gpu(index) for index in range(7)))
+    node = the_node(an_inventory(report, a_node(gpus=capacity).allocatable(allocatable)))
+    assert (node.allocatable[GPU], node.unavailable_gpus.get(GPU, 0)) == (free, unavailable)
+    assert ("count" in kinds(node)) is (capacity > 7)
+
+
+def test_a_declaration_that_needs_the_gpu_that_is_gone_waits() -> None:
+    verdict = judged(an_inventory(a_report("node-a", *(a_reported_gpu(index) for index in range(7))), a_node()))
+    assert (verdict.outcome, verdict.codes) == (Outcome.WAITING, ("NodesUnavailable",))
+
+
+def test_gpus_that_are_all_cut_are_no_whole_ones() -> None:
+    empty = [a_cut_gpu(index) for index in range(8)]
+    node = the_node(an_inventory(a_report("node-a", *empty), a_node()))
+    assert (node.allocatable[GPU], node.unavailable_gpus) == (0, {GPU: 8})
+    parts = [a_cut_gpu(index, "3g.40gb", "3g.40gb") for index in range(8)]
+    assert judged(an_inventory(a_report("node-a", *parts), a_node())).outcome is not Outcome.SOUND
 
 
 # ---- what is cut
@@ -168,6 +274,16 @@ def test_parts_that_the_kubelet_counts_and_the_driver_has_not_are_named() -> Non
         amounts |= {"nvidia.com/mig-1g.10gb": "7"}
     found = the_node(an_inventory(a_report("node-a", a_cut_gpu(0, "1g.10gb")), node))
     assert ("mig", "the kubelet counts 7 nvidia.com/mig-1g.10gb, the driver 1") in found.shape.gpu.contradictions
+
+
+def test_parts_that_are_shared_in_time_go_with_their_gpu() -> None:
+    node = a_node(gpus=0)
+    for amounts in (node.body["status"]["capacity"], node.body["status"]["allocatable"]):
+        amounts |= {"nvidia.com/mig-3g.40gb.shared": "8"}
+    report = a_report("node-a", a_cut_gpu(0, "3g.40gb"), a_cut_gpu(1, "3g.40gb", state="Lost"))
+    found = the_node(an_inventory(report, node))
+    name = "nvidia.com/mig-3g.40gb.shared"
+    assert (found.allocatable[name], found.unavailable_gpus[name]) == (4, 4)
 
 
 # ---- health
@@ -252,9 +368,46 @@ def test_what_would_not_fit_anyway_is_refused_by_its_own_name() -> None:
     assert "GpuMemoryHeld" not in verdict.codes
 
 
-@pytest.mark.parametrize("ownership", ["Pod", "Unknown"])
-def test_what_a_pod_holds_or_nobody_can_tell_does_not_count(ownership: str) -> None:
-    assert the_node(an_inventory(holding(20, ownership), a_node())).shape.gpu.held == 0
+def test_what_a_pod_holds_is_nobody_elses() -> None:
+    gpu = the_node(an_inventory(holding(20, "Pod"), a_node())).shape.gpu
+    assert (gpu.held, gpu.doubts) == (0, ())
+
+
+def test_what_is_held_where_no_pod_has_a_gpu_is_held_beside_kubernetes() -> None:
+    inventory = an_inventory(holding(60, "Unknown"), a_node())
+    assert the_node(inventory).shape.gpu.held == 60 * GIBI
+    assert judged(inventory).codes == ("GpuMemoryHeld",)
+
+
+def test_what_a_pod_may_hold_is_an_assumption() -> None:
+    inventory = an_inventory(holding(60, "Unknown"), a_node(), a_pod("a", node="node-a", gpus=1))
+    assert the_node(inventory).shape.gpu.held == 0
+    why = {each.why for each in judged(inventory, strategy={"tensor": 4, "pipeline": 1}, gpus={"perPod": 4}).assumptions}
+    assert "60.0 GiB of a GPU are held by processes whose owner is not known" in why
+
+
+def test_what_is_held_on_more_gpus_than_pods_have_is_held_beside_kubernetes() -> None:
+    def process(gib: int) -> list[Json]:
+        return [{"pid": 1, "memoryBytes": gib * 2**30, "ownership": "Unknown"}]
+
+    gpus = (a_reported_gpu(index, processes=process(70 if index == 0 else 40 if index == 1 else 0)) for index in range(8))
+    node = the_node(an_inventory(a_report("node-a", *gpus), a_node(), a_pod("a", node="node-a", gpus=1)))
+    assert node.shape.gpu.held == 40 * GIBI
+
+
+def test_where_pods_have_all_gpus_it_does_not_matter_who_holds_memory() -> None:
+    node = the_node(an_inventory(holding(60, "Unknown"), a_node(), a_pod("a", node="node-a", gpus=8)))
+    assert (node.shape.gpu.held, node.shape.gpu.doubts) == (0, ())
+
+
+def test_a_health_that_the_driver_does_not_tell_is_an_assumption() -> None:
+    report = a_report("node-a", *(a_reported_gpu(index, state="Unknown" if index == 3 else "Healthy") for index in range(8)))
+    inventory = an_inventory(report, a_node())
+    assert the_node(inventory).allocatable[GPU] == 8
+    why = {each.why for each in judged(inventory).assumptions}
+    assert "the driver does not tell whether 1 of 8 GPUs of a node are healthy" in why
+    said = {"code": None, "message": "GPU 3: the driver does not tell whether it is healthy"}
+    assert said in read(a_node().body, report)["findings"]
 
 
 def test_a_few_bytes_more_make_no_other_shape() -> None:
@@ -390,12 +543,40 @@ def test_a_report_or_a_lease_that_is_deleted_counts_no_more() -> None:
     assert product(book, 1.0) == "Tesla-T4"
 
 
-def test_a_driver_that_cannot_be_read_is_said_and_labels_hold() -> None:
-    problem = {"name": "NVML_ERROR_DRIVER_NOT_LOADED", "message": "no driver", "since": "2026-11-26T18:00:00Z"}
-    inventory = an_inventory(a_report(problem=problem), a_node())
+def unread(name: str) -> Json:
+    report = a_report()
+    report["status"] = {
+        "changedAt": "2026-11-26T18:00:00Z",
+        "problem": {"name": name, "message": "", "since": "2026-11-26T18:00:00Z"},
+    }
+    return report
+
+
+@pytest.mark.parametrize("name", ["NVML_ERROR_LIBRARY_NOT_FOUND", "BAD_RECORDING", "INTERNAL_ERROR"])
+def test_an_agent_that_cannot_read_the_driver_is_said_and_labels_hold(name: str) -> None:
+    inventory = an_inventory(unread(name), a_node())
     node = the_node(inventory)
-    assert (node.shape.gpu.product, node.allocatable[GPU]) == ("H100-80GB-HBM3", 8)
-    assert any("NVML_ERROR_DRIVER_NOT_LOADED" in each.why for each in judged(inventory).assumptions)
+    assert (node.shape.gpu.product, node.allocatable[GPU], node.state) == ("H100-80GB-HBM3", 8, NodeState.USABLE)
+    verdict = judged(inventory)
+    assert verdict.outcome is Outcome.SOUND
+    assert any(name in each.why for each in verdict.assumptions)
+
+
+@pytest.mark.parametrize("name", ["NVML_ERROR_DRIVER_NOT_LOADED", "CALL_HUNG", "NVML_ERROR_LIB_RM_VERSION_MISMATCH"])
+def test_on_a_driver_that_runs_nothing_one_waits(name: str) -> None:
+    inventory = an_inventory(unread(name), a_node())
+    assert the_node(inventory).state is NodeState.IN_TRANSITION
+    verdict = judged(inventory)
+    assert (verdict.outcome, verdict.codes) == (Outcome.WAITING, ("NodesUnavailable",))
+    assert any(name in each.why for each in verdict.assumptions)
+
+
+def test_a_driver_that_runs_nothing_counts_while_its_agent_is_heard() -> None:
+    book = a_book(a_node())
+    book.put_report(report_from(unread("CALL_HUNG")), 0.0)
+    heard(book, "node-a", NOON, now=0.0)
+    assert the_node(book.inventory(29.0)).state is NodeState.IN_TRANSITION
+    assert the_node(book.inventory(31.0)).state is NodeState.USABLE
 
 
 def test_pods_and_their_node_keep_their_sums_when_a_report_comes() -> None:
@@ -412,3 +593,11 @@ def test_a_node_whose_device_plugin_has_not_come_is_expected_by_its_driver() -> 
         del amounts[GPU]
     found = the_node(an_inventory(a_report(), node))
     assert (found.state, found.unavailable_gpus) == (NodeState.IN_TRANSITION, {GPU: 8})
+
+
+def test_what_a_report_names_reaches_no_terminal_as_a_command() -> None:
+    escaped = "Xid79\x1b[2J\r\n" + "x" * 100
+    gpus = [{"index": 0, "health": {"state": "Lost", "reasons": [escaped]}}]
+    (reason,) = report_from({"metadata": {"name": "a"}, "status": {"gpus": gpus}}).read().reasons
+    problem = report_from({"metadata": {"name": "a"}, "status": {"problem": {"name": escaped}}}).read().problem
+    assert (reason, problem) == (f"GPU 0 Lost ({problem})", f"Xid79[2J{'x' * 56}")

@@ -179,6 +179,22 @@ def test_an_xid_is_noticed_and_has_the_gpu_looked_at_at_once(driver: EmulatedDri
     assert (gpu.health.state, gpu.xids) == (GpuState.HEALTHY, (31, 79)), "the driver asks for nothing any more"
 
 
+@pytest.mark.parametrize("state", [1, 2], ids=["not started", "in progress"])
+def test_a_gpu_whose_switches_are_not_set_up_is_not_healthy(driver: EmulatedDriver, read: Read, state: int) -> None:
+    fabric = {"state": state, "status": 0, "clique": 0}
+    driver.change(lambda profile: profile["gpus"][3].update(fabric=fabric))
+    found = read().gpus
+    assert (found[3].health.state, found[3].health.reasons) == (GpuState.UNHEALTHY, ("FabricNotReady",))
+    assert found[2].health.state is GpuState.HEALTHY
+
+
+@pytest.mark.parametrize("driver", ["l40s-4x-pcie-pairs"], indirect=True)
+def test_a_gpu_without_switches_waits_for_no_fabric(driver: EmulatedDriver, read: Read) -> None:
+    fabric = {"state": 1, "status": 0, "clique": 0}
+    driver.change(lambda profile: profile["gpus"][1].update(fabric=fabric))
+    assert read().gpus[1].health.state is GpuState.HEALTHY
+
+
 def test_a_programs_error_leaves_a_gpu_healthy(driver: EmulatedDriver, read: Read) -> None:
     def change(profile: dict[str, Any]) -> None:
         profile["gpus"][3].update(xids=[13, 31, 43, 45, 68, 109], fields={"91": 18})

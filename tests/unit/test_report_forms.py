@@ -17,12 +17,14 @@ from shardgate.adapters.forms.behaviour_sections import MEASURES, result
 from shardgate.adapters.forms.content import Facts, Section, Table, Tone
 from shardgate.adapters.forms.dot import dot, quoted
 from shardgate.adapters.forms.drawing import FORMS, drawn
-from shardgate.adapters.forms.figures import amount, measured, share, span
+from shardgate.adapters.forms.figures import amount, measured, share, span, widths
 from shardgate.adapters.forms.html import html
 from shardgate.adapters.forms.markdown import escaped, inside, markdown
 from shardgate.adapters.forms.parts import parts_of
 from shardgate.adapters.forms.placement_map import MOST_GPUS, NARROW, WIDE, NodeBox, placement_map
 from shardgate.adapters.forms.sections import content
+from shardgate.adapters.report import strategy_json
+from shardgate.domain.strategy import ParallelStrategy
 from shardgate.domain.units import number
 
 with warnings.catch_warnings():
@@ -534,3 +536,28 @@ def test_large_reports_stay_small() -> None:
     document = sample("large")
     assert len(markdown([document])) < 40_000
     assert len(html([document])) < 250_000
+
+
+def test_a_declared_expert_split_is_shown_as_it_is_elsewhere() -> None:
+    for strategy in (
+        ParallelStrategy(tensor=4, pipeline=1, data=2, expert_parallel=True),
+        ParallelStrategy(tensor=4, pipeline=1, data=1, expert=2, prefill_context=2, decode_context=2),
+    ):
+        assert widths(strategy_json(strategy)) == strategy.label
+    assert widths({"tensor": 4, "pipeline": 1, "data": 2, "expertParallel": True}) == "TP4 x PP1 x DP2 x EP"
+
+
+def test_a_tensor_group_is_as_wide_as_the_tensor_width() -> None:
+    nodes = [{"rank": rank, "data": 0, "stage": rank // 4, "tensor": rank % 4} for rank in range(8)]
+    strategy = {"tensor": 2, "pipeline": 2, "data": 1, "prefillContext": 2}
+    (part,) = parts_of({"declared": {"strategy": strategy}, "graph": {"nodes": nodes}})
+    groups = part.widths_of_tensor()
+    assert [(each.stage, each.ranks) for each in groups] == [(0, (0, 1)), (0, (2, 3)), (1, (4, 5)), (1, (6, 7))]
+
+
+def test_one_stage_has_no_pipeline_and_no_figure_of_its_loss() -> None:
+    report = copy.deepcopy(sample("reference"))
+    name = "The same with the pipeline loss as measured"
+    assert name in markdown([report])
+    report["declared"]["strategy"]["pipeline"] = 1
+    assert name not in markdown([report])

@@ -153,7 +153,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     objects = (a_node(gpus=9), serving("a"), its_pod("a", "node-a"), bare, serving("b", replicas=9))
     shown = ask(tmp_path, "drain node-a", *objects, form="table").stdout
     for text in (
-        "1 pod of 8 GPUs in all lose their node", "1 pod of 1 GPU in all end for good",
+        "1 pod of 8 GPUs loses its node and is", "1 pod of 1 GPU ends for good",
         "InferenceDeployment serving/a  worse  Sound -> Waiting", "new: NodesUnavailable", "2 standing declarations: 1 worse, 1 unchanged",
     ):  # fmt: skip
         assert text in shown
@@ -190,3 +190,16 @@ def test_an_unreachable_cluster_is_69() -> None:
     assert run("whatif", "drain", "a").returncode == 69
     assert run("capacity").returncode == 69
     assert run("snapshot").returncode == 69
+
+
+def test_files_take_their_gpus_one_after_another(tmp_path: Path) -> None:
+    files = tuple(a_body(name) for name in ("first", "another", "third"))
+    ended = ask(tmp_path, "drain node-a", a_node(), a_node("node-b"), files=files)
+    assert moves(ended) == {"another": "Sound -> Waiting"}
+
+
+def test_the_table_counts_one_and_many(tmp_path: Path) -> None:
+    ended = ask(tmp_path, "drain node-a add 12xH100-80GB-HBM3:8", a_node(), serving("a"), its_pod("a", "node-a"), form="table")
+    assert "1 pod of 8 GPUs loses its node and is made anew" in ended.stdout
+    assert "new node added-10\n  and 2 more new nodes: -o json names all" in ended.stdout
+    assert "added-11" not in ended.stdout

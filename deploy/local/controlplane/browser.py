@@ -1,7 +1,8 @@
 """Finds Chromium for the tests of HTML, or unpacks Debian's into the cache: as any user, and without touching the system.
 
 Order of look-up: ``$SHARDGATE_BROWSER`` (a file), the PATH, Playwright's own, the cache, the packages of the distribution where it
-has ``apt-get``. Only what the system lacks is fetched; it is never installed.
+has ``apt-get``. What is found is asked for its version first: a snap's stub, or one that lacks a library, is passed over. Only
+what the system lacks is fetched; it is never installed.
 """
 
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from controlplane.go_build import BuildError, Say, cache_home, kept, key_of
@@ -20,11 +22,19 @@ RECIPE = 1
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome-headless-shell")
 PACKAGES = ("chromium", "fonts-dejavu-core")
 _APT_SECONDS = 900
+_NETWORK_SECONDS = 30
+_PATIENCE = tuple(
+    word
+    for option in (f"http::Timeout={_NETWORK_SECONDS}", f"https::Timeout={_NETWORK_SECONDS}", "Retries=0")
+    for word in ("-o", f"Acquire::{option}")
+)
+"""Without a network it is known soon that there is none."""
+_START_SECONDS = 60
 
 
 def find_browser(say: Say) -> Path:
     """A Chromium: found, or unpacked while ``say`` is told. Raises ``BuildError`` where none can be had."""
-    found = found_browser()
+    found = found_browser(say)
     if found is not None:
         return found
     missing = [name for name in ("apt-get", "dpkg-deb") if shutil.which(name) is None]
@@ -34,20 +44,44 @@ def find_browser(say: Say) -> Path:
     return kept("chromium", _key(), ["chromium"], lambda target: _unpack(target, say), say) / "chromium"
 
 
-def found_browser() -> Path | None:
-    """The same, where nothing has to be fetched for it."""
+def found_browser(say: Say) -> Path | None:
+    """The first that is here and starts; ``say`` is told of each that does not.
+
+    Raises ``BuildError`` where the one that ``$SHARDGATE_BROWSER`` names does not start: nobody else was asked for.
+    """
     named = os.environ.get("SHARDGATE_BROWSER")
     if named:
+        problem = _trouble_of(Path(named))
+        if problem:
+            text = f"no Chromium: $SHARDGATE_BROWSER is {named}: {problem}"
+            raise BuildError(text)
         return Path(named)
-    on_path = next(filter(None, map(shutil.which, NAMES)), None)
-    if on_path:
-        return Path(on_path)
-    own = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
-    for path in sorted([*own.glob("chromium-*/chrome-linux*/chrome"), *own.glob("chromium_headless_shell-*/*/*headless*shell")]):
-        if os.access(path, os.X_OK):
+    for path in _candidates():
+        problem = _trouble_of(path)
+        if not problem:
             return path
-    cached = cache_home() / "chromium" / _key() / "chromium"
-    return cached if os.access(cached, os.X_OK) else None
+        say(f"passed over {path}: {problem}")
+    return None
+
+
+def _candidates() -> Iterator[Path]:
+    yield from (Path(found) for name in NAMES if (found := shutil.which(name)))
+    own = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
+    programs = sorted([*own.glob("chromium-*/chrome-linux*/chrome"), *own.glob("chromium_headless_shell-*/*/*headless*shell")])
+    yield from (path for path in [*programs, cache_home() / "chromium" / _key() / "chromium"] if os.access(path, os.X_OK))
+
+
+def _trouble_of(program: Path) -> str:
+    """Why it does not start; empty where it tells its version."""
+    try:
+        done = subprocess.run(
+            [str(program), "--version"], capture_output=True, text=True, errors="replace", check=False, timeout=_START_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"--version: {error}"
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return f"--version ended with {done.returncode}{f': {said[-1]}' if said else ''}" if done.returncode else ""
 
 
 def _key() -> str:
@@ -71,6 +105,7 @@ def _unpack(target: Path, say: Say) -> None:
             f"Dir::Cache={state / 'cache'}",
             "-o",
             "Debug::NoLocking=1",
+            *_PATIENCE,
         ]
         if os.geteuid() == 0:
             own += ["-o", "APT::Sandbox::User=root"]  # a folder of ours is no place for the user _apt

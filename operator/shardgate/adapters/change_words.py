@@ -19,7 +19,7 @@ VERBS = (*(each.value for each in Verb), ADD, LABEL, TAINT)
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 MOST_NODES = 10_000
 MOST_GPUS = 1024
-_ADDITION = re.compile(r"(?:(?P<nodes>[0-9]{1,5})x)?(?P<product>[^:@,]+?)(?::(?P<gpus>[0-9]{1,4}))?")
+_ADDITION = re.compile(r"(?:(?P<nodes>[0-9]{1,9})x)?(?P<product>[^:@,]+?)(?::(?P<gpus>[0-9]{1,9}))?")
 
 
 class ChangeError(Exception):
@@ -62,7 +62,13 @@ def _read(verb: str, objects: list[str]) -> Iterator[Change]:
 def _addition(word: str) -> Addition:
     found = _ADDITION.fullmatch(word)
     nodes, gpus = (int(found["nodes"] or 1), None if found["gpus"] is None else int(found["gpus"])) if found else (0, None)
-    if found is None or not 1 <= nodes <= MOST_NODES or not (gpus is None or 1 <= gpus <= MOST_GPUS):
+    if found is not None and not 1 <= nodes <= MOST_NODES:
+        problem = f"add {word}: {nodes} nodes; at least 1 and at most {MOST_NODES} can be added at once"
+        raise ChangeError(problem)
+    if found is not None and gpus is not None and not 1 <= gpus <= MOST_GPUS:
+        problem = f"add {word}: {gpus} GPUs of one node; at least 1 and at most {MOST_GPUS} can be thought of"
+        raise ChangeError(problem)
+    if found is None:
         problem = f"add {word}: write COUNTxPRODUCT or COUNTxPRODUCT:GPUS, as 2xH100-80GB-HBM3:8 for two nodes of 8 GPUs each"
         raise ChangeError(problem)
     return Addition(nodes=nodes, product=found["product"], gpus=gpus)

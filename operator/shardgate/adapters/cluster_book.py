@@ -167,7 +167,14 @@ class ClusterBook:
     def _read_node(self, node: NodeObject) -> Node | None:
         name = node.metadata.name
         devices = self._devices.get(name, ())
-        stated = read_node(node, self.shapes, devices, self.reports.facts(name), self.reports.problem(name))
+        stated = read_node(
+            node,
+            self.shapes,
+            devices,
+            self.reports.facts(name),
+            self.reports.problem(name),
+            has_no_cuda=self.reports.has_no_cuda(name),
+        )
         return with_device_classes(stated, self._device_classes.values(), devices, self.shapes) if stated and devices else stated
 
     def _put_without_gpus(self, name: str, node: Node | None) -> None:

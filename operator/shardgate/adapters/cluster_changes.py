@@ -4,7 +4,7 @@ Pure: plain objects in, plain objects out, none of them changed in place. What f
 is judged from the objects, as if the API server had sent them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -14,7 +14,7 @@ from shardgate.adapters.cluster_additions import Addition, added
 from shardgate.adapters.quantities import whole
 from shardgate.adapters.workloads.kinds import controller_of
 from shardgate.adapters.workloads.values import dicts, mapping
-from shardgate.domain.inventory import UNSCHEDULABLE_TAINT
+from shardgate.domain.inventory import UNSCHEDULABLE_TAINT, Taint, Toleration
 
 Json = dict[str, Any]
 _MIRROR = "kubernetes.io/config.mirror"
@@ -54,7 +54,7 @@ class Labelling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tainting:
-    """``taint gpu-1 team=a:NoSchedule old-``."""
+    """``taint gpu-1 team=a:NoSchedule old-``. Pods that do not tolerate a new taint of effect NoExecute lose their node."""
 
     nodes: tuple[str, ...]
     taints: tuple[tuple[str, str, str], ...] = ()
@@ -94,13 +94,15 @@ def _after(cluster: ChangedCluster, change: Change) -> ChangedCluster:
         return replace(cluster, objects=(*cluster.objects, *new), added=(*cluster.added, *come))
     names = _matching(cluster.objects, change.nodes)
     if isinstance(change, OnNodes) and change.verb is Verb.REMOVE:
-        return _removed(_without_pods(cluster, names, also_daemons=True), names)
+        return _removed(_without_pods(cluster, names, lambda _: True), names)
     objects = tuple(
         _changed_node(each, change) if each.get("kind") == "Node" and _name(each) in names else each for each in cluster.objects
     )
     cluster = replace(cluster, objects=objects)
     if isinstance(change, OnNodes) and change.verb is Verb.DRAIN:
-        return _without_pods(cluster, names, also_daemons=False)
+        return _without_pods(cluster, names, lambda pod: not _stays(pod))
+    if isinstance(change, Tainting) and (evicting := _evicting(change)):
+        return _without_pods(cluster, names, lambda pod: not _tolerates(pod, evicting))
     return cluster
 
 
@@ -171,11 +173,11 @@ def _with_spec(node: Json, **fields: Any) -> Json:
 # ---- its pods
 
 
-def _without_pods(cluster: ChangedCluster, names: frozenset[str], *, also_daemons: bool) -> ChangedCluster:
-    """Pods of these nodes go, but for those of DaemonSets and of the kubelet itself where the node stays."""
+def _without_pods(cluster: ChangedCluster, names: frozenset[str], goes: Callable[[Json], bool]) -> ChangedCluster:
+    """Those pods of these nodes go."""
     going = [
         each for each in cluster.objects if each.get("kind") == "Pod" and mapping(each.get("spec")).get("nodeName") in names
-        and (also_daemons or not _stays(each))
+        and goes(each)
     ]  # fmt: skip
     moved = [_made_anew(each) for each in going if _is_made_anew(each)]
     ended = [each for each in going if controller_of(each) is None and not _has_ended(each)]
@@ -186,9 +188,31 @@ def _without_pods(cluster: ChangedCluster, names: frozenset[str], *, also_daemon
 
 def _stays(pod: Json) -> bool:
     """While a node is drained."""
+    return _is_mirror(pod) or (controller_of(pod) or {}).get("kind") == "DaemonSet"
+
+
+def _evicting(change: Tainting) -> list[Taint]:
+    """Taints for which the taint manager deletes pods that are there already."""
+    return [Taint(key=key, value=value, effect=effect) for key, value, effect in change.taints if effect == "NoExecute"]
+
+
+def _tolerates(pod: Json, taints: Iterable[Taint]) -> bool:
+    """For ever: a toleration of so many seconds only puts it off. Mirror pods end with the kubelet's own file alone."""
+    return _is_mirror(pod) or all(_tolerates_for_ever(pod, each) for each in taints)
+
+
+def _tolerates_for_ever(pod: Json, taint: Taint) -> bool:
+    """By the first toleration that matches, as the taint manager goes by it."""
+    for each in dicts(mapping(pod.get("spec")).get("tolerations")):
+        texts = {key: str(each.get(key) or "") for key in ("key", "value", "effect")}
+        if Toleration(**texts, operator=str(each.get("operator") or "Equal")).tolerates(taint):
+            return each.get("tolerationSeconds") is None
+    return False
+
+
+def _is_mirror(pod: Json) -> bool:
     owner = controller_of(pod) or {}
-    is_mirror = _MIRROR in mapping(mapping(pod.get("metadata")).get("annotations")) or owner.get("kind") == "Node"
-    return is_mirror or owner.get("kind") == "DaemonSet"
+    return _MIRROR in mapping(mapping(pod.get("metadata")).get("annotations")) or owner.get("kind") == "Node"
 
 
 def _is_made_anew(pod: Json) -> bool:

@@ -123,6 +123,11 @@ class NodeReports:
         found = self._reports.get(name)
         return found if found is not None and found.is_read and self.is_heard(name) else None
 
+    def has_no_cuda(self, name: str) -> bool:
+        """Whether the node's driver is known to be in no state to run anything."""
+        found = self._reports.get(name)
+        return found is not None and found.has_no_cuda and self.is_heard(name)
+
     def problem(self, name: str) -> str:
         """Why the node's report does not count; empty where it does, or there is none."""
         found = self._reports.get(name)
@@ -132,7 +137,7 @@ class NodeReports:
             return SILENT
         if found.problem:
             return f"its driver cannot be read ({found.problem})"
-        return "" if found.is_read else "its driver tells of no GPUs"
+        return "" if found.is_read else "it does not say which GPUs there are"
 
     def counts(self) -> dict[str, int]:
         """Nodes by how their reports are: fresh, silent, unreadable."""

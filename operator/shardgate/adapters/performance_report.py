@@ -63,11 +63,12 @@ def performance_json(found: Performance | None) -> Json:
 
 
 def balance_json(declaration: Declaration, found: Performance | None) -> Json:
-    """How even the stages are; ``bubble`` by the declared micro-batches, whatever the GPUs are."""
+    """How even the stages are; ``bubble`` by the declared micro-batches, whatever the GPUs are, and 0 for one stage."""
     if found is None:
         batches = declaration.traffic.micro_batches
-        unknown = batches is None or declaration.unknown_strategy
-        bubble = None if unknown else rounded(bubble_of(declaration.strategy.pipeline, batches or 0))
+        stages = declaration.strategy.pipeline
+        unknown = declaration.unknown_strategy or (batches is None and stages > 1)
+        bubble = None if unknown else rounded(bubble_of(stages, batches or 0)) if stages > 1 else 0.0
         return {**dict.fromkeys(_BALANCE), "bubble": bubble, "microBatches": batches}
     balance = found.balance
     return {

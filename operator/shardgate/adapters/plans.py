@@ -13,6 +13,7 @@ from shardgate.api import API_VERSION
 from shardgate.domain.declaration import Declaration, ModelUnknown
 from shardgate.domain.inventory import Gpu, Inventory
 from shardgate.domain.performance.serving import KNEE
+from shardgate.domain.placement import accepts_product
 from shardgate.domain.policy import Policy
 from shardgate.domain.search import Alternative, Candidate, Nearness, Quota, Room, candidates, ranked
 from shardgate.domain.traffic import Objectives
@@ -21,6 +22,7 @@ from shardgate.domain.verify import verify
 
 Json = dict[str, Any]
 
+NAME_IT = "add a ModelProfile for it to --cluster (shardgate model add DIR prints one), or name a model of the catalogue by its id"
 MOST_OPTIONS = 10
 MOST_JUDGED = 40
 USUAL_NODE = 8
@@ -83,7 +85,7 @@ def plan_json(declaration: Declaration, inventory: Inventory, policy: Policy) ->
         else {"gpusInstalled": verdict.hardware.gpus_installed, "gpusFree": verdict.hardware.gpus_free},
         "options": [_option(each, place) for place, each in enumerate(order, 1)],
         "problem": None if unknown is None else unknown.problem,
-        "remedy": None if unknown is None else unknown.remedy,
+        "remedy": None if unknown is None else unknown.remedy if unknown.is_named else NAME_IT,
         "findings": [] if options else [finding_json(each) for each in verdict.findings],
         "needs": needs_json(declaration),
     }
@@ -106,12 +108,14 @@ def _option(option: Alternative, place: int) -> Json:
 
 
 def needs_json(declaration: Declaration) -> Json:
-    """Hardware that would do, by product.
+    """Hardware that would do, by accepted product; ``meetsObjectives`` is null where there are none, or nothing meets them.
 
     ``minimum``: the least memory in all that one replica fits. ``recommended``: the fewest GPUs that serve what is aimed at with
     15 % to spare, tensor ranks joined by NVLink or its like; without a rate aimed at, with room for 8 sequences of the full length.
     """
-    products = [(gpu, _fewest(declaration, gpu), _best(declaration, gpu)) for gpu in _products()]
+    accepted = [gpu for gpu in _products() if accepts_product(declaration.gpus.products, gpu.product)]
+    aims = declaration.objectives.any
+    products = [(gpu, _fewest(declaration, gpu), _best(declaration, gpu)) for gpu in accepted]
     fitting = [(gpu, fewest, best) for gpu, fewest, best in products if fewest is not None]
     minimum = min((fewest for _, fewest, _ in fitting), key=_total_memory, default=None)
     spared = _with_room_to_spare(declaration)
@@ -124,7 +128,7 @@ def needs_json(declaration: Declaration) -> Json:
         "byProduct": [
             {
                 "product": gpu.product, "memoryBytes": gpu.memory, "fits": _need(fewest),
-                "meetsObjectives": _need(best) if best is not None and best.meets_objectives else None,
+                "meetsObjectives": _need(best) if aims and best is not None and best.meets_objectives else None,
             }
             for gpu, fewest, best in by_size
         ],

@@ -22,7 +22,10 @@ from shardgate.domain.driver_reading import GpuState, Ownership, PciePath, Remot
 
 MOST_PAIRS = MOST_GPUS * (MOST_GPUS - 1) // 2
 
+MOST_BYTES = 2**50
+
 Amount = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=0, le=MOST_BYTES)]
 
 
 class FabricState(StrEnum):
@@ -44,12 +47,12 @@ class ReportedVersion(ApiModel):
 class ReportedMemory(ApiModel):
     """Memory, in bytes."""
 
-    total_bytes: Annotated[Amount | None, Field(description="All of it.")] = None
+    total_bytes: Annotated[Annotated[int, Field(ge=1, le=MOST_BYTES)] | None, Field(description="All of it.")] = None
     used_bytes: Annotated[
-        Amount | None, Field(description="Held by processes; with what the driver keeps, where reservedBytes is unknown.")
+        Size | None, Field(description="Held by processes; with what the driver keeps, where reservedBytes is unknown.")
     ] = None
     reserved_bytes: Annotated[
-        Amount | None, Field(description="Kept by the driver: no process can have it, and CUDA's total leaves it out.")
+        Size | None, Field(description="Kept by the driver: no process can have it, and CUDA's total leaves it out.")
     ] = None
 
 
@@ -152,7 +155,7 @@ class ReportedProcess(ApiModel):
     """A process that holds memory of a GPU."""
 
     pid: Annotated[Amount, Field(description="Its number on the host.")]
-    memory_bytes: Annotated[Amount | None, Field(description="How much it holds.")] = None
+    memory_bytes: Annotated[Size | None, Field(description="How much it holds.")] = None
     ownership: Annotated[Ownership, Field(description="Pod, Host (started beside Kubernetes), or Unknown.")]
     pod_uid: Annotated[str | None, Field(max_length=64, description="Of the pod that owns it.")] = None
     command: Annotated[str | None, Field(max_length=64, description="Its name, without arguments.")] = None

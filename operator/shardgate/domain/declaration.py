@@ -103,6 +103,8 @@ class ModelUnknown:
 
     problem: str
     remedy: str
+    is_named: bool = True
+    """The catalogue, a profile or the declaration's own config tells of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

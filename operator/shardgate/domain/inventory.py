@@ -152,6 +152,8 @@ class Gpu:
     """Memory that processes of no pod hold, of the node's GPU where that is most: a rank may land on any."""
     report_problem: str = ""
     """Why the report of its node's agent does not count, where there is one: ``its agent has not been heard``."""
+    doubts: tuple[str, ...] = ()
+    """What the driver of the node leaves open of its GPUs: whether one is healthy, whose processes hold memory."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """What two sources say that cannot both be right: (which fact, in words)."""
     alternatives: "tuple[Gpu, ...]" = ()

@@ -79,16 +79,10 @@ class ParallelStrategy:
     @property
     def label(self) -> str:
         """``TP2 x PP4 x DP1``, with the rarer widths only where they are used."""
-        parts = [f"TP{self.tensor}", f"PP{self.pipeline}", f"DP{self.data}"]
-        if self.expert_parallel:
-            parts.append("EP")
-        if self.expert is not None:
-            parts.append(f"EP{self.expert}")
-        if self.prefill_context > 1:
-            parts.append(f"PCP{self.prefill_context}")
-        if self.decode_context > 1:
-            parts.append(f"DCP{self.decode_context}")
-        return " x ".join(parts)
+        return label_of(
+            self.tensor, self.pipeline, self.data, expert_parallel=self.expert_parallel, expert=self.expert,
+            prefill_context=self.prefill_context, decode_context=self.decode_context,
+        )  # fmt: skip
 
     def ranks(self) -> tuple[Rank, ...]:
         """All ranks of one replica, numbered."""
@@ -99,6 +93,23 @@ class ParallelStrategy:
             for stage in range(self.pipeline)
             for tensor in range(width)
         )
+
+
+def label_of(
+    tensor: int, pipeline: int, data: int, *, expert_parallel: bool = False, expert: int | None = None, prefill_context: int = 1,
+    decode_context: int = 1,
+) -> str:  # fmt: skip
+    """``TP2 x PP4 x DP1``; ``EP`` without a width deals experts out to all ranks of a stage."""
+    parts = [f"TP{tensor}", f"PP{pipeline}", f"DP{data}"]
+    if expert_parallel:
+        parts.append("EP")
+    if expert is not None:
+        parts.append(f"EP{expert}")
+    if prefill_context > 1:
+        parts.append(f"PCP{prefill_context}")
+    if decode_context > 1:
+        parts.append(f"DCP{decode_context}")
+    return " x ".join(parts)
 
 
 def layers_of_stages(layers: int, strategy: ParallelStrategy, remainder: Remainder = Remainder.BEFORE_LAST) -> tuple[range, ...]:

@@ -112,11 +112,14 @@ def _assumptions(situation: Situation) -> list[Assumption]:
         rules = best.estimate.rules
         assumed.append(Assumption(field="memory", value=rules.versions, why=f"figures measured on these versions: {rules.source}"))
     assumed += _assumptions_of_speed(situation)
-    units = (group.shape.unit(situation.pod.resource) for group in situation.candidates)
+    units = [group.shape.unit(situation.pod.resource) for group in situation.candidates]
     assumed += dict.fromkeys(
         Assumption(field="hardware", value=gpu.product or "unknown product", why=gpu.contradiction)
         for gpu in units
         if gpu.contradiction
+    )
+    assumed += dict.fromkeys(
+        Assumption(field="hardware", value=gpu.product or "unknown product", why=doubt) for gpu in units for doubt in gpu.doubts
     )
     remembered: dict[str, int] = {}
     unreported: dict[tuple[str, str], int] = {}

@@ -13,8 +13,12 @@ from typing import Any
 
 import yaml
 
+from shardgate.adapters.workloads.embedded_yaml import MOST_NODES
+from shardgate.adapters.yaml_size import EndlessYaml, sizes
 from shardgate.shells.failures import NotFound
 
+MOST_TIMES = 10
+"""As many values as are written may a document have with its aliases put in, beside what is read of any."""
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -110,10 +114,10 @@ def _documents(name: str, text: str) -> Iterator[Document | Unreadable]:
             number += 1
             where = f"{name}, document {number}"
             try:
-                if not loader.check_data():
+                if not loader.check_node():
                     return
-                value = loader.get_data()
-            except yaml.constructor.ConstructorError as error:
+                value = _value(loader)
+            except (yaml.constructor.ConstructorError, EndlessYaml, _TooLarge) as error:
                 yield Unreadable(where, _mark(error))
                 continue  # the document is known to the end: the next can still be read
             except (yaml.YAMLError, ValueError) as error:
@@ -125,6 +129,25 @@ def _documents(name: str, text: str) -> Iterator[Document | Unreadable]:
             yield from _objects(where, value)
     finally:
         loader.dispose()
+
+
+class _TooLarge(yaml.YAMLError):
+    """Its aliases stand for far more than is written."""
+
+
+def _value(loader: _Loader) -> object:
+    """The next document. Raises ``yaml.YAMLError``, ``ValueError`` and ``RecursionError``."""
+    node = loader.get_node()
+    size, written = sizes(node)
+    most = MOST_NODES + MOST_TIMES * written
+    if size > most:
+        problem = f"{written} values are written, and with each alias put in they are {_many(size)}: {most} are read at most"
+        raise _TooLarge(problem)
+    return loader.construct_document(node)
+
+
+def _many(size: int) -> str:
+    return str(size) if size < 10**9 else f"more than {10**9}"
 
 
 class _NotJson(ValueError):

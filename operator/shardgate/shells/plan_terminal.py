@@ -38,7 +38,8 @@ def print_plan(console: Console, document: Json) -> None:
             [_row(each) for each in options],
             indent=2,
         )  # fmt: skip
-    _print_needs(console, document["needs"])
+    aims = any(value is not None for value in declared["objectives"].values())
+    _print_needs(console, document["needs"], aims=aims)
 
 
 def _row(option: Json) -> list[str]:
@@ -64,12 +65,12 @@ def _ranged(value: Any) -> str:
     return f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
 
 
-def _print_needs(console: Console, needs: Json) -> None:
+def _print_needs(console: Console, needs: Json, *, aims: bool) -> None:
     console.print()
-    for name, text in (("minimum", "The least that it fits"), ("recommended", "Recommended")):
+    for name, text in (("minimum", "The least memory in all"), ("recommended", "Recommended")):
         found = needs[name]
         if found is None:
-            console.print(f"  {text}: none of the products that are known here", highlight=False)
+            console.print(f"  {text}: no accepted product that is known here", highlight=False)
             continue
         rate = f", {_ranged(found['requestsPerSecond'])} requests/s" if found["requestsPerSecond"] else ""
         replicas = "" if found["replicas"] == 1 else f"{count(found['replicas'], 'replica')} of "
@@ -81,12 +82,12 @@ def _print_needs(console: Console, needs: Json) -> None:
     console.print()
     print_table(
         console,
-        [Column("Product"), Column("Memory", is_number=True), Column("Fits from"), Column("Meets the objectives from")],
+        [Column("Product"), Column("Memory", is_number=True), Column("Fits from"),
+         *([Column("Meets the objectives from")] if aims else ())],
         [
             [
-                each["product"], gib(each["memoryBytes"]), f"{count(each['fits']['gpus'], 'GPU')}, {each['fits']['strategy']}",
-                "nothing up to 64 GPUs" if each["meetsObjectives"] is None
-                else f"{count(each['meetsObjectives']['gpus'], 'GPU')}, {each['meetsObjectives']['strategy']}",
+                each["product"], gib(each["memoryBytes"]), _from(each["fits"]),
+                *([_from(each["meetsObjectives"])] if aims else ()),
             ]
             for each in products[:MOST_PRODUCTS]
         ],
@@ -94,3 +95,7 @@ def _print_needs(console: Console, needs: Json) -> None:
     )  # fmt: skip
     if len(products) > MOST_PRODUCTS:
         console.print(f"  and {len(products) - MOST_PRODUCTS} more products: -o json has all", highlight=False)
+
+
+def _from(need: Json | None) -> str:
+    return "nothing up to 64 GPUs" if need is None else f"{count(need['gpus'], 'GPU')}, {need['strategy']}"

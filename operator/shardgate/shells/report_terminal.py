@@ -86,8 +86,12 @@ def _declared(console: Console, part: Part) -> None:
     engine = f"{declared['engine'] or 'an unnamed engine'} {declared['engineVersion'] or ''}".rstrip()
     _line(console, "Strategy", f"{widths(part.strategy)} on {engine}")
     per_pod = next(iter(declared["gpusPerPod"].values()), None)
-    pods = f"{declared['podsPerReplica']} pod(s) of {per_pod} GPU(s)" if per_pod else f"{declared['gpusPerReplica']} GPU(s)"
-    _line(console, "Needs", f"{declared['gpusTotal']} GPU(s): {declared['replicas']} replica(s) of {pods}")
+    of = (
+        f"{count(declared['podsPerReplica'], 'pod')} of {count(per_pod, 'GPU')}"
+        if per_pod
+        else count(declared["gpusPerReplica"], "GPU")
+    )
+    _line(console, "Needs", f"{count(declared['gpusTotal'], 'GPU')}: {count(declared['replicas'], 'replica')} of {of}")
 
 
 def _hardware(hardware: Json | None) -> str:
@@ -95,7 +99,7 @@ def _hardware(hardware: Json | None) -> str:
         return "not known"
     products = ", ".join(
         f"{each['gpus']} x {each['product']} ({'memory unknown' if each['memoryBytes'] is None else gib(each['memoryBytes'])}) "
-        f"on {each['nodes']} node(s)"
+        f"on {count(each['nodes'], 'node')}"
         for each in hardware["products"]
     )
     return f"{products or 'no GPUs that it accepts'}; {hardware['gpusFree']} of {hardware['gpusInstalled']} free"
@@ -108,7 +112,11 @@ def _placement(placement: Json) -> str:
     left_out = f"; nodes left out: {excluded}" if excluded else ""
     nodes = sorted({each["node"] for each in placement["pods"]})
     where = f" on {', '.join(nodes[:4])}{' ..' if len(nodes) > 4 else ''}" if nodes else ""  # noqa: PLR2004  # what fits a line
-    fits = "fits now" if placement["feasible"] else f"{placement['replicasThatFit']} replica(s) fit now"
+    fits = (
+        "fits now"
+        if placement["feasible"]
+        else f"{count(placement['replicasThatFit'], 'replica')} {'fits' if placement['replicasThatFit'] == 1 else 'fit'} now"
+    )
     remark = f"; {placement['remark']}" if placement["remark"] else ""
     return f"{fits}{where}{left_out}{remark}"
 

@@ -2,7 +2,8 @@
 
 Pods that lost their node (``moved``) are placed again as kube-scheduler would take them, one declaration after
 another, those of higher priority and then the older ones first; where there is no room for all of a declaration, its
-pods wait.
+pods wait. What nothing has acted on yet (neither pods nor a status: a manifest that is taken to stand) comes last, in
+the order of the documents, and takes its GPUs too.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,6 +72,11 @@ class _Standing:
         is_of_now = generation is None or status.get("observedGeneration") == generation
         return self.is_own and is_of_now and claimed_by(status) == ("True", Reason.PROMISED)
 
+    @property
+    def is_new(self) -> bool:
+        """Neither the operator nor another controller has said anything of it."""
+        return not mapping(self.body.get("status")) and not self.moved
+
 
 def standing_verdicts(
     documents: Iterable[Document], moved: Sequence[Json] = (), follow: Callable[[Sequence[Any]], Iterable[Any]] = iter,
@@ -95,10 +101,13 @@ def standing_verdicts(
             snapshot.book.put_pod(record)
     priorities = snapshot.inventory().priorities
 
+    places = {key_of(_with_uid(each.body)): place for place, each in enumerate(documents)}
+
     def turn(each: _Standing) -> tuple[object, ...]:
         urgency = max((priorities.get(one.placement.priority_class, 0) for one in each.declarations), default=0)
         created = str(mapping(each.body.get("metadata")).get("creationTimestamp") or "")
-        return not each.is_promised, not each.moved, -urgency, created, key_of(each.body)
+        last = places.get(key_of(each.body), 0) if each.is_new else key_of(each.body)
+        return not each.is_promised, not each.moved, each.is_new, -urgency, created, last
 
     for each in follow(sorted(standing, key=turn)):
         _judge(each, judge, found)
@@ -179,9 +188,10 @@ def _judge(each: _Standing, judge: Judge, found: StandingVerdicts) -> None:
     if parts and all(one.has_room for _, one in parts):
         pods = tuple(pod for declaration, one in parts if one.placement for pod in planned(declaration, one.placement))
         claim = Claim(uid=str(key_of(each.body)), generation=0, owners=each.owners, pods=pods)
-        if each.is_promised:
+        missing = judge.book.claims.missing(claim)
+        if each.is_promised or (each.is_new and len(missing) == len(pods)):
             judge.book.claims.put(claim)
-        _bind(each.moved, judge.book.claims.missing(claim), judge)
+        _bind(each.moved, missing, judge)
     else:
         _bind(each.moved, (), judge)
 

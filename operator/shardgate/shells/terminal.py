@@ -159,19 +159,32 @@ def _capacity_remarks(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{asked} could go to none of these, by resource, selector or taint"
 
 
+MOST_ADDED = 10
+"""New nodes that are named one by one."""
 _DIRECTIONS = {"worse": "red bold", "better": "green", "other": "yellow"}
+
+
+def _moves(document: Mapping[str, Any]) -> Iterator[str]:
+    """Pods that lose their nodes, and nodes that come."""
+    for part, of_one, of_many in (
+        ("moved", "loses its node and is made anew", "lose their nodes and are made anew"),
+        ("ended", "ends for good: it has no controller", "end for good: they have no controller"),
+    ):
+        pods, gpus = document[part]["pods"], count(document[part]["gpus"], "GPU")
+        if pods:
+            yield f"1 pod of {gpus} {of_one}" if pods == 1 else f"{count(pods, 'pod')} of {gpus} in all {of_many}"
+    added = document["added"]
+    yield from (f"new node {name}" for name in added[:MOST_ADDED])
+    if len(added) > MOST_ADDED:
+        yield f"and {count(len(added) - MOST_ADDED, 'more new node')}: -o json names all"
 
 
 def print_what_if(console: Console, document: Mapping[str, Any]) -> None:
     """What would change, the worse first, and what would not."""
     counts = document["declarations"]
     console.print(f"[bold]{escape(document['change'])}[/]", soft_wrap=True)
-    for part, text in (("moved", "lose their node and are made anew"), ("ended", "end for good: they have no controller")):
-        if document[part]["pods"]:
-            asked = f"{count(document[part]['pods'], 'pod')} of {count(document[part]['gpus'], 'GPU')} in all"
-            console.print(f"  {asked} {text}", soft_wrap=True)
-    for name in document["added"]:
-        console.print(f"  new node {escape(name)}", soft_wrap=True)
+    for line in _moves(document):
+        console.print(f"  {escape(line)}", soft_wrap=True)
     for each in document["changed"]:
         subject, before, after = each["subject"], each["before"], each["after"]
         name = f"{subject['kind']} {subject['namespace']}/{subject['name']}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from shardgate.adapters.forms.content import Cell, Tone
+from shardgate.domain.strategy import label_of
 from shardgate.domain.units import GIBI, KIBI, MEBI
 
 UNKNOWN = "unknown"
@@ -91,9 +92,9 @@ def span(numbers: Sequence[int]) -> str:
 
 
 def widths(strategy: Mapping[str, Any]) -> str:
-    """``TP2 x PP4 x DP1``, and what else is wider than 1."""
-    parts = [f"TP{strategy['tensor']}", f"PP{strategy['pipeline']}", f"DP{strategy['data']}"]
-    for key, short in (("expert", "EP"), ("prefillContext", "PCP"), ("decodeContext", "DCP")):
-        if (strategy.get(key) or 1) > 1:
-            parts.append(f"{short}{strategy[key]}")
-    return " x ".join(parts)
+    """``TP2 x PP4 x DP1``, and the rarer widths where they are used: a strategy as reports have it."""
+    return label_of(
+        strategy["tensor"], strategy["pipeline"], strategy["data"], expert_parallel=bool(strategy.get("expertParallel")),
+        expert=strategy.get("expert"), prefill_context=strategy.get("prefillContext") or 1,
+        decode_context=strategy.get("decodeContext") or 1,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ _OF_A_GROUP = ("declared", "memory", "placement", "performance", "balance", "com
 
 @dataclass(frozen=True, slots=True)
 class TensorGroup:
-    """The ranks of one stage in one data replica, that split its layers between them."""
+    """Ranks of one stage in one data replica."""
 
     data: int
     stage: int
@@ -48,6 +48,15 @@ class Part:
             for rank in range((self.declared.get("gpusPerReplica") or 0) // tensor * tensor):
                 found.setdefault((rank // tensor // stages, rank // tensor % stages), []).append(rank)
         return [TensorGroup(data, stage, tuple(sorted(ranks))) for (data, stage), ranks in sorted(found.items())]
+
+    def widths_of_tensor(self) -> list[TensorGroup]:
+        """The same, each as wide as the declared tensor width: a stage has one for each prefill context rank."""
+        wide = self.strategy.get("tensor")
+        return [
+            TensorGroup(each.data, each.stage, each.ranks[at : at + (wide or len(each.ranks))])
+            for each in self.tensor_groups()
+            for at in range(0, len(each.ranks), wide or len(each.ranks))
+        ]
 
     def seats(self, replica: int = 0) -> dict[int, tuple[str, int]]:
         """Rank -> node and local GPU, of one replica in the example placement."""

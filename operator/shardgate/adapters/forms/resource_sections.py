@@ -285,7 +285,7 @@ def _found(needed: int | None, installed: int | None) -> Cell:
 
 def modules(part: Part) -> Section:
     """Which GPUs hold which layers: ``TP group 0: GPUs [0,1] - stage 0 (layers 0-19)``."""
-    title, groups = "Module division", part.tensor_groups()
+    title, groups = "Module division", part.widths_of_tensor()
     if not groups:
         return Section("modules", title, (Note("Which rank holds which layers is unknown.", Tone.UNKNOWN),))
     seats, layers = part.seats(), part.layers()

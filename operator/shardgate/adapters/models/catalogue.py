@@ -137,6 +137,7 @@ def find_model(asked: Question, profiles: Iterable[Profile] = ()) -> Found:
                 problem=f"{asked.name} is not in the catalogue and no config is given",
                 remedy="give the model's config.json fields in spec.model.config, create a ModelProfile for its name "
                 "(shardgate model add DIR), or use a catalogue id",
+                is_named=False,
             )
         )
     weights = asked.weights or told

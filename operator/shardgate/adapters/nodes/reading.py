@@ -13,8 +13,8 @@ from shardgate.adapters.gpu_node_reports import KIND as REPORT
 from shardgate.adapters.gpu_resources import MIG, PLAIN, gpus_among, schedulable
 from shardgate.adapters.gpus import Product, find_product, product_of_id
 from shardgate.adapters.nodes import statements
-from shardgate.adapters.nodes.report_differences import MEMORY_TOLERANCE, Contradiction, Counted, Difference, differences
-from shardgate.adapters.nodes.reports import NodeFacts
+from shardgate.adapters.nodes.report_differences import Contradiction, Counted, Difference, differences
+from shardgate.adapters.nodes.reports import MEMORY_TOLERANCE, NodeFacts
 from shardgate.adapters.nodes.slices import Device
 from shardgate.adapters.nodes.statements import CLIQUE, PRODUCT, Statement
 from shardgate.domain.inventory import Links, Sharing
@@ -113,10 +113,17 @@ def _with_report(found: NodeReading, report: NodeFacts, differing: tuple[Contrad
         said = f"the driver tells of several products: {', '.join(report.products)}"
         several = Contradiction(fact=Difference.PRODUCT, message=said, is_of_report=True)
         differing = (several, *(each for each in differing if each.fact not in (Difference.PRODUCT, Difference.MEMORY)))
+        others = tuple(
+            each for each in found.contradictions if each.fact not in (Difference.COUNT, Difference.PRODUCT, Difference.MEMORY)
+        )
+        capability = report.compute_capability
         memory, memories = report.memory_mib, report.memories_mib
-        untold = ("product", *(("memoryMib", "unitMemoryMib") if memory is None else ()))
+        untold = ["product", "family"]
+        untold += ["memoryMib", "unitMemoryMib"] if memory is None else []
+        untold += ["computeCapability"] if capability is None else []
         found = replace(
-            found, row=None, product=None, memory_mib=memory, unit_memory_mib=memory,
+            found, row=None, product=None, memory_mib=memory, unit_memory_mib=memory, contradictions=others,
+            compute_capability=capability, family=None if capability is None else family_of(capability),
             possible_memory_mib=memories if memory is None else (),
             sources={field: source for field, source in found.sources.items() if field not in untold},
         )  # fmt: skip

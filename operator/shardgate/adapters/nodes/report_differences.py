@@ -6,12 +6,9 @@ from enum import StrEnum
 
 from shardgate.adapters.gpu_resources import MIG, PLAIN, RENAMED
 from shardgate.adapters.gpus import find_product, normalised, product_of_id
-from shardgate.adapters.nodes.reports import NodeFacts
+from shardgate.adapters.nodes.reports import MEMORY_TOLERANCE, NodeFacts
 from shardgate.adapters.nodes.statements import CLIQUE, Statement
 from shardgate.domain.inventory import Sharing
-
-MEMORY_TOLERANCE = 0.03
-"""Reported memory of one product differs by ECC and driver within this of the values seen."""
 
 _CUT = (Sharing.MIG_SINGLE, Sharing.MIG_MIXED)
 
@@ -58,7 +55,7 @@ def differences(
     """Each at most once. ``nvlink``: what was read without the report."""
     found = (
         (Difference.PRODUCT, _product(driver, others)),
-        (Difference.MEMORY, _memory(driver, others)),
+        (Difference.MEMORY, _unlike(facts) or _memory(driver, others)),
         (Difference.COUNT, _count(facts, others, counted)),
         (Difference.MIG, _mig(facts, others, counted)),
         (Difference.LINK, "" if counted.sharing in _CUT else _link(facts, labels, nvlink=nvlink)),
@@ -86,6 +83,13 @@ def _alike(one: str, other: str) -> bool:
     return normalised(one).lower() == normalised(other).lower()
 
 
+def _unlike(facts: NodeFacts) -> str:
+    """GPUs of one product of which some have much less: a rank may land on any."""
+    if len(facts.products) > 1 or not facts.do_memories_differ:
+        return ""
+    return f"the driver tells of GPUs of {facts.memories_mib[0]} to {facts.memories_mib[-1]} MiB"
+
+
 def _memory(driver: Statement, others: list[Statement]) -> str:
     has = driver.memory_mib
     for each in others:
@@ -103,6 +107,8 @@ def _count(facts: NodeFacts, others: list[Statement], counted: Counted) -> str:
     if whole and registered and registered != expected:
         units = f"{registered} {PLAIN}" if counted.units_per_card == 1 else f"{registered} units of {counted.units_per_card} a GPU"
         return f"the kubelet counts {units}, the driver {facts.whole} GPUs"
+    if len(facts.products) > 1:
+        return ""  # ``gpu.count`` and its like count GPUs of one product
     for each in others:
         if each.gpus is not None and each.gpus != facts.gpus:
             return f"{each.source} say {each.gpus} GPUs, the driver {facts.gpus}"
@@ -128,7 +134,7 @@ def _mig(facts: NodeFacts, others: list[Statement], counted: Counted) -> str:
 
 def _link(facts: NodeFacts, labels: Mapping[str, str], *, nvlink: bool | None) -> str:
     label = labels.get(CLIQUE, "")
-    if label and facts.links is not None and facts.clique != label:
+    if label and facts.clique is not None and facts.clique != label:
         return f"label {CLIQUE} says {label}, the driver {facts.clique or 'no complete partition'}"
     if facts.links is None or nvlink is None:
         return ""

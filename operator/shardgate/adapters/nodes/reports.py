@@ -9,16 +9,24 @@ from typing import Any
 
 import msgspec
 
+from shardgate.adapters import nvml_values
 from shardgate.api.report_limits import MOST_REASONS, printable
-from shardgate.domain.driver_reading import GpuState, Ownership, PciePath
+from shardgate.domain.driver_reading import CALL_HUNG, GpuState, Memory, Ownership, PciePath
 from shardgate.domain.inventory import Links
-from shardgate.domain.units import MEBI, Bytes
+from shardgate.domain.units import GIBI, MEBI, Bytes
 
+MEMORY_TOLERANCE = 0.03
+"""Reported memory of one product differs by ECC and driver within this of the values seen."""
+NO_CUDA = frozenset({"NVML_ERROR_DRIVER_NOT_LOADED", "NVML_ERROR_LIB_RM_VERSION_MISMATCH", CALL_HUNG})
+"""Problems of the driver itself, with which no container can start CUDA; others are its reader's own."""
 HELD_STEP = 256 * MEBI
 """What is held counts in steps of this, rounded up: nodes stay alike, and a few megabytes more change nothing."""
+UNOWNED_STEP = 4 * GIBI
+"""What processes of unknown owners hold counts in steps of this, rounded down: most are pods', and theirs changes all the time."""
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9\-_. ]")
 """Of a product's name, what GPU Feature Discovery leaves out."""
 _WITHOUT_CPU = (PciePath.SAME_BOARD, PciePath.ONE_SWITCH, PciePath.SWITCHES)
+_SUCCESS = "NVML_SUCCESS"
 _GONE = (GpuState.UNHEALTHY, GpuState.LOST)
 
 
@@ -50,6 +58,7 @@ class _NvLink(msgspec.Struct, gc=False):
 
 class _Fabric(msgspec.Struct, gc=False):
     state: str = ""
+    status: str | None = None
     cluster: str | None = None
     clique: int | None = None
 
@@ -157,6 +166,8 @@ class NodeFacts:
 
     problem: str = ""
     """The driver's name of why it cannot be read: nothing else is known then."""
+    is_told: bool = False
+    """Whether the driver said how many GPUs there are, none among them."""
     gpus: int = 0
     whole: int = 0
     """GPUs that MIG does not cut."""
@@ -165,7 +176,7 @@ class NodeFacts:
     reasons: tuple[str, ...] = ()
     """What speaks against those out of use, cut ones among them: ``GPU 5 Lost (Xid79)``."""
     products: tuple[str, ...] = ()
-    """As labels spell them, each once."""
+    """As labels spell them, each once, those of GPUs out of use only where no other GPU is left."""
     compute_capability: tuple[int, int] | None = None
     memories_mib: tuple[int, ...] = ()
     """Of one GPU, all of it: each amount that there is."""
@@ -177,20 +188,36 @@ class NodeFacts:
     links: Links | None = None
     links_down: int = 0
     """NVLinks of healthy GPUs that are not up."""
-    clique: str = ""
-    """``<fabric>.<partition>``, as GPU Feature Discovery writes it; of a partition that is complete."""
+    clique: str | None = None
+    """``<fabric>.<partition>``, as GPU Feature Discovery writes it; empty: they are in no partition that is complete."""
     held: Bytes = Bytes(0)  # noqa: RUF009  # a NewType of int: immutable
-    """By processes that were started beside Kubernetes, of the GPU where that is most. Of unknown owners it does not count."""
+    """By processes that were started beside Kubernetes, of the GPU where that is most."""
+    unowned: tuple[Bytes, ...] = ()
+    """By processes of unknown owners, of each GPU where there is any: the most first."""
+    of_unknown_health: tuple[int, ...] = ()
+    """Indices of GPUs of which the driver does not tell whether they are healthy; they count as free."""
 
     @property
     def memory_mib(self) -> int | None:
-        """Of one GPU, where all have the same."""
-        return self.memories_mib[0] if len(self.memories_mib) == 1 else None
+        """Of one GPU: the least, where all are of one product or have about the same."""
+        return None if not self.memories_mib or (self.do_memories_differ and len(self.products) > 1) else self.memories_mib[0]
+
+    @property
+    def do_memories_differ(self) -> bool:
+        """By more than GPUs of one product do."""
+        return (
+            len(self.memories_mib) > 1 and self.memories_mib[-1] - self.memories_mib[0] > MEMORY_TOLERANCE * self.memories_mib[-1]
+        )
+
+    @property
+    def has_no_cuda(self) -> bool:
+        """Whether the driver is in no state to run anything."""
+        return self.problem in NO_CUDA
 
     @property
     def is_read(self) -> bool:
-        """Whether the driver told anything."""
-        return not self.problem and self.gpus > 0
+        """Whether the driver told anything; that there are no GPUs is something."""
+        return not self.problem and self.is_told
 
     @property
     def out_of_use(self) -> int:
@@ -201,12 +228,15 @@ class NodeFacts:
 def _facts(status: _Status) -> NodeFacts:
     if status.problem is not None:
         return NodeFacts(problem=printable(status.problem.name) or "UNKNOWN")
-    gpus = sorted(status.gpus or (), key=lambda each: each.index)
+    if status.gpus is None:
+        return NodeFacts()
+    gpus = sorted(status.gpus, key=lambda each: each.index)
     bad = [each for each in gpus if each.health.state in _GONE]
     good = [each for each in gpus if each.health.state not in _GONE]
     told = good or gpus
     whole = [each for each in gpus if not _is_cut(each)]
     return NodeFacts(
+        is_told=True,
         gpus=len(gpus),
         whole=len(whole),
         whole_out_of_use=sum(each.health.state in _GONE for each in whole),
@@ -215,7 +245,7 @@ def _facts(status: _Status) -> NodeFacts:
         compute_capability=_same(
             (each.computeCapability.major, each.computeCapability.minor) for each in told if each.computeCapability is not None
         ),
-        memories_mib=tuple(sorted({total // MEBI for each in told if (total := _total(each.memory)) is not None})),
+        memories_mib=tuple(sorted({total // MEBI for each in told if (total := _memory(each.memory).total) is not None})),
         visible=_visible(told),
         parts=_parts(gpus),
         has_mig=any(map(_is_cut, good)) if good else None,
@@ -223,6 +253,8 @@ def _facts(status: _Status) -> NodeFacts:
         links_down=sum(len(each.nvlink.down or ()) for each in good if each.nvlink is not None),
         clique=_clique(good),
         held=_held(good),
+        unowned=_unowned(good),
+        of_unknown_health=tuple(each.index for each in good if each.health.state != GpuState.HEALTHY),
     )
 
 
@@ -245,17 +277,19 @@ def _reason(gpu: _Gpu) -> str:
     return f"GPU {gpu.index} {gpu.health.state}{f' ({why})' if why else ''}"
 
 
-def _total(memory: _Memory | None) -> int | None:
-    return None if memory is None else memory.totalBytes
+def _memory(told: _Memory | None) -> Memory:
+    """Held to the rules that the agent reads the driver by: others can write reports too."""
+    return Memory() if told is None else nvml_values.memory(told.totalBytes, told.usedBytes, told.reservedBytes)
 
 
 def _visible(gpus: list[_Gpu]) -> Bytes | None:
     """The least of GPUs that differ by a few megabytes; ``None`` unless all tell what the driver keeps."""
     seen = []
     for each in gpus:
-        if each.memory is None or each.memory.totalBytes is None or each.memory.reservedBytes is None:
+        memory = _memory(each.memory)
+        if memory.total is None or memory.reserved is None:
             return None
-        seen.append(each.memory.totalBytes - each.memory.reservedBytes)
+        seen.append(memory.total - memory.reserved)
     least = min(seen, default=0)
     return Bytes(least - least % MEBI) if least > 0 else None
 
@@ -270,7 +304,7 @@ def _parts(gpus: list[_Gpu]) -> tuple[Part, ...]:
                 profile = each.profile.replace("+", ".")
                 number[profile] += 1
                 out_of_use[profile] += gpu.health.state in _GONE
-                total = _total(each.memory)
+                total = _memory(each.memory).total
                 memory.setdefault(profile, set()).add(None if total is None else total // MEBI)
     return tuple(
         Part(profile=each, memory_mib=_same(memory[each]), number=number[each], out_of_use=out_of_use[each])
@@ -306,17 +340,31 @@ def _groups(members: list[int], joined: Iterable[tuple[int, int]]) -> tuple[tupl
     return tuple(sorted(groups.values(), key=lambda each: (-len(each), each)))
 
 
-def _clique(gpus: list[_Gpu]) -> str:
+def _clique(gpus: list[_Gpu]) -> str | None:
+    """``None`` where a GPU does not tell; in none is also what the fabric manager has not set up, or failed to."""
+    if not gpus or any(each.fabric is None for each in gpus):
+        return None
     told = {
-        (each.fabric.cluster, each.fabric.clique) for each in gpus if each.fabric is not None and each.fabric.state == "Completed"
+        (each.cluster, each.clique) if each.state == "Completed" and each.status in (None, "", _SUCCESS) else (None, None)
+        for each in (gpu.fabric for gpu in gpus)
+        if each is not None
     }
-    if len(told) != 1:
-        return ""
-    cluster, clique = told.pop()
+    cluster, clique = told.pop() if len(told) == 1 else (None, None)
     return f"{cluster}.{clique}" if cluster and clique is not None else ""
 
 
 def _held(gpus: list[_Gpu]) -> Bytes:
-    of_host = (sum(each.memoryBytes or 0 for each in gpu.processes or () if each.ownership == Ownership.HOST) for gpu in gpus)
-    most = max(of_host, default=0)
+    most = max((_held_by(each, Ownership.HOST) for each in gpus), default=0)
     return Bytes(-(-most // HELD_STEP) * HELD_STEP)
+
+
+def _unowned(gpus: list[_Gpu]) -> tuple[Bytes, ...]:
+    amounts = [_held_by(each, Ownership.UNKNOWN) // UNOWNED_STEP * UNOWNED_STEP for each in gpus]
+    return tuple(Bytes(each) for each in sorted(amounts, reverse=True) if each)
+
+
+def _held_by(gpu: _Gpu, owner: Ownership) -> int:
+    """Bytes; a process that would hold more than the GPU has is no sane answer."""
+    whole = _memory(gpu.memory).total or nvml_values.MOST_BYTES
+    amounts = (nvml_values.amount(each.memoryBytes, whole) for each in gpu.processes or () if each.ownership == owner)
+    return min(whole, sum(each or 0 for each in amounts))

@@ -180,11 +180,18 @@ def cut_off_from_links(sharing: Sharing | None) -> bool:
 
 
 def read_node(
-    node: NodeObject, shapes: Shapes, devices: tuple[Device, ...] = (), report: NodeFacts | None = None, report_problem: str = ""
+    node: NodeObject,
+    shapes: Shapes,
+    devices: tuple[Device, ...] = (),
+    report: NodeFacts | None = None,
+    report_problem: str = "",
+    *,
+    has_no_cuda: bool = False,
 ) -> Node | None:
     """A node with devices, as it says of itself; ``None`` for one that has none and never said so.
 
-    ``report``: what its agent says, where that counts; ``report_problem``: why it does not.
+    ``report``: what its agent says, where that counts; ``report_problem``: why it does not; ``has_no_cuda``: NVIDIA's driver
+    is in no state to run anything.
 
     Raises ``QuantityError`` for an amount that is no quantity.
     """
@@ -202,6 +209,8 @@ def read_node(
     if expected is not None:  # no device plugin has registered (yet, or since a restart)
         state = NodeState.IN_TRANSITION if state is NodeState.USABLE else state
         unavailable[expected[0]] = expected[1]
+    if has_no_cuda and state is NodeState.USABLE and (PRODUCT in labels or devices or any(map(_is_nvidia, names))):
+        state = NodeState.IN_TRANSITION
     kept = shapes.labels({key: value for key, value in labels.items() if key not in _OWN_LABELS})
     taints = tuple(Taint(key=each.key, value=each.value, effect=each.effect) for each in spec.taints or ())
     register = node.metadata.annotations.hami_register if node.metadata.annotations else ""
@@ -223,6 +232,10 @@ def _expected(labels: Mapping[str, str], report: NodeFacts | None) -> tuple[str,
         return PLAIN, report.whole
     labelled = whole_number(labels.get(COUNT)) or 0 if PRODUCT in labels else 0
     return (PLAIN, labelled) if labelled else sold_with(labels)
+
+
+def _is_nvidia(resource: str) -> bool:
+    return vendor_of(resource) == "nvidia"
 
 
 def _may_be_gpu(resource: str) -> bool:

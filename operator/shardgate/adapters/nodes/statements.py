@@ -81,6 +81,9 @@ def from_report(facts: NodeFacts | None, gpus: Amounts) -> Statement | None:
     """A GpuNodeReport that is fresh: what the driver says now. How units are made of GPUs it cannot know, save for MIG."""
     if facts is None or not facts.is_read:
         return None
+    if not facts.gpus:
+        is_offered = any(amount > 0 and vendor_of(name) == "nvidia" for name, amount in gpus.items())
+        return Statement(source=REPORT, is_of_driver=True, gpus=0) if is_offered else None  # else nothing is said otherwise
     product = facts.products[0] if len(facts.products) == 1 else None
     virtual = product is not None and is_virtual(product)
     by_profile = {f"{MIG}{each.profile}": each.memory_mib for each in facts.parts}
@@ -110,6 +113,7 @@ def from_report(facts: NodeFacts | None, gpus: Amounts) -> Statement | None:
         sharing=sharing,
         remarks=(
             *(f"{each}: it is not free" for each in facts.reasons),
+            *(f"GPU {each}: the driver does not tell whether it is healthy" for each in facts.of_unknown_health),
             *((f"{facts.links_down} NVLinks of healthy GPUs are down",) if facts.links_down else ()),
         ),
     )  # fmt: skip

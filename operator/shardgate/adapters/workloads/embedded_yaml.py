@@ -1,9 +1,10 @@
 """YAML in a text that an object carries. It is whoever's wrote it: what would take long or never end to read is no YAML here."""
 
 import re
-from collections.abc import Iterator
 
 import yaml
+
+from shardgate.adapters.yaml_size import sizes
 
 MOST_DEPTH = 64
 """Of brackets. Configurations of engines have a handful; PyYAML takes a second for a thousand."""
@@ -25,7 +26,7 @@ def read_yaml(text: str) -> object:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _size(node, {}) > MOST_NODES:
+        if sizes(node)[0] > MOST_NODES:
             problem = f"more than {MOST_NODES} values"
             raise yaml.YAMLError(problem)
         return loader.construct_document(node)
@@ -36,19 +37,3 @@ def read_yaml(text: str) -> object:
         raise yaml.YAMLError(str(error)) from None
     finally:
         loader.dispose()
-
-
-def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values in it; raises ``RecursionError`` for one that is in itself."""
-    if id(node) not in known:
-        known[id(node)] = MOST_NODES  # while it is not known: of one in itself there is no end
-        known[id(node)] = 1 + sum(_size(each, known) for each in _inner(node))
-    return known[id(node)]
-
-
-def _inner(node: yaml.Node) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
-        yield from node.value
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from (key, value)

@@ -386,7 +386,7 @@ def model_fits_cluster(situation: Situation) -> Iterator[Finding]:
         most = max(each.memory or 0 for each in (unit, *unit.alternatives))  # readings that stay possible
         memory, gpus = memory + units * most, gpus + units
     held = weights.total - situation.declaration.engine.settings.offload * pod.ranks_per_replica
-    if held > memory:
+    if held > memory > 0:
         closed = situation.policy.capacity is Capacity.CLOSED
         yield finding(
             "ModelExceedsCluster",

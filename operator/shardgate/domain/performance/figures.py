@@ -39,7 +39,7 @@ class Balance:
     stage_seconds: tuple[float, ...]
     """Of a decode step, the host's work aside."""
     bubble: float | None
-    """By the declared micro-batches: ``(p - 1) / (m + p - 1)``; ``None`` where none are declared."""
+    """By the declared micro-batches: ``(p - 1) / (m + p - 1)``; ``None`` where none are declared, 0 of one stage."""
     bubble_measured: float
     """By what was measured of pipelines' losses."""
     micro_batches: int | None

@@ -87,7 +87,9 @@ class Replica:
         return max(1.0, min(self.limits.sequences, self.limits.cache_tokens / held))
 
     def textbook_bubble(self) -> float | None:
-        """By the declared micro-batches."""
+        """By the declared micro-batches; one stage waits for no other."""
+        if self.stages == 1:
+            return 0.0
         return None if self.micro_batches is None else bubble_of(self.stages, self.micro_batches)
 
     def measured_bubble(self, in_flight: float) -> float:

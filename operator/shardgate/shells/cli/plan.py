@@ -10,7 +10,7 @@ from shardgate.adapters.referred_workloads import read_declaration
 from shardgate.domain.policy import OWN_KIND
 from shardgate.shells.cli.clusters import cluster_of
 from shardgate.shells.cli.consoles import console
-from shardgate.shells.cli.exit_codes import BAD_DATA, NOTHING_FITS
+from shardgate.shells.cli.exit_codes import BAD_DATA, NOTHING_FITS, UNDECIDED
 from shardgate.shells.cli.forms import print_json, print_unreadable
 from shardgate.shells.cli.options import cluster_option, gpus_option, output_option
 from shardgate.shells.cli.progress import working
@@ -71,9 +71,10 @@ def plan(  # its options
 ) -> None:  # fmt: skip
     """Find the best strategies for a model on this cluster, and the hardware that it would need.
 
-    Strategies, precisions (published checkpoints alone) and replicas; only what verifies Sound on what is free now, those that
-    meet the objectives first, then by requests per second and GPU. Exit code: 1 if nothing fits here, else 0; 64 usage, 65 an
-    object of the cluster that cannot be read (named; the others count), 66 no such file, 69 cluster unreachable.
+    Strategies, precisions (published checkpoints alone) and replicas; only what verifies Sound on what is free now, those
+    that meet the objectives first, then by requests per second and GPU. Exit code: 1 if nothing fits here, 2 if the model is
+    not known, else 0; 64 usage, 65 an object of the cluster that cannot be read (named; the others count), 66 no such file,
+    69 cluster unreachable.
     """
     question = PlanQuestion(
         model=model, weights=weights, engine=engine, engine_version=engine_version, max_model_len=max_model_len, products=products,
@@ -89,4 +90,5 @@ def plan(  # its options
         found = plan_json(declaration, snapshot.inventory(), OWN_KIND)
     if not print_json([found], output):
         print_plan(console(), found)
-    context.exit(BAD_DATA if snapshot.unreadable else 0 if found["options"] else NOTHING_FITS)
+    nothing = UNDECIDED if found["problem"] else NOTHING_FITS
+    context.exit(BAD_DATA if snapshot.unreadable else 0 if found["options"] else nothing)

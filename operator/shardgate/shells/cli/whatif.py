@@ -30,12 +30,13 @@ def _verbs(_context: click.Context, _parameter: click.Parameter, incomplete: str
 def whatif(context: click.Context, words: tuple[str, ...], clusters: tuple[str, ...], files: tuple[str, ...], output: str) -> None:
     """Show which standing verdicts would change, if the cluster did.
 
-    CHANGE, one or several: drain NODE.., cordon NODE.., uncordon NODE.., remove NODE.., add 2xPRODUCT[:GPUS]..,
-    label NODE.. KEY=VALUE.. KEY-.., taint NODE.. KEY[=VALUE]:EFFECT.. KEY-.. A NODE may be a shell pattern; 2xPRODUCT are
-    two nodes like one of the product that is here, or with GPUS GPUs each. What stands: InferenceDeployments, and workloads of
-    the kinds that the operator follows. Pods that lose their node and have a controller are made anew, those of DaemonSets
-    stay while a node is drained. -o jsonl: a changed verdict a line. Exit code: 1 if any outcome becomes worse, else 0;
-    64 usage, 65 unreadable document (named; the others are judged), 66 no such file or node, 69 cluster unreachable.
+    CHANGE, one or several: drain NODE.., cordon NODE.., uncordon NODE.., remove NODE.., add 2xPRODUCT[:GPUS].., label NODE..
+    KEY=VALUE.. KEY-.., taint NODE.. KEY[=VALUE]:EFFECT.. KEY-.. A NODE may be a shell pattern; 2xPRODUCT are two nodes like
+    one of the product that is here, or with GPUS GPUs each. What stands: InferenceDeployments, and workloads of the kinds
+    that the operator follows. Pods that lose their node and have a controller are made anew, those of DaemonSets stay while
+    a node is drained; a taint of effect NoExecute takes the pods that do not tolerate it for ever. -o jsonl: a changed
+    verdict a line. Exit code: 1 if any outcome becomes worse, else 0; 64 usage, 65 unreadable document (named; the others
+    are judged), 66 no such file or node, 69 cluster unreachable.
     """
     try:
         changes = changes_in(words)

@@ -166,6 +166,8 @@ class NvmlProbe:
                 errors=now.errors,
                 xids=xids,
                 recovery_action=now.recovery_action,
+                fabric=now.fabric,
+                nvlink=now.nvlink,
             ),
         )
 
