@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deploy/local"), str(ROOT / "tests"), str(ROOT / "tests/cluster"), str(Path(__file__).parent)]
 
 from audit import writes
+from emulated_agents import HEALTHY, LOST, Agents, agents_writes, following, permitted
 from filling import cpu_seconds, memory_mib, say
 from live import status, until, wait_for_outcome, wait_for_rest
-from node_agents import HEALTHY, LOST, Agents, agents_writes, following, permitted
 
 from builders import a_body
 from controlplane.installation import Installation

@@ -28,7 +28,7 @@ def test_allowed_and_annotated(clean: ControlPlane, start: Start) -> None:
     start()
     result = clean.apply(a_body())
     assert result.stderr == ""
-    assert annotations(clean) == {"shardgate.io/verdict": "Sound"}
+    assert annotations(clean) == {"shardgate.io/verdict": "Sound", "shardgate.io/score": "95"}
 
 
 def test_refused_with_everything_at_once(clean: ControlPlane, start: Start) -> None:
@@ -84,7 +84,7 @@ def test_forged_annotations_are_replaced_on_create_and_update(clean: ControlPlan
     body = a_body()
     body["metadata"]["annotations"] = {"shardgate.io/verdict": "Sound", "shardgate.io/score": "100", "team": "mine"}
     clean.apply(body)
-    honest = {"shardgate.io/verdict": "Waiting", "shardgate.io/findings": "NodesUnavailable"}
+    honest = {"shardgate.io/verdict": "Waiting", "shardgate.io/score": "95", "shardgate.io/findings": "NodesUnavailable"}
     assert annotations(clean) == honest
     clean.kubectl(
         "annotate", "infd", "llama", "-n", "serving", "--overwrite", "shardgate.io/verdict=Sound", "shardgate.io/score=98"

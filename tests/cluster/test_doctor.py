@@ -52,7 +52,7 @@ def test_a_healthy_installation(clean: ControlPlane, healthy: Installation) -> N
     assert states(checks, "warning") - {"failingOpen"} == {"servingCertificate"}, "it is for two days; and what other tests left"
     assert "healthy: " in shown
     for name, part in (
-        ("kubernetes", "v1."), ("crds", "all 7 are served"), ("answer", "answers the API server"), ("refusal", "HeadsUneven"),
+        ("kubernetes", "v1."), ("crds", "all 8 are served"), ("answer", "answers the API server"), ("refusal", "HeadsUneven"),
         ("certificate", "is of an authority in every caBundle"), ("rbac", f"{NAMESPACE}/shardgate has all"), ("lease", " leads, seen"),
         ("nodes", "8 GPUs on 1 node"), ("policies", "none"),
     ):  # fmt: skip

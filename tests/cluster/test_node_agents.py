@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from audit import writes
+from emulated_agents import LOST, Agents, agent_pod, agents_writes, following, permitted
 from faults import Measured
 from live import create_node, status, until, wait_for_outcome, wait_for_rest
-from node_agents import LOST, Agents, agent_pod, agents_writes, following, permitted
 
 from builders import a_body, a_node
 from conftest import register

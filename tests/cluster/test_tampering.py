@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 STRIPS = at_length(5, long=60)
 TOLD_SECONDS = 60
-HONEST = {"shardgate.io/verdict": "Waiting", "shardgate.io/findings": "NodesUnavailable"}
+HONEST = {"shardgate.io/verdict": "Waiting", "shardgate.io/score": "95", "shardgate.io/findings": "NodesUnavailable"}
 
 
 def in_place(plane: ControlPlane) -> Json:
