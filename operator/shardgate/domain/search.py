@@ -331,7 +331,12 @@ def _all(variants: Sequence[Variant], situation: Situation) -> list[Candidate]:
     """On each product by itself: figures of a replica hold for one alone."""
     rooms = rooms_of(situation)
     several = len(rooms) > 1
-    return [each for room in rooms for each in candidates(variants, replace(room, is_named=several), situation.declaration)]
+    same = [each for each in variants if each.nearness is Nearness.STRATEGY]
+    found: list[Candidate] = []
+    for place, room in enumerate(rooms):  # other checkpoints on the fastest product that any of them fits
+        tried = variants if place == 0 or not found else same
+        found += candidates(tried, replace(room, is_named=several), situation.declaration)
+    return found
 
 
 BETTER = 1.02
