@@ -1,5 +1,6 @@
 """Agents on emulated drivers, the operator that believes them, and what each of them may write."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -58,8 +59,19 @@ def lines(plane: ControlPlane) -> int:
     return len(plane.audit_log.read_text().splitlines())
 
 
+def without_processes(profile: Path, folder: Path) -> Path:
+    """The same driver with nothing running: processes that no pod of this cluster can own would be a finding of their own."""
+    content = json.loads(profile.read_text())
+    for gpu in content["gpus"]:
+        for told in ("processes", "memory"):  # both are as of a GPU at rest where nothing is told
+            gpu.pop(told, None)
+    kept = folder / profile.name
+    kept.write_text(json.dumps(content))
+    return kept
+
+
 def test_what_a_driver_says_reaches_verdicts_conditions_metrics_events_and_alerts(
-    agents: Agents, believing: Installation, measured: Measured
+    agents: Agents, believing: Installation, measured: Measured, tmp_path: Path
 ) -> None:
     plane = agents.plane
     plane.apply(a_body("three", replicas=3))
@@ -82,7 +94,7 @@ def test_what_a_driver_says_reaches_verdicts_conditions_metrics_events_and_alert
     assert "GpuFactsContradict" in described
 
     # One GPU falls off the bus: all three nodes are needed, so that the declaration has to wait.
-    agents.show("gpu-b", LOST)
+    agents.show("gpu-b", without_processes(LOST, tmp_path))
     took = until("the verdict changes", lambda: status(plane, "three", "serving").get("outcome") == "Waiting")
     measured(f"a GPU lost, agents reading every 2 s: the verdict changed after {took:.1f} s")
     found = status(plane, "three", "serving")
