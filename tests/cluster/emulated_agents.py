@@ -1,7 +1,6 @@
 """Node agents on a control plane: real ``shardgate agent`` processes, each on an emulated driver, with the token of a pod."""
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,9 +70,16 @@ class Agents:
         return self.folder / f"{node}.json"
 
     def show(self, node: str, profile: Path) -> None:
-        """The node's driver says from now on what stands there."""
+        """The node's driver says from now on what stands there, of GPUs at rest.
+
+        A process that no pod of the plane can own would be a finding of its own (GpuMemoryHeld).
+        """
+        content = json.loads(profile.read_text())
+        for gpu in content["gpus"]:
+            for told in ("processes", "memory"):
+                gpu.pop(told, None)
         coming = self.folder / f"{node}.coming"
-        shutil.copyfile(profile, coming)
+        coming.write_text(json.dumps(content))
         coming.replace(self.profile(node))
 
     @property
