@@ -11,8 +11,11 @@ from shardgate.adapters.forms.html import html
 from shardgate.adapters.plans import needs_json
 from shardgate.adapters.report import report
 from shardgate.domain.declaration import Declaration
+from shardgate.domain.fitting import fit_of
 from shardgate.domain.inventory import Inventory
+from shardgate.domain.performance.estimate import limits_of, replica_of
 from shardgate.domain.performance.figures import performance_of
+from shardgate.domain.performance.serving import Lengths
 from shardgate.domain.policy import OWN_KIND
 from shardgate.domain.situation import look_at
 from shardgate.domain.verify import verify
@@ -32,11 +35,23 @@ def reporting_rows() -> list[tuple[str, str]]:
     declaration = a_declaration(**REFERENCE)
     one = an_inventory(a_node())
     seen = look_at(declaration, one, OWN_KIND)
+    estimate = fit_of(seen.best_found.gpu, declaration, seen.weighed).estimate if seen.best_found and seen.weighed else None
+
+    def evaluate() -> object:
+        assert seen.weighed is not None
+        assert seen.best_found is not None
+        assert estimate is not None
+        limits, lengths = limits_of(estimate, declaration), Lengths(prompt=1024, output=512)
+        replica = replica_of(seen.weighed, seen.best_found.gpu, lengths, limits, 57)
+        assert replica is not None
+        return replica.at_concurrency(256)
+
     rows = [
+        ("one evaluation of the performance model: p50 / p99", _cpu(evaluate, EVALUATIONS)),
         (
-            "one evaluation of the performance model, with its capacity: p50 / p99",
+            "all figures of a declaration, its capacity under objectives among them: p50 / p99",
             _cpu(lambda: performance_of(declaration, seen.weighed, seen.best_found, 8, 1), EVALUATIONS),
-        )
+        ),
     ]
     too_large = a_declaration(**{**REFERENCE, "strategy": {"tensor": 16, "pipeline": 1}, "gpus": {"perPod": 16}})
     for nodes in SIZES:

@@ -115,14 +115,11 @@ def performance_of(
     )
     limits, strategy = limits_of(best.estimate, declaration), declaration.strategy
 
-    def replica_with(micro_batches: int | None) -> Replica | None:
-        return replica_of(
-            weighed, best.gpu, lengths, limits, micro_batches,
-            tensor_crosses_nodes=ranks_per_pod < strategy.tensor * strategy.prefill_context,
-            pipeline_crosses_nodes=pods_per_replica > 1,
-        )  # fmt: skip
-
-    replica = replica_with(traffic.micro_batches)
+    replica = replica_of(
+        weighed, best.gpu, lengths, limits, traffic.micro_batches,
+        tensor_crosses_nodes=ranks_per_pod < strategy.tensor * strategy.prefill_context,
+        pipeline_crosses_nodes=pods_per_replica > 1,
+    )  # fmt: skip
     if replica is None:
         return None
     declared = None if traffic.concurrency is None else traffic.concurrency / replicas  # of those that have any
@@ -130,8 +127,7 @@ def performance_of(
     capacity, at = _largest(replica, objectives, declared)
     measured = capacity
     if traffic.micro_batches is not None and strategy.pipeline > 1:
-        as_measured = replica_with(None)
-        measured = _largest(as_measured, objectives, declared)[0] if as_measured is not None else capacity
+        measured = _largest(replica.by_measured_losses(), objectives, declared)[0]
     spread = ranged(replica.hardware, replica.work)
     requests = service.requests_per_second * replicas
     busy = service.busy_share * min(1.0, service.load)

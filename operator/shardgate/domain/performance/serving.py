@@ -79,6 +79,13 @@ class Replica:
         self.stages = len(work.stages)
         self._decodes: dict[float, tuple[PassTime, float]] = {}
         self._prefills: dict[float, float] = {}
+        self._services: dict[float, Service] = {}
+
+    def by_measured_losses(self) -> Replica:
+        """The same whose pipeline loses what was measured; passes are the same, and are not worked out again."""
+        other = Replica(self.work, self.hardware, self.lengths, self.limits)
+        other._decodes, other._prefills = self._decodes, self._prefills  # of its own kind
+        return other
 
     @property
     def most_in_flight(self) -> float:
@@ -172,6 +179,12 @@ class Replica:
 
     def at_concurrency(self, concurrency: float) -> Service:
         """A closed loop: so many clients, each asking again when it is answered."""
+        known = self._services.get(concurrency)
+        if known is None:
+            known = self._services[concurrency] = self._closed_loop(concurrency)
+        return known
+
+    def _closed_loop(self, concurrency: float) -> Service:
         in_flight = min(concurrency, self.most_in_flight)
         pace, lengths = self.hardware.pace, self.lengths
         step, between = self.decode(in_flight)
