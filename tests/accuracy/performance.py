@@ -127,8 +127,11 @@ def page(found: list[Compared]) -> str:
         "<!-- Written by `make accuracy`; do not edit. -->",
         "",
         f"{len(found)} measured services from public sources (`tests/data/performance_cases.json`, each with its source), against "
-        "the model's figures for the same model, engine, GPUs and load. Nothing is fitted on the core tier: constants and their "
-        "origin stand in `data/performance.json`. `make accuracy PERFORMANCE=FILE OUT=FILE.json` does the same for another file of "
+        "the model's figures for the same model, engine, GPUs and load. Constants and their origin stand in "
+        "`data/performance.json`: none was fitted on these cases by a solver, and they are no blind test either. After a first look at "
+        "the core tier's errors two priors were moved (how unevenly experts are loaded, and how all-reduces over PCIe grow with ranks), "
+        "the wait of prompts that start together was added, and the widths of the ranges were set from these errors, so that the shares "
+        "inside say how well the widths were set, not how they carry. `make accuracy PERFORMANCE=FILE OUT=FILE.json` does the same for another file of "
         "that form.",
         "",
         "Latencies of an open loop at 85 % of capacity and more are not told: near the knee, 10 % of capacity move them threefold. "

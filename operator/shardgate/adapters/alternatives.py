@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from shardgate.adapters.inference_deployments import cache_bits
 from shardgate.adapters.models.catalogue import Found, Question, find_model
 from shardgate.adapters.performance_report import ranged
 from shardgate.adapters.tables import table
@@ -63,14 +64,14 @@ def _found(name: str, dtype: str | None) -> Found:
 def _with(declaration: Declaration, name: str, found: Found) -> Declaration:
     if not isinstance(found.model, ModelArchitecture):
         raise TypeError(name)
-    bits = {"fp8": 8}.get(declaration.kv_cache, 16)
     stated = declaration.engine.settings.max_model_len
     limit = found.model.max_context_tokens
     settings = declaration.engine.settings
     if stated is not None and limit is not None and stated > limit:
         settings = replace(settings, max_model_len=limit)
     return replace(
-        declaration, model_name=name, model=found.model, weights_name=found.weights_name, dtype=found.dtype, kv_cache_bits=bits,
+        declaration, model_name=name, model=found.model, weights_name=found.weights_name, dtype=found.dtype,
+        kv_cache_bits=cache_bits(declaration.kv_cache, found, declaration.engine),
         engine=replace(declaration.engine, settings=settings), assumptions=(), contradictions=(),
     )  # fmt: skip
 
@@ -154,7 +155,7 @@ def patch_of(alternative: Alternative, declared: Declaration) -> Json | None:
     """JSON merge patch."""
     if declared.subject.kind != "InferenceDeployment" or declared.workload is not None:
         return None
-    if any(name in ("args", "environment") for name, _ in declared.engine.stated):
+    if any(name in ("args", "environment") and value not in ("[]", "{}") for name, value in declared.engine.stated):
         return None  # flags and variables may say again what the patch changes
     declaration, candidate = alternative.declaration, alternative.candidate
     strategy = declaration.strategy

@@ -119,7 +119,7 @@ def _declaration(
         dtype=found.dtype,
         is_dtype_declared=bool(spec.model and spec.model.dtype and spec.model.dtype is not Dtype.AUTO),
         kv_cache=kv_cache,
-        kv_cache_bits=_cache_bits(kv_cache, found, engine),
+        kv_cache_bits=cache_bits(kv_cache, found, engine),
         engine=engine,
         strategy=_strategy(spec.strategy or Strategy()),
         contradictions=tuple(reading.contradictions),
@@ -223,7 +223,7 @@ _CACHES_AS_CHECKPOINT = "tensorrt-llm"
 """Engine whose "auto" follows what a checkpoint says of the KV cache; the others' is the model's own type."""
 
 
-def _cache_bits(declared: str, found: Found, engine: Engine) -> int:
+def cache_bits(declared: str, found: Found, engine: Engine) -> int:
     """Bits of one element of the KV cache: as declared, as the checkpoint says, or the model's own."""
     if declared == "fp8":
         return 8

@@ -10,7 +10,7 @@ from shardgate.domain.performance.estimate import is_linked
 from shardgate.domain.policy import Policy
 from shardgate.domain.score import score_terms
 from shardgate.domain.situation import Situation, look_at
-from shardgate.domain.units import Bytes, count
+from shardgate.domain.units import GIGA, Bytes, count
 from shardgate.domain.verdict import Assumption, Hardware, Outcome, ProductCount, Verdict, aspects_of, worst_first
 
 
@@ -78,7 +78,8 @@ def _hardware(situation: Situation) -> Hardware:
 
 def _assumptions_of_speed(situation: Situation) -> list[Assumption]:
     found, declaration = situation.performance, situation.declaration
-    if found is None:
+    pace = declaration.engine.pace
+    if found is None or pace is None:
         return []
     assumed = []
     if not found.are_lengths_declared:
@@ -100,7 +101,8 @@ def _assumptions_of_speed(situation: Situation) -> list[Assumption]:
         assumed.append(Assumption(field="performance", value=found.product, why=why))
     if situation.pod.pods_per_replica > 1:
         why = "a replica spans pods, and nothing tells how fast the network between nodes is"
-        assumed.append(Assumption(field="performance", value="50 GB/s a GPU and direction", why=why))
+        value = f"{pace.fabric_bytes_per_second / GIGA:g} GB/s a GPU and direction"
+        assumed.append(Assumption(field="performance", value=value, why=why))
     return assumed
 
 

@@ -157,14 +157,15 @@ def throughput_is_reached(situation: Situation) -> Iterator[Finding]:
     wanted = aims.requests_per_second
     if found is None or not wanted or not found.are_lengths_declared or found.capacity.high >= wanted:
         return
-    within = " within the latencies aimed at" if _aims_at_latency(situation) else ""
+    served = f"serves {_range(found.capacity.low, found.capacity.high)}"
+    if _aims_at_latency(situation):
+        none_meets = "misses the latencies aimed at under any load"
+        served = f"{served} within the latencies aimed at" if found.capacity.high > 0 else none_meets
     yield finding(
         "ThroughputTooLow",
         where="spec.objectives.requestsPerSecond",
         outcome=Outcome.WASTEFUL,
-        message=f"{wanted:g} requests/s are aimed at, {found.product} serves "
-        f"{_range(found.capacity.low, found.capacity.high)}{within} "
-        f"({found.label})",
+        message=f"{wanted:g} requests/s are aimed at, {found.product} {served} ({found.label})",
         remedy="add replicas, take a faster strategy, precision or product (shardgate plan), or lower the objective",
     )
 
