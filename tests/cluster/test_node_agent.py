@@ -128,7 +128,9 @@ def test_a_hung_driver_leaves_it_alive_with_one_thread_in_it(agents_plane: tuple
     plane, _ = agents_plane
     agent = start("h100-8x-nvswitch", "gpu-node", "--hung-after=0.5")
     until("a report stands", lambda: states(plane) == ["Healthy"] * 8)
-    before, beat = agent.threads, renewed(plane)
+    # Pages are written by threads of their own, which end a moment after their reader has the answer.
+    until("its two threads and the driver's are all", lambda: len(agent.threads) == 3)
+    beat = renewed(plane)
     agent.driver.change(lambda said: said.update(hang=["nvmlDeviceGetMemoryInfo_v2"]))
     until("it is told of", lambda: problem_of(plane) == "CALL_HUNG")
     until("it goes on telling that it lives", lambda: renewed(plane) > beat)
@@ -137,7 +139,7 @@ def test_a_hung_driver_leaves_it_alive_with_one_thread_in_it(agents_plane: tuple
         lambda: (agent.metric('shardgate_node_driver_read_failures_total{error="CALL_HUNG"}') or 0) > 5,
     )
     assert (agent.metric("shardgate_node_driver_call_stuck_seconds") or 0) > 0
-    assert len(agent.threads) <= len(before) + 1, "a request for a page may still be under way"
+    until("one thread is stuck, of the same three", lambda: len(agent.threads) == 3)
     assert agent.get("/healthz")[0] == 200
     agent.driver.change(lambda said: said.pop("hang"))
     until("it is read again", lambda: states(plane) == ["Healthy"] * 8)
