@@ -325,7 +325,7 @@ def test_slow_clients(installation: Installation, measured: Measured) -> None:
         meanwhile = latencies(hook, for_seconds(4))
         until("all are closed", lambda: all(len(each) == SILENT for each in held.values()), timeout=40)
     longest = max(max(each) for each in held.values())
-    assert longest < (12 if LENGTH else 25)
+    assert longest < (10 if LENGTH else 25)
     is_well(installation, hook)
     factor = p99(meanwhile) / p99(quiet)
     measured(

@@ -38,8 +38,8 @@ TURN_SECONDS = 1.0
 (docs/benchmarks.md)."""
 CATCH_UP_LOOKS = 4
 """After a judgement that was cut: time for handshakes that had begun, some 0.2 s."""
-READ_SECONDS = 10.0
-"""A body that takes longer to come is not worth waiting for."""
+READ_SECONDS = 8.0
+"""A body that takes longer to come is not worth waiting for: with its answer and what closing takes, within 10 s."""
 CERTIFICATE_POLL_SECONDS = 5.0
 
 
