@@ -410,6 +410,24 @@ def test_a_health_that_the_driver_does_not_tell_is_an_assumption() -> None:
     assert said in read(a_node().body, report)["findings"]
 
 
+@pytest.mark.parametrize(
+    ("watts", "share"), [(700, None), (750, None), (0, None), (690, None), (630, 90), (560, 80), (501, 80), (490, 70)]
+)
+def test_a_power_limit_below_the_default_one_is_an_assumption(watts: int, share: int | None) -> None:
+    def gpu(index: int) -> Json:
+        limits = {"enforcedMilliwatts": 1000 * (watts if index == 3 else 700), "defaultMilliwatts": 700_000}
+        return a_reported_gpu(index, power=limits)
+
+    report = a_report("node-a", *map(gpu, range(8)))
+    said = [each.why for each in judged(an_inventory(report, a_node())).assumptions if "default power" in each.why]
+    shown = [each["message"] for each in read(a_node().body, report)["findings"] if "default power" in each["message"]]
+    if share is None:
+        assert said == shown == []
+    else:
+        assert said == [f"a GPU of a node may draw {share} % of its default power; figures of performance assume all of it"]
+        assert shown == [f"a GPU may draw {share} % of its default power"]
+
+
 def test_a_few_bytes_more_make_no_other_shape() -> None:
     one, other = (an_inventory(holding(gib), a_node()).nodes[0].shape.gpu.held for gib in (19.9, 19.95))
     assert one == other == 20 * GIBI

@@ -101,5 +101,8 @@ def _doubts(facts: NodeFacts, given: int) -> Iterator[str]:
     """``given``: units that pods have. Where they have all GPUs, nobody comes to those that hold memory."""
     if facts.of_unknown_health:
         yield f"the driver does not tell whether {len(facts.of_unknown_health)} of {facts.gpus} GPUs of a node are healthy"
+    if facts.power_share < 1:
+        share = f"{100 * facts.power_share:.0f} %"
+        yield f"a GPU of a node may draw {share} of its default power; figures of performance assume all of it"
     if facts.unowned and given < facts.gpus:
         yield f"{gib(facts.unowned[0])} of a GPU are held by processes whose owner is not known"

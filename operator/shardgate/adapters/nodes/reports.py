@@ -1,5 +1,6 @@
 """GpuNodeReports: what a node's driver says of its GPUs -> what of it is read, equal for nodes that say the same."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ HELD_STEP = 256 * MEBI
 """What is held counts in steps of this, rounded up: nodes stay alike, and a few megabytes more change nothing."""
 UNOWNED_STEP = 4 * GIBI
 """What processes of unknown owners hold counts in steps of this, rounded down: most are pods', and theirs changes all the time."""
+POWER_STEP = 0.1
+"""Power limits count as shares of the default one, in steps of this, rounded up: some are moved all the time."""
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9\-_. ]")
 """Of a product's name, what GPU Feature Discovery leaves out."""
 _WITHOUT_CPU = (PciePath.SAME_BOARD, PciePath.ONE_SWITCH, PciePath.SWITCHES)
@@ -63,6 +66,11 @@ class _Fabric(msgspec.Struct, gc=False):
     clique: int | None = None
 
 
+class _Power(msgspec.Struct, gc=False):
+    enforcedMilliwatts: int | None = None  # noqa: N815
+    defaultMilliwatts: int | None = None  # noqa: N815
+
+
 class _Process(msgspec.Struct, gc=False):
     memoryBytes: int | None = None  # noqa: N815
     ownership: str = ""
@@ -81,6 +89,7 @@ class _Gpu(msgspec.Struct, gc=False):
     mig: _Mig | None = None
     nvlink: _NvLink | None = None
     fabric: _Fabric | None = None
+    power: _Power | None = None
     processes: list[_Process] | None = None
     health: _Health = msgspec.field(default_factory=_Health)
 
@@ -194,6 +203,8 @@ class NodeFacts:
     """By processes that were started beside Kubernetes, of the GPU where that is most."""
     unowned: tuple[Bytes, ...] = ()
     """By processes of unknown owners, of each GPU where there is any: the most first."""
+    power_share: float = 1.0
+    """Of its default power limit, what the GPU may draw that is limited most; 1 where the driver tells of no limit below it."""
     of_unknown_health: tuple[int, ...] = ()
     """Indices of GPUs of which the driver does not tell whether they are healthy; they count as free."""
 
@@ -254,6 +265,7 @@ def _facts(status: _Status) -> NodeFacts:
         clique=_clique(good),
         held=_held(good),
         unowned=_unowned(good),
+        power_share=min(map(_power_share, good), default=1.0),
         of_unknown_health=tuple(each.index for each in good if each.health.state != GpuState.HEALTHY),
     )
 
@@ -361,6 +373,15 @@ def _held(gpus: list[_Gpu]) -> Bytes:
 def _unowned(gpus: list[_Gpu]) -> tuple[Bytes, ...]:
     amounts = [_held_by(each, Ownership.UNKNOWN) // UNOWNED_STEP * UNOWNED_STEP for each in gpus]
     return tuple(Bytes(each) for each in sorted(amounts, reverse=True) if each)
+
+
+def _power_share(gpu: _Gpu) -> float:
+    told = gpu.power or _Power()
+    enforced = nvml_values.amount(told.enforcedMilliwatts, nvml_values.MOST_MILLIWATTS)
+    default = nvml_values.amount(told.defaultMilliwatts, nvml_values.MOST_MILLIWATTS)
+    if not enforced or not default:
+        return 1.0
+    return min(1.0, math.ceil(round(enforced / default / POWER_STEP, 6)) * POWER_STEP)
 
 
 def _held_by(gpu: _Gpu, owner: Ownership) -> int:

@@ -114,6 +114,7 @@ def from_report(facts: NodeFacts | None, gpus: Amounts) -> Statement | None:
         remarks=(
             *(f"{each}: it is not free" for each in facts.reasons),
             *(f"GPU {each}: the driver does not tell whether it is healthy" for each in facts.of_unknown_health),
+            *((f"a GPU may draw {100 * facts.power_share:.0f} % of its default power",) if facts.power_share < 1 else ()),
             *((f"{facts.links_down} NVLinks of healthy GPUs are down",) if facts.links_down else ()),
         ),
     )  # fmt: skip
