@@ -40,7 +40,6 @@ def test_the_same_question_is_answered_once() -> None:
         a_body(strategy={"tensor": 16}),
         a_body("another"),
         a_body(replicas=2),
-        {**a_body(), "status": {"required": {"gpus": 8, "pods": 4}, "observedGeneration": None}},
     ],
 )
 def test_another_question_is_another(other: dict[str, Any]) -> None:

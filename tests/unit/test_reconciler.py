@@ -124,6 +124,101 @@ def test_it_writes_once_and_then_nothing() -> None:
     asyncio.run(test())
 
 
+def undecided_pods() -> Json:
+    """One whose pods' size is the operator's to choose: it has Sound on one node of 8 GPUs."""
+    body = standing()
+    del body["spec"]["gpus"]
+    body["spec"]["strategy"] = {"tensor": 8}
+    return body
+
+
+def forged(body: Json, **status: Any) -> Json:
+    """The same object after somebody wrote into its status."""
+    made = copy.deepcopy(body)
+    made["metadata"]["resourceVersion"] = str(int(made["metadata"]["resourceVersion"]) + 1)
+    made["status"] = {**(made.get("status") or {}), **status}
+    return made
+
+
+EIGHT_PODS = {"required": {"gpus": 8, "gpusPerReplica": 8, "pods": 8}}
+
+
+@pytest.mark.parametrize("written_before", [True, False])
+def test_pods_that_a_forged_status_tells_of_are_not_believed(*, written_before: bool) -> None:
+    async def test() -> None:
+        api = OneObject(undecided_pods())
+        subject = reconciler(api, Holding())
+        subject.put(undecided_pods())
+        if written_before:
+            await subject.once()
+        assert api.body is not None
+        api.body = forged(api.body, observedGeneration=1, outcome="Sound", **EIGHT_PODS)
+        subject.put(copy.deepcopy(api.body))
+        await subject.once()
+        assert (api.body["status"]["outcome"], api.body["status"]["required"]["pods"]) == ("Sound", 1)
+
+    asyncio.run(test())
+
+
+def test_another_replica_keeps_to_what_it_saw_first() -> None:
+    async def test() -> None:
+        api, lease = OneObject(undecided_pods()), Holding()
+        leading, other = reconciler(api, lease), reconciler(api, lease)
+        leading.put(undecided_pods())
+        await leading.once()
+        lease.held = False
+        assert api.body is not None
+        other.put(copy.deepcopy(api.body))
+        api.body = forged(api.body, **EIGHT_PODS)
+        other.put(copy.deepcopy(api.body))
+        lease.held = True
+        other.queue.put("u")
+        await other.once()
+        assert (api.body["status"]["outcome"], api.body["status"]["required"]["pods"]) == ("Sound", 1)
+
+    asyncio.run(test())
+
+
+def test_a_promise_does_not_end_by_a_forged_condition() -> None:
+    async def test() -> None:
+        api = OneObject(standing())
+        subject = reconciler(api, Holding())
+        subject.put(standing())
+        await subject.once()
+        assert api.body is not None
+        expired = [{**each, "status": "False", "reason": "Expired"} for each in api.body["status"]["conditions"]]
+        api.body = forged(api.body, conditions=expired)
+        subject.put(copy.deepcopy(api.body))
+        await subject.once()
+        claimed = next(each for each in api.body["status"]["conditions"] if each["type"] == "Claimed")
+        assert (claimed["status"], claimed["reason"]) == ("True", "Promised")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("part", ["digest", "summary"])
+def test_what_was_forged_while_nobody_led_does_not_stay(part: str) -> None:
+    async def test() -> None:
+        api = OneObject(standing())
+        before = reconciler(api, Holding())
+        before.put(standing())
+        await before.once()
+        assert api.body is not None
+        honest = api.body["status"][part]
+        api.body = forged(api.body, **{part: "forged"})
+        leads_next = reconciler(api, Holding())
+        leads_next.put(copy.deepcopy(api.body))
+        await leads_next.once()
+        assert api.body["status"][part] == honest
+        written = len(api.writes)
+        third = reconciler(api, Holding())
+        third.put(copy.deepcopy(api.body))
+        await third.once()
+        assert len(api.writes) == written, "nothing to put right"
+
+    asyncio.run(test())
+
+
 def test_a_spec_that_changes_during_a_write_is_judged_and_not_lost() -> None:
     async def test() -> None:
         api, lease = OneObject(standing()), Holding()

@@ -197,6 +197,21 @@ def is_worth_writing(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
     return codes[0] != codes[1] or bool(stored.get("placement")) != bool(fresh["placement"])
 
 
+def says_otherwise(stored: Mapping[str, Any], fresh: Json) -> bool:
+    """Whether its texts are others, which alone is not worth writing.
+
+    Asked once of what stood when a replica began to lead: others may have written it.
+    """
+    return any(_as_kept(stored.get(key)) != _as_kept(fresh[key]) for key in ("summary", "findings", "placement", "digest"))
+
+
+def _as_kept(value: Any) -> Any:
+    """Without nulls, however deep."""
+    if isinstance(value, list):
+        return [_as_kept(each) for each in value]
+    return {key: _as_kept(each) for key, each in value.items() if each is not None} if isinstance(value, dict) else value
+
+
 def without_nulls(value: Any) -> Any:
     """As the API server keeps it."""
     return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value

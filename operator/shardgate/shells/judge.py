@@ -22,6 +22,7 @@ from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
 from shardgate.domain.situation import is_stale, is_too_old
 from shardgate.domain.verdict import Verdict
 from shardgate.domain.verify import verify
+from shardgate.shells.chosen_pods import ChosenPods
 from shardgate.shells.time_limit import within_time
 
 MOST_RECENT = 512
@@ -140,6 +141,7 @@ class Judge:
         self.workloads = workloads or StandingWorkloads()
         self._read: dict[str, _Read] = {}
         self._recent = Recent()
+        self.chosen = ChosenPods()
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -153,7 +155,7 @@ class Judge:
 
     def declare(self, body: Mapping[str, Any]) -> Declaration:
         """What the object declares. Raises an ``ExceptionGroup`` of ``DeclarationError``."""
-        return read_declaration(body, self.book.rules.known_profiles, self._groups_named)
+        return read_declaration(self.chosen.believed(body), self.book.rules.known_profiles, self._groups_named)
 
     def _groups_named(self, api_version: str, kind: str, namespace: str, name: str) -> list[GroupDeclaration] | None:
         body = self.workloads.named(api_version.rpartition("/")[0], kind, namespace, name)
@@ -253,7 +255,9 @@ class Judge:
 
     def judge(self, body: Mapping[str, Any], declaration: Declaration | None = None) -> Judgement:
         """Raises an ``ExceptionGroup`` of ``DeclarationError`` for a declaration that cannot be read."""
-        declared = declaration or self._recent.declaration(body, self.book.rules.profiles_version, self.declare)
+        declared = declaration or self._recent.declaration(
+            self.chosen.believed(body), self.book.rules.profiles_version, self.declare
+        )
         self.book.follows_all_pods |= declared.placement.rules.demands
         policy = self.book.rules.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
         self.book.settle(self._clock())

@@ -16,6 +16,7 @@ from shardgate.adapters.status import (
     claimed_by,
     is_mismatch,
     is_worth_writing,
+    says_otherwise,
     settled,
     status_of,
     unjudged,
@@ -78,6 +79,10 @@ class Reconciler:
     def put(self, body: Json) -> None:
         """A declaration was added or changed."""
         uid = body["metadata"]["uid"]
+        if self._lease.is_held() and not body.get("status"):
+            self._told.setdefault(uid, {})  # nothing of ours stands there yet: what comes before it is not ours
+        if uid not in self._told:
+            self._judge.chosen.seen(body)
         self._bodies[uid] = body
         self._judge.workloads.name(uid, referred_to(body))
         self.queue.put(uid)
@@ -88,6 +93,7 @@ class Reconciler:
             known.pop(uid, None)
         self._repairs.forget(uid)
         self._judge.workloads.name(uid, None)
+        self._judge.chosen.forget(uid)
         self._promises.forget(uid)
         self._on_gone(uid)
         self.queue.drop(uid)
@@ -177,7 +183,9 @@ class Reconciler:
             self.queue.put(uid, STALE_RETRY_SECONDS)
         else:
             self._note(uid, judgement)
-            stood, generation = body.get("status") or {}, body["metadata"]["generation"]
+            # What somebody else wrote there since we last did is not ours: it ends no promise.
+            told, generation = self._told.get(uid), body["metadata"]["generation"]
+            stood: Json = (body.get("status") or {}) if told is None else told
             ran_out = claimed_by(stood) == ("False", Reason.EXPIRED) and stood.get("observedGeneration") == generation
             claimed = self._promises.give(uid, generation, judgement, ran_out=ran_out)
             if claimed.seconds_left is not None:
@@ -198,7 +206,9 @@ class Reconciler:
         marks = settled(marks, present, self._marked.get(uid))
         wanted = {name: value for name, value in marks.items() if present.get(name) != value}
         is_forged = self._told.get(uid, before) != before
+        is_ours = uid in self._told  # else another one led, or nobody: somebody may have written there meanwhile
         says_new = is_worth_writing(before, status) or self._example_broke(uid, placement) or is_forged
+        says_new = says_new or (not is_ours and says_otherwise(before, status))
         if (wanted or says_new) and not self._lease.is_held():
             self.queue.put(uid)  # whoever leads next has this to write
             return
@@ -245,6 +255,7 @@ class Reconciler:
     async def _remember(self, uid: str, answer: Json, before: Json, status: Json, placement: Placement | None) -> None:
         """A status was written; who watches events is told where its outcome is another one."""
         self._told[uid] = answer.get("status") or {}
+        self._judge.chosen.wrote(answer)
         self._examples[uid] = {pod.node for pod in placement.pods} if placement else set()
         self._note_mismatch(uid, before.get("outcome"), status["outcome"])
         if before.get("outcome") != status["outcome"]:
