@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 REPLICAS, RACING = 3, 64
 ROUNDS = at_length(5, long=100, full=1000)
+NO_ANSWER = 500
+"""What the API server says where a webhook does not answer it and failurePolicy is Fail."""
 SETTLED_SECONDS = 5 if LENGTH else 30
 """What is asked for; in `make test` other tests have the processors too."""
 ROOT = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments"
@@ -30,7 +32,10 @@ REFUSING_WAITING = {
 @pytest.fixture(scope="module")
 def fleet(request: pytest.FixtureRequest) -> Iterator[tuple[ControlPlane, list[Installation]]]:
     """Three replicas behind a balancer, on a control plane of their own with eight GPUs."""
-    with control_plane(failed=lambda: request.session.testsfailed > 0) as plane, fleet_on(plane, REPLICAS) as replicas:
+    with (
+        control_plane(failed=lambda: request.session.testsfailed > 0) as plane,
+        fleet_on(plane, REPLICAS, failure_policy="Fail") as replicas,
+    ):
         yield plane, replicas
 
 
@@ -39,9 +44,19 @@ def race(plane: ControlPlane, number: int) -> list[tuple[int, Json]]:
     return send(plane, [("POST", ROOT, body) for body in bodies], at_once=RACING)
 
 
+def answered_race(plane: ControlPlane, replicas: list[Installation], number: int) -> list[tuple[int, Json]]:
+    """A race all of whose reviews were answered in time: in `make test` a machine may be too busy for one, which is run again."""
+    for attempt in range(1 if LENGTH else 5):
+        answers = race(plane, 1000 * attempt + number)
+        if all(status != NO_ANSWER for status, _ in answers):
+            return answers
+        clear(plane, replicas)
+    raise AssertionError([answer.get("message") for status, answer in answers if status == NO_ANSWER][:3])
+
+
 def clear(plane: ControlPlane, replicas: list[Installation]) -> None:
     send(plane, [("DELETE", ROOT, {})])
-    until("no claim is left", lambda: all(each.metric("shardgate_claims") == 0 for each in replicas), timeout=20)
+    until("no claim is left", lambda: all(each.metric("shardgate_claims") == 0 for each in replicas), timeout=20 if LENGTH else 60)
 
 
 def ledger(plane: ControlPlane) -> list[Json]:
@@ -66,7 +81,7 @@ def test_where_waiting_is_refused_exactly_one_is_let_in(fleet: tuple[ControlPlan
     clear(plane, replicas)
     counts = []
     for number in range(ROUNDS):
-        answers = race(plane, number)
+        answers = answered_race(plane, replicas, number)
         counts.append(sum(status == 201 for status, _ in answers))
         others = {answer.get("code") for status, answer in answers if status != 201}
         assert others <= {422, 503}, others
@@ -89,7 +104,7 @@ def test_else_exactly_one_is_promised_them_within_five_seconds(
     clear(plane, replicas)
     time.sleep(1)
     for number in range(ROUNDS):
-        answers = race(plane, number)
+        answers = answered_race(plane, replicas, number)
         assert {status for status, _ in answers} == {201}
 
         def settled() -> bool:
