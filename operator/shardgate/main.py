@@ -34,7 +34,7 @@ from shardgate.adapters.nodes import (
 from shardgate.adapters.pods import PodObject
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workload_verdict_objects import PLURAL as VERDICTS
-from shardgate.adapters.workloads.kinds import JUDGED_KINDS
+from shardgate.adapters.workloads.kinds import JUDGED_KINDS, JudgedKind
 from shardgate.adapters.workloads.references import REFERENCES
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.calibration import Accuracy
@@ -149,7 +149,14 @@ class Operator:
         )
         self.decisions = Decisions(lambda: self.book.frozen_anew)
         self.admission = Admission(
-            self.judge, config, self.metrics, self.ledger, writer.read, self.note_override, self.decisions.keep
+            self.judge,
+            config,
+            self.metrics,
+            self.ledger,
+            writer.read,
+            self.note_override,
+            self.decisions.keep,
+            is_behind=self.is_behind,
         )
         self.questions = DecisionReviews(self.decisions, self.review_access, self.identity)
         self.exceptions = ExceptionAdmission(self.review_access)
@@ -248,14 +255,15 @@ class Operator:
                 )
             )
         self._inventory = [each.health for each in self.reflectors if each.name not in NO_INVENTORY]
-        self.followers: list[Reflector[Any]] = [
-            Reflector(
+        self._followed_kinds = {
+            each: Reflector(
                 name=f"{each.plural}.{each.group}", path=each.paths, item=dict, store=Workloads(self.workloads, each),
                 is_optional=True, page=100, cluster=self.cluster,  # the queue wakes the leader where one changed
             )
             for each in JUDGED_KINDS
             if each.is_followed
-        ]  # fmt: skip
+        }  # fmt: skip
+        self.followers: list[Reflector[Any]] = [*self._followed_kinds.values()]
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
         if config.node_agents:
             self.followers += self._of_agents(common)
@@ -363,6 +371,12 @@ class Operator:
             if each.health.broken_seconds() > BROKEN_AFTER_SECONDS:
                 reasons.append(f"{each.name}: watch broken for {each.health.broken_seconds():.0f} s ({each.health.problem})")
         return reasons
+
+    def is_behind(self, kind: JudgedKind) -> bool:
+        """Whether workloads of this kind that stand are not followed, or not closely enough."""
+        health = self._followed_kinds[kind].health
+        age, broken = health.age_seconds(), health.broken_seconds()  # the age is infinite before all are listed
+        return age > STALE_AFTER_SECONDS or broken > BROKEN_AFTER_SECONDS
 
     def refresh_metrics(self) -> None:
         """Before a scrape."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import statistics
 import sys
 import threading
@@ -25,11 +26,12 @@ from interceptor import EmptyList, Hold, Interceptor, Refuse, error_event
 from live import patch_status, until, wait_for_outcome
 from reviews import review
 
-from builders import GPU, a_body
+from builders import GPU, a_body, a_vllm_deployment
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
 
 Change = tuple[str, dict[str, Any]]
+DEPLOYMENTS = "/apis/apps/v1/deployments"
 PODS_OF_SERVING = "/api/v1/namespaces/serving/pods"
 
 HELD_SECONDS = 3 if LENGTH else 1.5
@@ -88,6 +90,39 @@ def test_nothing_is_answered_before_all_is_listed(waiting: Faulty, held: tuple[s
     took = until("ready once it is answered", lambda: not waiting.unready(), timeout=30)
     settle(waiting)
     measured(f"{held[0]} held: port closed for {HELD_SECONDS} s, ready {took:.1f} s after the answer")
+
+
+@fault(
+    3, 26, what="start with a LIST of Deployments that is never answered",
+    criterion="ready all the same, without them; a scale up of one that stands is judged by the object itself",
+)  # fmt: skip
+def test_a_scale_is_judged_though_workloads_are_not_followed(waiting: Faulty, measured: Measured) -> None:
+    waiting.plane.apply(a_vllm_deployment())
+    try:
+        with waiting.api.rule(Hold(), DEPLOYMENTS, "list"):
+            waiting.installation.launch()
+            until("its health is served", lambda: waiting.installation.fetch("/livez")[0] == 200)
+            took = until("ready without them", lambda: not waiting.unready(), timeout=60)
+            answer = waiting.hook.post("/validate", scale_up("llama", 1, 3))[1]
+            assert "GpuCountTooLow" in json.loads(answer)["response"]["warnings"][0]
+            assert waiting.installation.metric('shardgate_inventory_synced{resource="deployments.apps"}') == 0
+        settle(waiting)
+    finally:
+        waiting.plane.kubectl("delete", "deployment", "llama", "-n", "serving")
+    measured(f"ready after {took:.0f} s, and judged")
+
+
+def scale_up(name: str, before: int, after: int) -> dict[str, Any]:
+    """The review of one, as ``kubectl scale`` causes it."""
+
+    def scale(replicas: int) -> dict[str, Any]:
+        return {"metadata": {"name": name, "namespace": "serving"}, "spec": {"replicas": replicas}}
+
+    return review(
+        scale(after), oldObject=scale(before), operation="UPDATE", subResource="scale", name=name,
+        kind={"group": "autoscaling", "version": "v1", "kind": "Scale"},
+        resource={"group": "apps", "version": "v1", "resource": "deployments"},
+    )  # fmt: skip
 
 
 @fault(

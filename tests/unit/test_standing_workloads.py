@@ -1,6 +1,7 @@
 """Workloads that stand: whose they are, who names them, how they are scaled."""
 
 import asyncio
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from builders import a_body, a_book, a_node, a_vllm_deployment, standing
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.standing_workloads import OWN_AFTER_SECONDS, StandingWorkloads, key_of, referred_to
 from shardgate.domain.inventory import Owner
+from shardgate.shells.cluster import ApiError
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
 from shardgate.shells.metrics import Metrics
@@ -59,7 +61,7 @@ class Claimed:
         return owner == ("service", "InferenceService", "serving", "isvc")
 
 
-def admission(*stands: Json, ledger: Any = None) -> Admission:
+def admission(*stands: Json, ledger: Any = None, **more: Any) -> Admission:
     workloads = StandingWorkloads()
     for each in stands:
         workloads.put(each)
@@ -67,7 +69,7 @@ def admission(*stands: Json, ledger: Any = None) -> Admission:
     policy = {"mode": "Enforce", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}}}
     judge.book.rules.put_namespace("serving", {"kubernetes.io/metadata.name": "serving"})
     judge.book.rules.put_policy(read_policy({"metadata": {"name": "strict"}, "spec": policy}))
-    return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics(), ledger)
+    return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics(), ledger, **more)
 
 
 def answered(subject: Admission, request: Json) -> Json:
@@ -139,6 +141,36 @@ def test_a_scale_is_judged_as_the_workload_that_it_makes() -> None:
     assert warned["allowed"]
     assert "GpuCountTooLow" in warned["warnings"][0]
     assert answered(subject, scale(1, 2)) == {"allowed": True}
+
+
+def reading(*stands: Json) -> Any:
+    """An API server with these Deployments."""
+
+    async def read(path: str) -> Json:
+        found = {f"/apis/apps/v1/namespaces/serving/deployments/{each['metadata']['name']}": each for each in stands}
+        if path not in found:
+            raise ApiError(403, "Forbidden", path)
+        return {name: value for name, value in found[path].items() if name not in ("apiVersion", "kind")}
+
+    return read
+
+
+def test_a_scale_of_what_is_not_followed_closely_is_judged_by_what_stands() -> None:
+    now = standing(a_vllm_deployment())
+    then = copy.deepcopy(now)
+    then["spec"]["template"]["spec"]["containers"][0]["resources"] = {}
+    for seen in ((), (then,)):
+        behind = admission(*seen, read=reading(now), is_behind=lambda kind: kind.kind == "Deployment")
+        assert "GpuCountTooLow" in answered(behind, scale(2, 1))["warnings"][0]
+        assert "warnings" not in answered(admission(*seen, read=reading(now)), scale(2, 1))
+
+
+def test_a_scale_that_cannot_be_read_goes_by_what_was_seen_last_and_else_is_counted() -> None:
+    known = admission(standing(a_vllm_deployment()), read=reading(), is_behind=lambda _: True)
+    assert "GpuCountTooLow" in answered(known, scale(2, 1))["warnings"][0]
+    unknown = admission(read=reading(), is_behind=lambda _: True)
+    assert answered(unknown, scale(2, 1)) == {"allowed": True}
+    assert counted(unknown) == {("Deployment", "SCALE", "", "unread", "false"): 1}
 
 
 def test_a_scale_of_what_is_not_ours_is_let_in_and_an_owner_hides_none() -> None:

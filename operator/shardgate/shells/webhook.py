@@ -13,7 +13,7 @@ from shardgate.adapters.messages import mistakes, not_known, overridden, rejecti
 from shardgate.adapters.standing_workloads import declares, is_controller, plausible_owner
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
-from shardgate.adapters.workloads.kinds import JUDGED_KINDS, controller_of, judged_kind
+from shardgate.adapters.workloads.kinds import JUDGED_KINDS, JudgedKind, controller_of, judged_kind
 from shardgate.adapters.workloads.values import mapping
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
@@ -22,6 +22,7 @@ from shardgate.domain.policy import Policy
 from shardgate.domain.verdict import Verdict
 from shardgate.shells.audit_annotations import note
 from shardgate.shells.config import OperatorConfig
+from shardgate.shells.failures import ClusterFailed
 from shardgate.shells.json_patches import annotation_patch
 from shardgate.shells.judge import Judge
 from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 Read = Callable[[str], Awaitable[dict[str, Any]]]
 """One object of the API server, by its path."""
+IsBehind = Callable[[JudgedKind], bool]
+"""Whether what is followed of a kind may not be what stands."""
 Keep = Callable[[KeptDecision], None]
 OnOverride = Callable[[Override, Subject, tuple[str, ...]], None]
 """Told of each use of an exception: which, for what, for which codes."""
@@ -78,10 +81,10 @@ class Admission:
 
     def __init__(
         self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None, read: Read | None = None,
-        on_override: OnOverride | None = None, keep: Keep = lambda _: None,
+        on_override: OnOverride | None = None, keep: Keep = lambda _: None, is_behind: IsBehind = lambda _: False,
     ) -> None:  # fmt: skip
         self._judge, self._config, self._metrics, self._ledger, self._read = judge, config, metrics, ledger, read
-        self._on_override, self._keep = on_override, keep
+        self._on_override, self._keep, self._is_behind = on_override, keep, is_behind
         self._nearest = NearestThatFits()
 
     async def validate(
@@ -215,12 +218,12 @@ class Admission:
             return []
         requester = str(request["userInfo"].get("username") or "")
         if request.get("subResource"):
-            scaled = None if old is None else await self._scaled(request, body, old)
+            scaled = None if old is None else await self._scaled(request, body, old, is_dry=is_dry)
             return [] if scaled is None else await self.validate_workload(*scaled, SCALE, requester, is_dry=is_dry)
         return await self.validate_workload(body, old, operation, requester, is_dry=is_dry)
 
     async def _scaled(
-        self, request: Mapping[str, Any], scale: Mapping[str, Any], before: Mapping[str, Any]
+        self, request: Mapping[str, Any], scale: Mapping[str, Any], before: Mapping[str, Any], *, is_dry: bool
     ) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The workload as the scale would make it, and as it is; ``None`` for one that is none of ours."""
         resource = request["resource"]
@@ -230,6 +233,14 @@ class Admission:
         if kind is not None and not kind.is_followed and self._read is not None:
             found = await self._read(kind.path_of(namespace, name))
             body = None if controller_of(found) is not None else {**found, "apiVersion": kind.api_version, "kind": kind.kind}
+        elif kind is not None and self._is_behind(kind) and self._read is not None:
+            try:
+                found = await self._read(kind.path_of(namespace, name))
+                body = {**found, "apiVersion": kind.api_version, "kind": kind.kind}
+            except ClusterFailed as error:  # what was seen last is as good as there is; where that is nothing, it is counted
+                log.warning("a scale of %s %s/%s cannot be read: %s", kind.kind, namespace, name, error)
+                if body is None:
+                    self._metrics.count_request(kind.kind, SCALE, "", "unread", is_dry=is_dry)
         if body is None:
             return None
         now, then = (mapping(mapping(each).get("spec")).get("replicas") or 0 for each in (scale, before))
