@@ -74,6 +74,29 @@ def test_a_clock_that_jumps_past_the_renewal_gets_a_pair_at_the_next_look() -> N
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("broken", ["ca.crt", "ca.key", "ca.crt ca.key tls.crt tls.key"])
+def test_an_authority_that_is_lost_from_the_secret_is_put_back(broken: str) -> None:
+    async def test() -> None:
+        api = Api()
+        subject = Certificates(Writer(api, Metrics(), "t"), "system", ["127.0.0.1"], clock=lambda: START)  # type: ignore[arg-type]
+        try:
+            subject.drop()
+            await subject.upkeep()
+            assert api.secret is not None
+            kept, served, trusted = dict(api.secret["data"]), subject.certificate.read_bytes(), dict(api.bundles)
+            for content in ("", base64.b64encode(b"damaged").decode()):
+                api.secret["data"] |= dict.fromkeys(broken.split(), content)
+                del api.writes[:]
+                subject.put(copy.deepcopy(api.secret))
+                await subject.upkeep()
+                assert api.writes == ["secrets"]
+                assert (api.secret["data"], subject.certificate.read_bytes(), api.bundles) == (kept, served, trusted)
+        finally:
+            subject.clear()
+
+    asyncio.run(test())
+
+
 def test_who_wipes_both_bundles_again_and_again_costs_six_writes_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])

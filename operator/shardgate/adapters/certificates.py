@@ -92,6 +92,15 @@ def is_servable(files: Files) -> bool:
     return True
 
 
+def has_authority(files: Files, now: datetime.datetime) -> bool:
+    """Whether there is an authority with its key, whose time it is."""
+    try:
+        _check_time(_pair(files, CA, CA_KEY).certificate, now)
+    except (UnusableError, ValueError, TypeError):
+        return False
+    return True
+
+
 def _needs_leaf(files: Files, authority: _Pair, hosts: Sequence[str], now: datetime.datetime) -> bool:
     try:
         leaf = _pair(files, TLS, TLS_KEY)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shardgate.adapters.certificates import TLS, TLS_KEY, bundle, decoded, is_servable, renewed
+from shardgate.adapters.certificates import TLS, TLS_KEY, bundle, decoded, has_authority, is_servable, renewed
 from shardgate.adapters.manifests import SECRET
 from shardgate.shells.cluster import JSON_PATCH, ApiError
 from shardgate.shells.repairs import Repairs
@@ -47,7 +47,7 @@ class Certificates:
         self._files: dict[str, bytes] | None = None
         self._version = ""
         self._last: dict[str, bytes] | None = None
-        """The last that could be served: a Secret that is deleted is written again."""
+        """The last that had an authority and could be served: of a Secret that is deleted, or loses them, it is written again."""
         self._published: tuple[bytes, float] = (b"", 0.0)
         """Authorities that the API server was seen to trust, and since when, by the monotonic clock."""
         self._is_known = False
@@ -70,7 +70,9 @@ class Certificates:
         if not is_servable(self._files):
             log.warning("the Secret %s holds no pair that could be served: what was served before stays", SECRET)
             return
-        self._last, certificate, key = self._files, self._files[TLS], self._files[TLS_KEY]
+        if has_authority(self._files, self._clock()):
+            self._last = self._files
+        certificate, key = self._files[TLS], self._files[TLS_KEY]
         if not self.certificate.exists() or self.certificate.read_bytes() != certificate:
             _replace(self.key, key)
             _replace(self.certificate, certificate)  # last: the server looks at both, and takes no half pair
@@ -93,6 +95,8 @@ class Certificates:
         await self._renew()
         if self._files is None or time.monotonic() - self._checked < CHECK_SECONDS:
             return
+        if not has_authority(self._files, self._clock()):
+            return  # what stands in the bundle is what replicas serve by
         self._checked = time.monotonic()
         trusted = bundle(self._files, self._clock())
         wanted = base64.b64encode(trusted).decode()
@@ -111,9 +115,14 @@ class Certificates:
         authorities, since = self._published
         is_published = self._files is not None and authorities == bundle(self._files, now)
         published = datetime.timedelta(seconds=time.monotonic() - since if is_published else 0)
-        files = renewed(self._files or self._last, self._hosts, now, published)
-        if files is None and self._files is None:
-            files = self._last
+        stored = self._files
+        if self._last is not None and has_authority(self._last, now) and (stored is None or not has_authority(stored, now)):
+            stored = (
+                self._last
+            )  # replicas serve it still: one that is new would be trusted before it is served, or the other way round
+        files = renewed(stored, self._hosts, now, published)
+        if files is None and stored is not self._files:
+            files = stored
         if files is not None:
             await self._write(files)
 
