@@ -17,7 +17,8 @@ HEAD = """# Reliability
 Made by `make faults`: each fault is done to real operators on a real control plane (etcd, kube-apiserver, kube-scheduler,
 kube-controller-manager), with one replica or with three behind a balancer that follows `/readyz`. F1 to F52 are faults that
 admission controllers of the field met; F53 on is what a cluster goes through in its life, none of which may cost a refusal.
-A row that begins with **failed** missed its criterion. All processes share the cores, the clients that measure among them.
+A row that begins with **failed** missed its criterion, one with **missed** a figure of it that its test, on shared cores, holds to a
+looser limit. All processes share the cores, the clients that measure among them.
 """
 ENDED = {"failure": "**failed**", "error": "**failed**", "skipped": "not run here"}
 
