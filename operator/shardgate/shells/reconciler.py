@@ -138,9 +138,9 @@ class Reconciler:
             with contextlib.suppress(ExceptionGroup):
                 yield self._declaration(uid, body)
 
-    def stands(self, uid: str) -> bool:
-        """Whether there is a declaration of this uid."""
-        return uid in self._bodies
+    def get(self, uid: str) -> Json | None:
+        """The declaration of this uid, as it stands."""
+        return self._bodies.get(uid)
 
     def label(self, uid: str) -> str:
         """Its kind, namespace and name."""
