@@ -324,6 +324,7 @@ class Operator:
         return Seen(
             stands=True, is_followed=is_followed, generation=int(body["metadata"].get("generation") or 0),
             asked=None if workload is None else self.judge.asked_by(workload),
+            is_going=bool(body["metadata"].get("deletionTimestamp")),
         )  # fmt: skip
 
     async def upkeep(self) -> None:

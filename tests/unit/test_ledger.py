@@ -247,6 +247,18 @@ def test_an_update_that_never_came_ends_with_what_stands_judged(monkeypatch: pyt
     asyncio.run(test())
 
 
+def test_a_claim_ends_when_its_object_is_deleted_and_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        leader = Upkeep(monkeypatch)
+        leader.judged = 0
+        assert await leader.replica.ask("a")
+        assert await leader.after(1) == [8]
+        leader.seen = Seen(stands=True, generation=2, is_going=True)
+        assert await leader.after(1) == []
+
+    asyncio.run(test())
+
+
 def test_an_update_that_came_and_is_not_judged_yet_keeps_its_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         leader = Upkeep(monkeypatch)

@@ -63,6 +63,8 @@ class Seen:
     stands: bool
     is_followed: bool = True
     """False while its kind is not followed closely: it may be otherwise."""
+    is_going: bool = False
+    """It was deleted, and something holds it back: no more pods of it come."""
     generation: int = 0
     asked: tuple[PodGpus, ...] | None = None
     """GPUs of each pod that it asks for; ``None`` where it does not state them, or a status of its own tells."""
@@ -230,8 +232,8 @@ class Ledger:
             self._covered.pop(uid, None)
         elif now - self._covered.setdefault(uid, now) > COVERED_SECONDS:
             return NEVER_CHANGED if is_taken_back else "its promise or its pods stand for it"
-        if uid in self._gone:
-            return "its object is gone"
+        if uid in self._gone or found.is_going:
+            return "its object was deleted"
         if not found.stands and is_late:
             return NEVER_CAME
         return RAN_OUT if self._held(uid) > entry["claimSeconds"] else ""
