@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from shardgate.shells.cluster import ApiError
 from shardgate.shells.judge import Judge
 from shardgate.shells.ledger import Ledger, Seen, UnsettledError, Wanted
 from shardgate.shells.metrics import Metrics
+from shardgate.shells.time_limit import answered_by, ends_at, within_time
 from shardgate.shells.writer import Writer
 
 Json = dict[str, Any]
@@ -160,6 +162,43 @@ def test_a_race_that_is_not_settled_in_time_is_not_let_in(monkeypatch: pytest.Mo
         api.during = dawdle
         with pytest.raises(UnsettledError):
             await replica.ask("a")
+
+    asyncio.run(test())
+
+
+def test_a_race_is_told_unsettled_before_its_answer_is_due() -> None:
+    async def test() -> None:
+        api = OneLedger()
+        replica = Replica(api)
+
+        async def dawdle() -> None:
+            await asyncio.sleep(1)
+
+        api.during = dawdle
+        began = time.monotonic()
+        with answered_by(began + 0.5), pytest.raises(UnsettledError):
+            await replica.ask("a")
+        assert time.monotonic() - began < 0.45
+
+    asyncio.run(test())
+
+
+def test_a_race_that_is_decided_again_has_a_turn_of_its_own() -> None:
+    async def test() -> None:
+        replica = Replica(OneLedger())
+
+        def decide() -> Decision:
+            return within_time(replica.decide, "a")
+
+        with ends_at(time.monotonic() - 1):  # the review's first turn is over: it waited for its turn to write
+            assert (await replica.ledger.settle(decide)).wanted is not None
+
+        def for_ever() -> Decision:
+            within_time(time.sleep, 1)
+            return Decision(wanted=None)
+
+        with answered_by(time.monotonic() + 0.3), pytest.raises(UnsettledError):
+            await replica.ledger.settle(for_ever)
 
     asyncio.run(test())
 

@@ -24,6 +24,7 @@ from shardgate.domain.declaration import Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells.cluster import ApiError
 from shardgate.shells.metrics import Metrics
+from shardgate.shells.time_limit import TURN_SECONDS, OutOfTime, answer_due, ends_at
 from shardgate.shells.writer import Writer, now
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,9 @@ KIND, PLURAL, NAME = "CapacityLedger", "capacityledgers", "shardgate"
 PATH = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 RETRY_SECONDS = 0.01
 SETTLE_SECONDS = 1.5
-"""Less than the deadline of an answer: a race that is not settled by then is refused, and may be tried again."""
+"""A race that is not settled by then is refused, and may be tried again."""
+ANSWER_SECONDS = 0.2
+"""And so long before the answer is due, for it has to be given in time: one that comes too late lets in what was not settled."""
 NEVER_CAME_SECONDS = 30.0
 RENEW_SECONDS = 10.0
 """A review that comes again later than this renews its claim: what is promised must last until its object comes."""
@@ -147,16 +150,18 @@ class Ledger:
 
         Raises ``UnsettledError``, ``ClusterUnreachable``, and ``ApiError`` for other than conflicts.
         """
+        ends = min(time.monotonic() + SETTLE_SECONDS, answer_due() - ANSWER_SECONDS)
         try:
-            async with asyncio.timeout(SETTLE_SECONDS), self._lock:
+            async with asyncio.timeout(ends - time.monotonic()), self._lock:
                 while True:
-                    decided = decide()
+                    with ends_at(min(ends, time.monotonic() + TURN_SECONDS)):
+                        decided = decide()
                     wanted = decided.wanted
                     if wanted is None or self._has(wanted):
                         return decided
                     if await self._write({**self._entries, wanted.claim.uid: _entry(wanted)}):
                         return decided
-        except TimeoutError:
+        except (TimeoutError, OutOfTime):
             raise UnsettledError from None
 
     def _has(self, wanted: Wanted) -> bool:
