@@ -54,10 +54,10 @@ from shardgate.shells.judge import Judge
 from shardgate.shells.lease import Lease
 from shardgate.shells.ledger import NAME as LEDGER
 from shardgate.shells.ledger import PLURAL as LEDGERS
-from shardgate.shells.ledger import Ledger
+from shardgate.shells.ledger import Ledger, Seen
 from shardgate.shells.log_queue import LogQueue
 from shardgate.shells.memory_limit import memory_limit_bytes
-from shardgate.shells.metrics import HEARTBEAT_SECONDS, HealthServer, Metrics
+from shardgate.shells.metrics import HEARTBEAT_SECONDS, KIND, HealthServer, Metrics
 from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.operator_status import OperatorStatus
 from shardgate.shells.policy_status import PolicyStatus
@@ -265,6 +265,10 @@ class Operator:
         }  # fmt: skip
         self.followers: list[Reflector[Any]] = [*self._followed_kinds.values()]
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
+        followed = (each.kind for each in JUDGED_KINDS if each.is_followed)
+        self._health_of = dict(zip(followed, (each.health for each in self.followers), strict=True))
+        """Kind -> how well its objects are followed."""
+        self._health_of[KIND] = next(each.health for each in self.reflectors if each.name == PLURAL)
         if config.node_agents:
             self.followers += self._of_agents(common)
         self._tasks: list[asyncio.Task[None]] = []
@@ -317,17 +321,28 @@ class Operator:
         self.book.put_accuracy(found)
         self.metrics.observe_accuracy(found)
 
+    def seen(self, uid: str, kind: str) -> Seen:
+        """The object of a claim, as this replica knows it."""
+        health = self._health_of.get(kind)
+        is_followed = health is None or (health.broken_seconds() == 0 and health.age_seconds() <= STALE_AFTER_SECONDS)
+        own, workload = self.reconciler.get(uid), self.judge.workloads.get(uid)
+        body = own or workload
+        if body is None:
+            return Seen(stands=False, is_followed=is_followed)
+        return Seen(
+            stands=True, is_followed=is_followed, generation=int(body["metadata"].get("generation") or 0),
+            asked=None if workload is None else self.judge.asked_by(workload),
+            is_going=bool(body["metadata"].get("deletionTimestamp")),
+        )  # fmt: skip
+
     async def upkeep(self) -> None:
         """What the leader keeps in order besides verdicts."""
-
-        def stands(uid: str) -> bool:
-            return self.reconciler.stands(uid) or self.judge.workloads.get(uid) is not None
 
         def covered(uid: str, generation: int) -> bool:
             made = self.judge.workloads.owners_made_for(uid)
             return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid, made)
 
-        parts = [lambda: self.ledger.upkeep(stands, covered), self.policy_status.upkeep, self.workloads.take_away_what_is_over]
+        parts = [lambda: self.ledger.upkeep(self.seen, covered), self.policy_status.upkeep, self.workloads.take_away_what_is_over]
         parts += [
             self.writer.send_owed,
             self.report_events.upkeep,

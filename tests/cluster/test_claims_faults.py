@@ -30,14 +30,15 @@ def claims(plane: ControlPlane) -> list[Json]:
     return [] if shown.returncode else list(json.loads(shown.stdout)["spec"].get("claims") or ())
 
 
-def refusing_waiting(plane: ControlPlane) -> None:
-    """Once the policy holds: what would wait is refused."""
-    plane.apply(a_body("first"))
+def refusing_waiting(plane: ControlPlane, *, replicas: int = 1) -> None:
+    """Once the policy holds: what would wait is refused. ``replicas`` take all that there is."""
+    probe = a_body("probe", replicas=replicas)
+    plane.apply(a_body("first", replicas=replicas))
     wait_for_outcome(plane, "first", "serving", "Sound")
     plane.apply(REFUSING_WAITING)
-    until("the policy holds", lambda: plane.apply(a_body("probe"), options=DRY, check=False).returncode == 1)
+    until("the policy holds", lambda: plane.apply(probe, options=DRY, check=False).returncode == 1)
     plane.kubectl("delete", "infd", "first", "-n", "serving")
-    until("nothing is promised", lambda: plane.apply(a_body("probe"), options=DRY, check=False).returncode == 0, timeout=30)
+    until("nothing is promised", lambda: plane.apply(probe, options=DRY, check=False).returncode == 0, timeout=30)
 
 
 def of_uid(uid: str, **changes: Any) -> Json:
@@ -65,6 +66,50 @@ def test_a_claim_whose_object_never_came_ends(clean: ControlPlane, start: Start,
     assert all(each["uid"] != "lost-1" for each in claims(plane))
     assert installation.metric("shardgate_claims_expired_total") == 1
     measured(f"the next create was admitted after {took:.0f} s")
+
+
+@fault(
+    21, what="an update and a scale are let in by us, and refused by another webhook or taken back before pods came",
+    criterion="what the standing object does not ask for is gone within 30 s (and a pass); the next create is admitted",
+)  # fmt: skip
+@only_at_length
+def test_a_claim_of_an_update_that_never_came_ends(clean: ControlPlane, start: Start, measured: Measured) -> None:
+    plane = clean
+    for name in ("node-a", "node-b"):
+        create_node(plane, a_node(name).body)
+    installation = start()
+    refusing_waiting(plane, replicas=2)
+    hook = Hook(installation)
+    plane.apply(a_body("kept"))
+    wait_for_outcome(plane, "kept", "serving", "Sound")
+    stands = plane.get("infd", "kept", "-n", "serving")
+    wider = {**stands, "metadata": {**stands["metadata"], "generation": 2}, "spec": {**stands["spec"], "replicas": 2}}
+    until("its first claim is over", lambda: claims(plane) == [], timeout=30)
+    lost = review(wider, operation="UPDATE", oldObject=stands)
+    assert json.loads(hook.post("/validate", lost)[1])["response"]["allowed"] is True
+    assert [len(each["pods"]) for each in claims(plane)] == [2]
+    assert "GpusBusy" in plane.apply(a_body("next"), options=DRY, check=False).stderr
+    update = until(
+        "the next is admitted", lambda: plane.apply(a_body("next"), options=DRY, check=False).returncode == 0, timeout=60
+    )
+    until("the claim is gone", lambda: claims(plane) == [], timeout=10)
+    plane.kubectl("delete", "infd", "kept", "-n", "serving")
+    plane.apply({
+        "apiVersion": "shardgate.io/v1alpha1", "kind": "VerificationPolicy", "metadata": {"name": "no-waiting"},
+        "spec": {"mode": "Enforce", "refuse": {"waiting": True}},
+    })  # fmt: skip
+    workload = a_vllm_deployment("web", replicas=0)
+    workload["spec"]["paused"] = True  # no controller makes pods
+    plane.apply(workload)
+    scale_web = ("scale", "deployment", "web", "-n", "serving")
+    until("it is followed", lambda: plane.kubectl(*scale_web, "--replicas=3", check=False).returncode != 0)
+    for replicas in (2, 0):
+        plane.kubectl(*scale_web, f"--replicas={replicas}")
+    assert [len(each["pods"]) for each in claims(plane)] == [2]
+    assert "GpusBusy" in plane.apply(a_body("next"), options=DRY, check=False).stderr
+    scale = until("the next is admitted", lambda: plane.apply(a_body("next"), check=False).returncode == 0, timeout=60)
+    assert max(update, scale) <= 45
+    measured(f"the next create was admitted {update:.0f} s after the update, {scale:.0f} s after the scale")
 
 
 @fault(

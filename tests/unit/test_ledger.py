@@ -2,20 +2,23 @@
 
 import asyncio
 import copy
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from builders import a_book, a_node
-from shardgate.adapters.claimed import Claim, ClaimedPod
+from builders import a_book, a_declaration, a_node, a_vllm_deployment, standing
+from shardgate.adapters.claimed import Claim, ClaimedPod, gpus_of_pods
 from shardgate.adapters.nodes import node_from
-from shardgate.domain.declaration import Subject
+from shardgate.domain.declaration import GpuWish, LeaderWish, Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells import ledger as module
 from shardgate.shells.cluster import ApiError
-from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
+from shardgate.shells.judge import Judge
+from shardgate.shells.ledger import Ledger, Seen, UnsettledError, Wanted
 from shardgate.shells.metrics import Metrics
+from shardgate.shells.time_limit import answered_by, ends_at, within_time
 from shardgate.shells.writer import Writer
 
 Json = dict[str, Any]
@@ -63,7 +66,7 @@ class Replica:
         self.book = a_book(a_node())
         self.ledger = Ledger(Writer(api, Metrics(), "test"), self.book.claims, Metrics())  # type: ignore[arg-type]
 
-    def decide(self, name: str, generation: int = 1) -> Decision:
+    def decide(self, name: str, generation: int = 1, pods: int = 1) -> Decision:
         owner = Owner("serving", "InferenceDeployment", name)
         free = sum(group.like.free("nvidia.com/gpu") for group in self.book.inventory(0.0).groups)
         own = any(pod.is_promised for pod in self.book.own_pods(owner))
@@ -71,14 +74,14 @@ class Replica:
             return Decision(None)
         claim = Claim(
             uid=f"uid-{name}", generation=generation, owners=(owner,),
-            pods=(ClaimedPod(node="node-a", requests={"nvidia.com/gpu": 8}),),
+            pods=(ClaimedPod(node="node-a", requests={"nvidia.com/gpu": 8}),) * pods,
         )  # fmt: skip
         subject = Subject(api_version="shardgate.io/v1alpha1", kind="InferenceDeployment", namespace="serving", name=name)
         return Decision(Wanted(claim=claim, subject=subject, seconds=900))
 
-    async def ask(self, name: str, generation: int = 1) -> bool:
+    async def ask(self, name: str, generation: int = 1, pods: int = 1) -> bool:
         """Whether it was let in."""
-        found = await self.ledger.settle(lambda: self.decide(name, generation))
+        found = await self.ledger.settle(lambda: self.decide(name, generation, pods))
         return found.wanted is not None
 
 
@@ -126,6 +129,16 @@ def test_a_ledger_that_is_deleted_or_broken_is_made_anew() -> None:
     asyncio.run(test())
 
 
+def test_what_a_workload_asks_for_is_read_from_it() -> None:
+    judge = Judge(a_book(), lambda: (0.0, 0.0))
+    assert judge.asked_by(standing(a_vllm_deployment(replicas=2))) == (("nvidia.com/gpu", 8),) * 2
+    assert judge.asked_by(standing(a_vllm_deployment("none", replicas=0), "none")) == ()
+    wish = GpuWish(resource="nvidia.com/gpu", per_pod=8, pods_per_replica=3, leader=LeaderWish(gpus=4))
+    led = replace(a_declaration(replicas=2), gpus=wish)
+    assert gpus_of_pods(led) == (("nvidia.com/gpu", 4), ("nvidia.com/gpu", 8), ("nvidia.com/gpu", 8)) * 2
+    assert gpus_of_pods(a_declaration()) is None, "how many pods there are rests on the nodes"
+
+
 def test_an_older_state_from_the_watch_is_no_step_back() -> None:
     async def test() -> None:
         api = OneLedger()
@@ -153,6 +166,43 @@ def test_a_race_that_is_not_settled_in_time_is_not_let_in(monkeypatch: pytest.Mo
     asyncio.run(test())
 
 
+def test_a_race_is_told_unsettled_before_its_answer_is_due() -> None:
+    async def test() -> None:
+        api = OneLedger()
+        replica = Replica(api)
+
+        async def dawdle() -> None:
+            await asyncio.sleep(1)
+
+        api.during = dawdle
+        began = time.monotonic()
+        with answered_by(began + 0.5), pytest.raises(UnsettledError):
+            await replica.ask("a")
+        assert time.monotonic() - began < 0.45
+
+    asyncio.run(test())
+
+
+def test_a_race_that_is_decided_again_has_a_turn_of_its_own() -> None:
+    async def test() -> None:
+        replica = Replica(OneLedger())
+
+        def decide() -> Decision:
+            return within_time(replica.decide, "a")
+
+        with ends_at(time.monotonic() - 1):  # the review's first turn is over: it waited for its turn to write
+            assert (await replica.ledger.settle(decide)).wanted is not None
+
+        def for_ever() -> Decision:
+            within_time(time.sleep, 1)
+            return Decision(wanted=None)
+
+        with answered_by(time.monotonic() + 0.3), pytest.raises(UnsettledError):
+            await replica.ledger.settle(for_ever)
+
+    asyncio.run(test())
+
+
 def test_claims_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
@@ -164,7 +214,9 @@ def test_claims_end(monkeypatch: pytest.MonkeyPatch) -> None:
         covered: set[tuple[str, int]] = set()
 
         async def left() -> list[str]:
-            await replica.ledger.upkeep(standing.__contains__, lambda uid, generation: (uid, generation) in covered)
+            await replica.ledger.upkeep(
+                lambda uid, _: Seen(stands=uid in standing, generation=1), lambda uid, generation: (uid, generation) in covered
+            )
             assert api.body is not None
             return [each["name"] for each in api.body["spec"]["claims"]]
 
@@ -192,6 +244,105 @@ def test_claims_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await left() == []
         assert await left() == []
         assert api.writes == before + 1, "at rest nothing is written"
+
+    asyncio.run(test())
+
+
+class Upkeep:
+    """The leader's, of one claim: by what stands, and which generation of it was judged."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(module, "now", lambda: f"taken at {self.now}")
+        self.api = OneLedger()
+        self.replica = Replica(self.api)
+        self.seen, self.judged = Seen(stands=True, generation=1), 1
+
+    async def after(self, seconds: float) -> list[int]:
+        """GPUs of the pods that are claimed after as many seconds, and two looks."""
+        self.now += seconds
+        for _ in range(2):
+            await self.replica.ledger.upkeep(
+                lambda _, __: self.seen, lambda uid, at: self.judged >= at or not self.replica.ledger.missing(uid)
+            )
+        assert self.api.body is not None
+        return [pod["requests"]["nvidia.com/gpu"] for each in self.api.body["spec"]["claims"] for pod in each["pods"]]
+
+
+def test_an_update_that_never_came_ends_with_what_stands_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        leader = Upkeep(monkeypatch)
+        assert await leader.replica.ask("a", generation=2, pods=2)
+        leader.judged = 0
+        assert await leader.after(29) == [8, 8], "it may be on its way"
+        assert await leader.after(60) == [8, 8], "nothing else is promised to what stands yet"
+        leader.judged = 1
+        assert await leader.after(1) == [8, 8], "others have not heard of that promise"
+        assert await leader.after(4) == []
+        assert leader.replica.ledger._metrics.claims_expired._value.get() == 1
+        assert leader.api.writes == 2
+
+    asyncio.run(test())
+
+
+def test_a_claim_ends_when_its_object_is_deleted_and_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        leader = Upkeep(monkeypatch)
+        leader.judged = 0
+        assert await leader.replica.ask("a")
+        assert await leader.after(1) == [8]
+        leader.seen = Seen(stands=True, generation=2, is_going=True)
+        assert await leader.after(1) == []
+
+    asyncio.run(test())
+
+
+def test_an_update_that_came_and_is_not_judged_yet_keeps_its_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        leader = Upkeep(monkeypatch)
+        assert await leader.replica.ask("a", generation=2, pods=2)
+        leader.seen = Seen(stands=True, generation=2)
+        assert await leader.after(100) == [8, 8]
+
+    asyncio.run(test())
+
+
+def test_a_scale_that_was_taken_back_keeps_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, three = (("nvidia.com/gpu", 8),), (("nvidia.com/gpu", 8),) * 3
+
+    async def test() -> None:
+        leader = Upkeep(monkeypatch)
+        leader.judged = 0
+        assert await leader.replica.ask("a", pods=3)
+        leader.seen = Seen(stands=True, generation=2, asked=three)
+        assert await leader.after(100) == [8, 8, 8], "its pods have not come"
+        leader.seen = Seen(stands=True, generation=3, asked=one, is_followed=False)
+        assert await leader.after(1) == [8, 8, 8], "it may be otherwise"
+        leader.seen = Seen(stands=True, generation=3, asked=one)
+        assert await leader.after(1) == [8], "one pod is still to come"
+        before = leader.api.writes
+        assert await leader.after(100) == [8]
+        assert leader.api.writes == before, "at rest nothing is written"
+        leader.seen = Seen(stands=True, generation=4, asked=(("nvidia.com/gpu", 4),))
+        assert await leader.after(1) == [4], "a smaller pod takes the place of a larger one"
+        leader.seen = Seen(stands=True, generation=4, asked=())
+        assert await leader.after(1) == []
+        assert await leader.after(4) == []
+        assert leader.api.body == {**leader.api.body, "spec": {"claims": []}}  # type: ignore[dict-item]
+
+    asyncio.run(test())
+
+
+def test_a_scale_that_is_asked_for_again_is_claimed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        leader = Upkeep(monkeypatch)
+        leader.judged, leader.seen = 0, Seen(stands=True, generation=1, asked=())
+        assert await leader.replica.ask("a")
+        assert await leader.after(29) == [8]
+        assert await leader.replica.ask("a"), "refused by another webhook, and tried again"
+        assert await leader.after(29) == [8]
+        assert await leader.after(2) == []
 
     asyncio.run(test())
 

@@ -403,3 +403,27 @@ def test_a_verdict_that_changes_is_written_whoever_undoes_what(monkeypatch: pyte
         assert api.body["metadata"]["annotations"]["shardgate.io/verdict"] == "Waiting"
 
     asyncio.run(test())
+
+
+def test_a_declaration_that_is_deleted_and_held_back_is_promised_nothing() -> None:
+    async def test() -> None:
+        api, lease = OneObject(standing()), Holding()
+        leader, other = reconciler(api, lease), reconciler(api, Holding())
+        other._lease.held = other.rejudging._lease.held = False  # type: ignore[attr-defined]
+        claims = [each._judge.book.claims for each in (leader, other)]
+
+        async def once() -> list[int]:
+            for each in (leader, other):
+                each.put(copy.deepcopy(api.body or {}))
+                await each.once()
+            return [len(each) for each in claims]
+
+        await once()
+        assert await once() == [1, 1]
+        assert api.body is not None
+        api.body["metadata"] |= {"deletionTimestamp": "2026-11-26T12:00:00Z", "finalizers": ["example.com/hold"]}
+        del api.writes[:]
+        assert await once() == [0, 0]
+        assert api.writes == []
+
+    asyncio.run(test())

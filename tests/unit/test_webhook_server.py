@@ -19,7 +19,7 @@ from controlplane.plane import Authority
 from controlplane.processes import free_ports
 from shardgate.shells import connections
 from shardgate.shells import webhook_server as module
-from shardgate.shells.time_limit import within_time
+from shardgate.shells.time_limit import answer_due, within_time
 from shardgate.shells.webhook_server import WebhookServer
 
 Answer = Callable[..., Awaitable[Any]]
@@ -117,6 +117,21 @@ def test_an_answer_that_takes_too_long_is_cut_before_the_api_server_gives_up(tmp
             started = asyncio.get_running_loop().time()
             assert (await post(base, authority))[0] == 504
             assert asyncio.get_running_loop().time() - started < 1
+
+    run(test)
+
+
+def test_who_answers_knows_until_when(tmp_path: Path) -> None:
+    left = []
+
+    async def notes(*_: Any) -> Any:
+        left.append(answer_due() - time.monotonic())
+        return ALLOWED
+
+    async def test() -> None:
+        async with serving(tmp_path, notes) as (_, base, authority, _):
+            await post(base, authority)
+        assert 0.3 < left[0] <= 0.8
 
     run(test)
 

@@ -1,6 +1,7 @@
 """WorkloadVerdicts come with findings and go with them, whatever happens to their workloads meanwhile."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +35,45 @@ class Api:
     def __init__(self) -> None:
         self.verdicts: dict[str, Json] = {}
         self.events: list[tuple[str, str]] = []
-        self.writes = 0
+        self.writes = self.version = 0
         self.problem: ApiError | None = None
 
     async def request(self, verb: str, path: str, *, body: Json | None = None, **_: Any) -> Json:
         self.writes += 1
         name = path.rsplit("/", 1)[1]
-        if verb == "POST":
+        assert body is not None
+        if name == "events":
             if self.problem is not None:
                 raise self.problem
-            assert body is not None
             self.events.append((body["regarding"]["name"], body["reason"]))
             return {}
-        if verb == "DELETE":
-            if self.verdicts.pop(name, None) is None:
-                raise ApiError(404, "NotFound", name)
-            return {}
-        assert body is not None
-        self.verdicts[name] = body
-        return body
+        if verb == "POST":
+            if body["metadata"]["name"] in self.verdicts:
+                raise ApiError(409, "AlreadyExists", path)
+            return self.keep(body)
+        stands = self.verdicts.get(name)
+        if stands is None:
+            raise ApiError(404, "NotFound", name)
+        seen = body["preconditions"] if verb == "DELETE" else body["metadata"]
+        if seen["resourceVersion"] != stands["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", name)
+        return self.verdicts.pop(name) if verb == "DELETE" else self.keep(merged(stands, body))
+
+    def keep(self, body: Json) -> Json:
+        """As it stands from now on."""
+        self.version += 1
+        name, metadata = body["metadata"]["name"], {"uid": f"uid-{self.version}", **body["metadata"]}
+        self.verdicts[name] = {**body, "metadata": {**metadata, "resourceVersion": str(self.version)}}
+        return self.verdicts[name]
+
+
+def merged(before: Any, patch: Any) -> Any:
+    """What a merge patch makes of it."""
+    if not isinstance(patch, dict):
+        return patch
+    known = before if isinstance(before, dict) else {}
+    made = {**known, **{key: merged(known.get(key), value) for key, value in patch.items()}}
+    return {key: value for key, value in made.items() if value is not None}
 
 
 class Holding:
@@ -187,7 +208,7 @@ def test_a_mismatch_lasts_while_it_is_down() -> None:
     assert scene.once(body) == {}
     seen = []
     for node in (a_node().allocatable(7), a_node().without_gpu_labels().allocatable(7), a_node().allocatable(7)):
-        scene.book.put_node(node_from(node.body), 0.0)
+        scene.book.put_node(node_from(node.body), time.monotonic())
         scene.once()
         seen.append(is_mismatch(scene.api.verdicts["deployment-llama"]["status"]))
     assert seen == [True, True, True]
@@ -223,3 +244,40 @@ def test_running_pods_are_its_own(kind: str) -> None:
     }[kind]
     body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": "llama", "namespace": "serving"}, "spec": spec}
     assert scene.once(standing(body)) == {}
+
+
+def test_a_late_write_of_a_former_leader_lands_nowhere() -> None:
+    former, leader = Scene(a_node()), Scene(a_node())
+    leader.api = leader.writer._cluster = former.api  # type: ignore[assignment]
+    assert former.once(wrong()) == {"deployment-llama": ["WorldSizeMismatch"]}
+    leader.subject.put_verdict(former.api.verdicts["deployment-llama"])
+    narrow = standing(a_vllm_deployment(gpus=4, replicas=1), "u")
+    narrow["metadata"]["generation"] = 2
+    leader.once(narrow)
+    stands = former.api.verdicts["deployment-llama"]
+    assert stands["status"]["observedGeneration"] == 2
+    late = standing(a_vllm_deployment(tensor=2, gpus=4, replicas=0), "u")
+    for body in (late, standing(a_vllm_deployment(), "u")):  # a patch, and a deletion
+        former.once(body)
+        assert former.api.verdicts["deployment-llama"] == stands
+    fresh = Scene(a_node())
+    fresh.api = fresh.writer._cluster = former.api  # type: ignore[assignment]
+    fresh.once(wrong())  # as it had not seen that one stands
+    assert former.api.verdicts["deployment-llama"] == stands
+    fresh.subject.put_verdict(stands)
+    fresh.once(narrow)
+    fresh.at_rest()
+
+
+def test_what_a_verdict_says_no_longer_is_gone_from_it() -> None:
+    scene = Scene(a_node())
+    scene.once(wrong())
+    stands = scene.api.verdicts["deployment-llama"]
+    forged = {**stands, "metadata": {**stands["metadata"], "labels": {"kept": "yes"}}}
+    forged["status"] = {**stands["status"], "outcome": "Sound", "lastGoodOutcome": "Sound", "aspects": {"host": "Risky"}}
+    scene.api.keep(forged)
+    scene.subject.put_verdict(scene.api.verdicts["deployment-llama"])
+    scene.once()
+    found = scene.api.verdicts["deployment-llama"]
+    assert (found["status"]["aspects"], found["metadata"]["labels"]) == (stands["status"]["aspects"], {"kept": "yes"})
+    scene.at_rest()

@@ -1,7 +1,8 @@
 """GPUs that are promised and not held yet, kept as pods that are not there: whoever asks finds them taken."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shardgate.adapters.pods import PodRecord
@@ -38,6 +39,40 @@ def planned(declaration: Declaration, placement: Placement) -> tuple[ClaimedPod,
         ClaimedPod(node=pod.node, requests={**asked, declaration.gpus.resource: len(pod.local_gpus), "pods": 1})
         for pod in placement.pods
     )
+
+
+PodGpus = tuple[str, int]
+"""What one pod asks for: resource, GPUs."""
+
+
+def gpus_of_pods(declaration: Declaration) -> tuple[PodGpus, ...] | None:
+    """Of every pod that is declared; ``None`` where that is not stated, and rests on the nodes that there are."""
+    gpus = declaration.gpus
+    if gpus.per_pod is None or gpus.pods_per_replica is None:
+        return None
+    first = gpus.per_pod if gpus.leader is None else gpus.leader.gpus
+    replica = ((gpus.resource, first), *((gpus.resource, gpus.per_pod),) * (gpus.pods_per_replica - 1))
+    return replica * declaration.replicas
+
+
+def still_asked(pods: Sequence[ClaimedPod], asked: Iterable[PodGpus]) -> tuple[ClaimedPod, ...]:
+    """What of these pods is asked for: one for each, and of one that asked for more what is asked for now."""
+    needed = Counter(asked)
+    kept: list[ClaimedPod] = []
+    left: list[ClaimedPod] = []
+    for pod in pods:
+        gpus = next((each for each in pod.requests.items() if needed[each] > 0), None)
+        if gpus is None:
+            left.append(pod)
+        else:
+            needed[gpus] -= 1
+            kept.append(pod)
+    for resource, amount in needed.elements():
+        larger = next((each for each in left if each.requests.get(resource, 0) > amount), None)
+        if larger is not None:
+            left.remove(larger)
+            kept.append(replace(larger, requests={**larger.requests, resource: amount}))
+    return tuple(kept)
 
 
 class Book(Protocol):

@@ -63,7 +63,7 @@ CLUSTER_RULES: list[Json] = [
     },
     {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
     {**WEBHOOK_CONFIGURATIONS, "verbs": ["get"]},
-    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
 ]
 
 NAMESPACE_RULES: list[Json] = [

@@ -54,6 +54,19 @@ def workload_verdict(body: Mapping[str, Any], verdict: Verdict, before: Mapping[
     }  # fmt: skip
 
 
+def patch_of(stored: Mapping[str, Any], fresh: Json) -> Json:
+    """A merge patch of the object as it stands, and of no other, that makes it say this."""
+    metadata = {"resourceVersion": stored["metadata"]["resourceVersion"], "ownerReferences": fresh["metadata"]["ownerReferences"]}
+    return {"metadata": metadata, **{part: _replaced(stored.get(part), fresh[part]) for part in ("spec", "status")}}
+
+
+def _replaced(before: Any, now: Any) -> Any:
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return now
+    gone = dict.fromkeys(before.keys() - now.keys())
+    return {**gone, **{key: _replaced(before.get(key), value) for key, value in now.items()}}
+
+
 def says_new(stored: Mapping[str, Any] | None, fresh: Json) -> bool:
     """Whether the object says something that the stored one does not: outcome, codes, requirement, aspects, generation."""
     if stored is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shardgate.adapters.claimed import PodGpus, gpus_of_pods
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.disclosure import told
 from shardgate.adapters.inference_deployments import content_of
@@ -235,6 +236,12 @@ class Judge:
         """By a workload of another kind that stands: its groups that can be judged."""
         _, groups = self._declared(body, rolls_out=False)
         return [each.declaration for each in self._with_owners(groups, body) if each.declaration is not None]
+
+    def asked_by(self, body: Mapping[str, Any]) -> tuple[PodGpus, ...] | None:
+        """GPUs of each pod that a workload of another kind asks for; ``None`` where not all are stated."""
+        subject, groups = self._declared(body, rolls_out=False)
+        pods = [None if each.declaration is None else gpus_of_pods(each.declaration) for each in groups]
+        return None if subject is None or None in pods else tuple(pod for each in pods for pod in each or ())
 
     def is_made_for_another(self, body: Mapping[str, Any]) -> bool:
         """Whether its controller's owner stands and is judged in its stead."""

@@ -2,7 +2,8 @@
 
 A claim is written, with optimistic locking, before its object is let in. Whoever loses reads what the winner wrote,
 judges again by that, and finds the GPUs taken. The leader takes claims away when their objects' own promises or pods
-stand for them, when an object never appears, and when their time is up.
+stand for them, when an object never appears, and when their time is up. Of an update or a scale that never came, or was
+taken back, what the object that stands does not ask for ends as soon.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from shardgate.adapters.accuracy import accuracies_in
-from shardgate.adapters.claimed import Claim, ClaimedPod, ClaimedPods, ledger_key
+from shardgate.adapters.claimed import Claim, ClaimedPod, ClaimedPods, PodGpus, ledger_key, still_asked
 from shardgate.api import API_VERSION, GROUP, VERSION
 from shardgate.api.capacity_ledger import MOST_CLAIMS, CapacityLedger
 from shardgate.domain.calibration import Accuracy
@@ -23,6 +24,7 @@ from shardgate.domain.declaration import Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells.cluster import ApiError
 from shardgate.shells.metrics import Metrics
+from shardgate.shells.time_limit import TURN_SECONDS, OutOfTime, answer_due, ends_at
 from shardgate.shells.writer import Writer, now
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,12 @@ KIND, PLURAL, NAME = "CapacityLedger", "capacityledgers", "shardgate"
 PATH = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 RETRY_SECONDS = 0.01
 SETTLE_SECONDS = 1.5
-"""Less than the deadline of an answer: a race that is not settled by then is refused, and may be tried again."""
+"""A race that is not settled by then is refused, and may be tried again."""
+ANSWER_SECONDS = 0.2
+"""And so long before the answer is due, for it has to be given in time: one that comes too late lets in what was not settled."""
 NEVER_CAME_SECONDS = 30.0
+RENEW_SECONDS = 10.0
+"""A review that comes again later than this renews its claim: what is promised must last until its object comes."""
 COVERED_SECONDS = 3.0
 MOST_GONE = 1000
 HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
@@ -53,6 +59,20 @@ class Wanted:
     seconds: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The object of a claim, as it is now."""
+
+    stands: bool
+    is_followed: bool = True
+    """False while its kind is not followed closely: it may be otherwise."""
+    is_going: bool = False
+    """It was deleted, and something holds it back: no more pods of it come."""
+    generation: int = 0
+    asked: tuple[PodGpus, ...] | None = None
+    """GPUs of each pod that it asks for; ``None`` where it does not state them, or a status of its own tells."""
+
+
 class Decided(Protocol):
     """What an admission decided."""
 
@@ -68,8 +88,8 @@ class Ledger:
         self._writer, self._claims, self._metrics = writer, claims, metrics
         self._version = ""
         self._entries: dict[str, Json] = {}
-        self._first_seen: dict[str, float] = {}
-        """uid -> when this replica first saw its claim, by the monotonic clock."""
+        self._first_seen: dict[str, tuple[str, float]] = {}
+        """uid -> when its claim was taken, as it says itself; and when this replica first saw that, by the monotonic clock."""
         self._covered: dict[str, float] = {}
         """uid -> since when its claim is not needed."""
         self._gone: dict[str, float] = {}
@@ -116,7 +136,8 @@ class Ledger:
             self._first_seen.pop(uid, None)
             self._covered.pop(uid, None)
         for uid, entry in entries.items():
-            self._first_seen.setdefault(uid, time.monotonic())
+            if self._first_seen.get(uid, ("", 0.0))[0] != entry["takenAt"]:
+                self._first_seen[uid] = (entry["takenAt"], time.monotonic())
             promised = self._claims.get(uid)  # a promise of its own, of the same, stands for it already
             if promised is None or promised.generation < entry["generation"] or len(promised.pods) < len(entry["pods"]):
                 self._claims.put(_claim(entry))
@@ -129,22 +150,25 @@ class Ledger:
 
         Raises ``UnsettledError``, ``ClusterUnreachable``, and ``ApiError`` for other than conflicts.
         """
+        ends = min(time.monotonic() + SETTLE_SECONDS, answer_due() - ANSWER_SECONDS)
         try:
-            async with asyncio.timeout(SETTLE_SECONDS), self._lock:
+            async with asyncio.timeout(ends - time.monotonic()), self._lock:
                 while True:
-                    decided = decide()
+                    with ends_at(min(ends, time.monotonic() + TURN_SECONDS)):
+                        decided = decide()
                     wanted = decided.wanted
                     if wanted is None or self._has(wanted):
                         return decided
                     if await self._write({**self._entries, wanted.claim.uid: _entry(wanted)}):
                         return decided
-        except TimeoutError:
+        except (TimeoutError, OutOfTime):
             raise UnsettledError from None
 
     def _has(self, wanted: Wanted) -> bool:
         """The same was promised before: a review that comes twice takes nothing more."""
-        entry = self._entries.get(wanted.claim.uid)
-        if entry is None or entry["generation"] < wanted.claim.generation:
+        uid = wanted.claim.uid
+        entry = self._entries.get(uid)
+        if entry is None or entry["generation"] < wanted.claim.generation or self._held(uid) > RENEW_SECONDS:
             return False
         return _amounts(_claim(entry).pods) == _amounts(wanted.claim.pods)
 
@@ -177,35 +201,47 @@ class Ledger:
 
     # ---- the leader
 
-    async def upkeep(self, standing: Callable[[str], bool], covered: Callable[[str, int], bool]) -> None:
-        """Take away claims that are over.
+    async def upkeep(self, seen: Callable[[str, str], Seen], covered: Callable[[str, int], bool]) -> None:
+        """Take away claims that are over, and of the others what is not asked for any more.
 
-        ``standing``: the object of a uid stands; ``covered``: at this generation it needs no claim here. What is covered
+        ``seen``: the object of a uid and kind; ``covered``: at this generation it needs no claim here. What is covered
         stays a while: other replicas hear of the promise that stands for it in their own time.
 
         Raises ``ClusterUnreachable`` and ``ApiError``.
         """
         async with asyncio.timeout(SETTLE_SECONDS), self._lock:  # admission waits for this lock
-            over = {uid: why for uid in self._entries if (why := self._why_over(uid, standing, covered))}
-            if not over and self._version:
-                return
-            for uid, why in over.items():
-                log.info("claim of %s %s: %s", self._entries[uid]["kind"], uid, why)
+            left: dict[str, Json] = {}
+            for uid, entry in self._entries.items():
+                found = seen(uid, entry["kind"])
+                is_late = found.is_followed and self._held(uid) > NEVER_CAME_SECONDS
+                why = self._why_over(uid, found, covered, is_late=is_late)
+                if not why:
+                    left[uid] = _as_asked(entry, found) if is_late else entry
+                    continue
+                log.info("claim of %s %s: %s", entry["kind"], uid, why)
                 if why in EXPIRED:
                     self._metrics.claims_expired.inc()
-            await self._write({uid: entry for uid, entry in self._entries.items() if uid not in over})
+            if left != self._entries or not self._version:
+                await self._write(left)
 
-    def _why_over(self, uid: str, standing: Callable[[str], bool], covered: Callable[[str, int], bool]) -> str:
-        held = time.monotonic() - self._first_seen[uid]
-        if not covered(uid, self._entries[uid]["generation"]):
+    def _held(self, uid: str) -> float:
+        """Seconds for which a claim has stood."""
+        return time.monotonic() - self._first_seen[uid][1]
+
+    def _why_over(self, uid: str, found: Seen, covered: Callable[[str, int], bool], *, is_late: bool) -> str:
+        """``is_late``: what was let in would have come by now."""
+        entry, now = self._entries[uid], time.monotonic()
+        is_behind = found.stands and found.generation < entry["generation"]
+        is_taken_back = is_late and is_behind  # what stands is all there is to promise for
+        if not covered(uid, found.generation if is_taken_back else entry["generation"]):
             self._covered.pop(uid, None)
-        elif time.monotonic() - self._covered.setdefault(uid, time.monotonic()) > COVERED_SECONDS:
-            return "its promise or its pods stand for it"
-        if uid in self._gone:
-            return "its object is gone"
-        if not standing(uid) and held > NEVER_CAME_SECONDS:
+        elif now - self._covered.setdefault(uid, now) > COVERED_SECONDS:
+            return NEVER_CHANGED if is_taken_back else "its promise or its pods stand for it"
+        if uid in self._gone or found.is_going:
+            return "its object was deleted"
+        if not found.stands and is_late:
             return NEVER_CAME
-        return RAN_OUT if held > self._entries[uid]["claimSeconds"] else ""
+        return RAN_OUT if self._held(uid) > entry["claimSeconds"] else ""
 
     def has_claim_of(self, uid: str, kind: str, namespace: str, name: str) -> bool:
         """Whether an object was let in with a claim that still stands: it may not have been seen to stand itself yet."""
@@ -230,8 +266,21 @@ def _amounts(pods: Sequence[ClaimedPod]) -> list[list[tuple[str, int]]]:
     return sorted(sorted(each.requests.items()) for each in pods)
 
 
-NEVER_CAME, RAN_OUT = "its object never came", "its time is up"
-EXPIRED = (NEVER_CAME, RAN_OUT)
+NEVER_CAME, NEVER_CHANGED, RAN_OUT = "its object never came", "its object never became that", "its time is up"
+EXPIRED = (NEVER_CAME, NEVER_CHANGED, RAN_OUT)
+
+
+def _as_asked(entry: Json, found: Seen) -> Json:
+    """What of a claim the object asks for."""
+    if found.asked is None:
+        return entry
+    claimed = _claim(entry).pods
+    pods = still_asked(claimed, found.asked)
+    return entry if _amounts(pods) == _amounts(claimed) else {**entry, "pods": _pods(pods)}
+
+
+def _pods(pods: Sequence[ClaimedPod]) -> list[Json]:
+    return [{"node": pod.node, "requests": dict(pod.requests)} for pod in pods]
 
 
 def _entry(wanted: Wanted) -> Json:
@@ -240,7 +289,7 @@ def _entry(wanted: Wanted) -> Json:
         "uid": claim.uid, "generation": claim.generation,
         "kind": subject.kind, "namespace": subject.namespace, "name": subject.name,
         "takenAt": now(), "claimSeconds": wanted.seconds,
-        "pods": [{"node": pod.node, "requests": dict(pod.requests)} for pod in claim.pods],
+        "pods": _pods(claim.pods),
     }  # fmt: skip
 
 

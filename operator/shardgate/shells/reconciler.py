@@ -118,6 +118,7 @@ class Reconciler:
         for uid, body in self._bodies.items():
             status, generation = body.get("status") or {}, body["metadata"].get("generation")
             is_promised = claimed_by(status) == ("True", Reason.PROMISED) and status.get("observedGeneration") == generation
+            is_promised &= not body["metadata"].get("deletionTimestamp")
             if not is_promised and self._promises.has(uid):
                 self._promises.forget(uid)
             elif is_promised and not self._promises.has(uid):
@@ -138,9 +139,9 @@ class Reconciler:
             with contextlib.suppress(ExceptionGroup):
                 yield self._declaration(uid, body)
 
-    def stands(self, uid: str) -> bool:
-        """Whether there is a declaration of this uid."""
-        return uid in self._bodies
+    def get(self, uid: str) -> Json | None:
+        """The declaration of this uid, as it stands."""
+        return self._bodies.get(uid)
 
     def label(self, uid: str) -> str:
         """Its kind, namespace and name."""
@@ -160,6 +161,7 @@ class Reconciler:
         body = self._bodies.get(uid)
         if body is None or body["metadata"].get("deletionTimestamp") or self._config.is_exempt(body["metadata"]["namespace"]):
             self._judge.workloads.take_over(uid, is_so=False)
+            self._promises.forget(uid)  # pods that still run hold their GPUs themselves
             return
         judgement: Judgement | None = None
         try:

@@ -50,6 +50,7 @@ class PolicyMetadata(msgspec.Struct, gc=False):
 
     name: str = ""
     generation: int = 0
+    resourceVersion: str = ""  # noqa: N815  # as the API spells it
 
 
 class PolicyObject(msgspec.Struct):
@@ -63,7 +64,7 @@ class PolicyObject(msgspec.Struct):
 class SeenPolicies(Protocol):
     """Who is told of policies as they stand."""
 
-    def seen(self, name: str, generation: int, status: dict[str, Any] | None, problem: str = "") -> None:
+    def seen(self, name: str, generation: int, version: str, status: dict[str, Any] | None, problem: str = "") -> None:
         """Added or changed; ``problem``: why it is not read."""
 
     def gone(self, name: str) -> None:
@@ -373,7 +374,8 @@ class Policies:
         except ExceptionGroup as problems:
             problem = "; ".join(str(each) for each in mistakes_in(problems))
             log.warning("VerificationPolicy %s is not read: %s", item.metadata.name, problem)
-        self._seen.seen(item.metadata.name, item.metadata.generation, item.status, problem)
+        metadata = item.metadata
+        self._seen.seen(metadata.name, metadata.generation, metadata.resourceVersion, item.status, problem)
 
     def drop(self, item: PolicyObject) -> None:
         """Deleted."""

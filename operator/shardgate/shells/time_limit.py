@@ -6,6 +6,7 @@ blocking calls included, and the exception lands between any two instructions: s
 leaves nothing behind that could be half done (docs/adr/0011-a-judgement-is-cut-by-a-signal.md).
 """
 
+import math
 import signal
 import threading
 import time
@@ -17,6 +18,9 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TURN_SECONDS = 1.0
+"""That judgements take without a look at what came meanwhile, whose time runs as well. One takes 0.25 s at worst
+(docs/benchmarks.md)."""
 LEAST_SECONDS = 0.001
 AGAIN_SECONDS = 0.05
 """Where the exception was lost, as in a finalizer, it comes again."""
@@ -27,6 +31,7 @@ class OutOfTime(Exception):
 
 
 _ends: ContextVar[float | None] = ContextVar("ends", default=None)
+_answered: ContextVar[float] = ContextVar("answered", default=math.inf)
 
 
 class _Limit:
@@ -51,6 +56,21 @@ def ends_at(moment: float) -> Iterator[None]:
         yield
     finally:
         _ends.reset(token)
+
+
+@contextmanager
+def answered_by(moment: float) -> Iterator[None]:
+    """A review that is handled in here is to be answered by then, by the monotonic clock."""
+    token = _answered.set(moment)
+    try:
+        yield
+    finally:
+        _answered.reset(token)
+
+
+def answer_due() -> float:
+    """When the review that is being handled is to be answered; infinity where none is."""
+    return _answered.get()
 
 
 def within_time(compute: Callable[P, R], *arguments: P.args, **more: P.kwargs) -> R:

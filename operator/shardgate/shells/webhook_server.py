@@ -23,7 +23,7 @@ from cryptography import x509
 from shardgate.api import GROUP, VERSION
 from shardgate.shells import connections
 from shardgate.shells.audit_annotations import collect
-from shardgate.shells.time_limit import OutOfTime, ends_at
+from shardgate.shells.time_limit import TURN_SECONDS, OutOfTime, answered_by, ends_at
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,6 @@ DEFAULT_TIMEOUT_SECONDS = 3.0
 MOST_COMING_BYTES = 64 << 20
 MOST_AT_ONCE = 256
 """Reviews that are begun; a review takes milliseconds, so more than this are not answered in time."""
-TURN_SECONDS = 1.0
-"""That judgements take without a look at what came meanwhile, whose time runs as well. One takes 0.25 s at worst
-(docs/benchmarks.md)."""
 CATCH_UP_LOOKS = 4
 """After a judgement that was cut: time for handshakes that had begun, some 0.2 s."""
 READ_SECONDS = 8.0
@@ -211,7 +208,7 @@ class WebhookServer:
         if left <= 0:  # the API server has given up on it
             raise self._too_late()
         try:
-            with ends_at(min(ends, self._turn_ends())):
+            with answered_by(ends), ends_at(min(ends, self._turn_ends())):
                 async with asyncio.timeout(left):
                     response = await self._answer(asked, webhook)
         except TimeoutError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.standing_workloads import StandingWorkloads, key_of
-from shardgate.adapters.workload_verdict_objects import PLURAL, is_mismatch, name_of, says_new, workload_verdict
+from shardgate.adapters.workload_verdict_objects import PLURAL, is_mismatch, name_of, patch_of, says_new, workload_verdict
 from shardgate.adapters.workloads.kinds import JudgedKind
 from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.api import GROUP, VERSION
@@ -18,7 +18,7 @@ from shardgate.domain.inventory import Inventory
 from shardgate.domain.plight import plight
 from shardgate.domain.situation import is_stale
 from shardgate.domain.verdict import Outcome, Verdict
-from shardgate.shells.cluster import APPLY_PATCH, ApiError
+from shardgate.shells.cluster import ApiError
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.config_maps import ConfigMaps
 from shardgate.shells.judge import Judge, WorkloadJudgement
@@ -31,7 +31,6 @@ from shardgate.shells.work_queue import WorkQueue
 from shardgate.shells.writer import Writer, now
 
 Json = dict[str, Any]
-FIELD_MANAGER = {"fieldManager": "shardgate", "force": "true"}
 HTTP_NOT_FOUND = 404
 OVER_SECONDS = 30.0
 Name = tuple[str, str]
@@ -213,13 +212,21 @@ class WorkloadReconciler:
                 self.queue.put_later(uid, pause)
                 return
             self._repairs.note(uid)
-        answer = await self._writer.write(
-            "PATCH", _path(_name(body)), PLURAL, fresh, content_type=APPLY_PATCH, parameters=FIELD_MANAGER
-        )
-        self._verdicts[_name(body)] = self._said[uid] = answer
+        self._said[uid] = await self._write(_name(body), fresh)
         was = None if before is None else before.get("outcome")
         if was != verdict.outcome.label and (was is not None or verdict.outcome is Outcome.RISKY or verdict.outcome in BAD):
             await self._writer.tell(body, verdict.outcome, verdict.codes[0], verdict.findings[0].message)
+
+    async def _write(self, name: Name, fresh: Json) -> Json:
+        """The object, where none stands here, or a patch of the one that does: nothing over what another replica wrote since."""
+        stands = self._verdicts.get(name)
+        if stands is None:
+            answer = await self._writer.write("POST", _path((name[0], "")).rstrip("/"), PLURAL, fresh)
+        else:
+            answer = await self._writer.write("PATCH", _path(name), PLURAL, patch_of(stands, fresh))
+        if self._verdicts.get(name) is stands:  # else the watch brought something newer
+            self._verdicts[name] = answer
+        return answer
 
     async def _take_away(self, body: Json) -> None:
         """Nothing is found any more: nothing stands beside it."""
@@ -229,8 +236,10 @@ class WorkloadReconciler:
     async def _delete(self, name: Name) -> bool:
         if not self._lease.is_held():
             return False  # whoever leads next looks at all of them
+        metadata = self._verdicts[name]["metadata"]
+        seen = {"preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}}
         try:
-            await self._writer.write("DELETE", _path(name), PLURAL, None)
+            await self._writer.write("DELETE", _path(name), PLURAL, seen)
         except ApiError as error:
             if error.status != HTTP_NOT_FOUND:
                 raise

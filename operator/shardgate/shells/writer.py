@@ -5,13 +5,13 @@ import datetime
 import hashlib
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from shardgate.api import API_VERSION
 from shardgate.domain.verdict import Outcome
 from shardgate.shells.cluster import MERGE_PATCH, ApiError, Cluster, ClusterUnreachable
+from shardgate.shells.event_series import EventSeries, Series
 from shardgate.shells.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def now() -> str:
 
 DEFAULT = "default"
 MOST_OWED = 1000
-HTTP_FORBIDDEN = 403
+HTTP_FORBIDDEN, HTTP_NOT_FOUND, HTTP_CONFLICT = 403, 404, 409
 _FOR_GOOD = (400, 403, 404, 409, 422)
 """Answers that another try would get as well."""
 
@@ -36,8 +36,9 @@ class Writer:
 
     def __init__(self, cluster: Cluster, metrics: Metrics, identity: str) -> None:
         self._cluster, self._metrics, self._identity = cluster, metrics, identity
-        self._owed: deque[tuple[str, Json]] = deque(maxlen=MOST_OWED)
-        """Events that are still to be sent: (namespace, event)."""
+        self._events = EventSeries()
+        self._owed: dict[int, Series] = {}
+        """What is still to be told, by its identity; the oldest first."""
         self._sending = asyncio.Lock()
         self._tell_after = 0.0
         """Until then, by the monotonic clock, the API server asked to be left alone with events."""
@@ -95,7 +96,12 @@ class Writer:
             "note": note[:1024],
             "regarding": regarding,
         }
-        self._owed.append((namespace, event))
+        series = self._events.note(namespace, event)
+        if series is None:
+            return
+        self._owed[id(series)] = series
+        if len(self._owed) > MOST_OWED:
+            del self._owed[next(iter(self._owed))]
         await self.send_owed()
 
     async def send_owed(self) -> None:
@@ -105,9 +111,9 @@ class Writer:
 
     async def _send_owed(self) -> None:
         while self._owed and time.monotonic() >= self._tell_after:
-            namespace, event = self._owed[0]
+            number, series = next(iter(self._owed.items()))
             try:
-                await self.write("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", "events", event)
+                await self._send(series)
             except ClusterUnreachable:
                 return
             except ApiError as error:
@@ -115,4 +121,27 @@ class Writer:
                     self._tell_after = time.monotonic() + error.retry_after_seconds
                     return
                 log.warning("an event is not told: %s", error)
-            self._owed.popleft()
+            else:
+                if series.told < series.count:
+                    continue  # it has come to be once more meanwhile
+            self._owed.pop(number, None)
+
+    async def _send(self, series: Series) -> None:
+        """Make its Event, or have the one that stands count. Raises ``ApiError`` and ``ClusterUnreachable``."""
+        path, count = f"/apis/events.k8s.io/v1/namespaces/{series.namespace}/events", series.count
+        if series.told:
+            try:
+                await self.write("PATCH", f"{path}/{series.event['metadata']['name']}", "events", series.patch())
+            except ApiError as error:
+                if error.status != HTTP_NOT_FOUND:
+                    raise
+                series.is_gone()  # events last an hour
+                count = series.count
+        if not series.told:
+            try:
+                await self.write("POST", path, "events", series.made())
+            except ApiError as error:
+                if error.status != HTTP_CONFLICT:
+                    raise
+                count = 1  # an earlier try came through: it says that at least
+        series.told = count
