@@ -255,18 +255,17 @@ class Operator:
                 )
             )
         self._inventory = [each.health for each in self.reflectors if each.name not in NO_INVENTORY]
-        self._followed_kinds = {
-            each: Reflector(
+        workloads = {
+            each.kind: Reflector(
                 name=f"{each.plural}.{each.group}", path=each.paths, item=dict, store=Workloads(self.workloads, each),
                 is_optional=True, page=100, cluster=self.cluster,  # the queue wakes the leader where one changed
             )
             for each in JUDGED_KINDS
             if each.is_followed
         }  # fmt: skip
-        self.followers: list[Reflector[Any]] = [*self._followed_kinds.values()]
+        self.followers: list[Reflector[Any]] = [*workloads.values()]
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
-        followed = (each.kind for each in JUDGED_KINDS if each.is_followed)
-        self._health_of = dict(zip(followed, (each.health for each in self.followers), strict=True))
+        self._health_of = {kind: each.health for kind, each in workloads.items()}
         """Kind -> how well its objects are followed."""
         self._health_of[KIND] = next(each.health for each in self.reflectors if each.name == PLURAL)
         if config.node_agents:
@@ -389,7 +388,7 @@ class Operator:
 
     def is_behind(self, kind: JudgedKind) -> bool:
         """Whether workloads of this kind that stand are not followed, or not closely enough."""
-        health = self._followed_kinds[kind].health
+        health = self._health_of[kind.kind]
         age, broken = health.age_seconds(), health.broken_seconds()  # the age is infinite before all are listed
         return age > STALE_AFTER_SECONDS or broken > BROKEN_AFTER_SECONDS
 
