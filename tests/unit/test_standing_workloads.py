@@ -147,10 +147,11 @@ def reading(*stands: Json) -> Any:
     """An API server with these Deployments."""
 
     async def read(path: str) -> Json:
-        found = {f"/apis/apps/v1/namespaces/serving/deployments/{each['metadata']['name']}": each for each in stands}
+        of = "/apis/apps/v1/namespaces/serving/deployments?fieldSelector=metadata.name%3D"
+        found = {f"{of}{each['metadata']['name']}": each for each in stands}
         if path not in found:
             raise ApiError(403, "Forbidden", path)
-        return {name: value for name, value in found[path].items() if name not in ("apiVersion", "kind")}
+        return {"items": [{name: value for name, value in found[path].items() if name not in ("apiVersion", "kind")}]}
 
     return read
 

@@ -47,10 +47,7 @@ CLUSTER_RULES: list[Json] = [
         {"apiGroups": [group], "resources": sorted(each.plural for each in kinds), "verbs": ["list", "watch"]}
         for group, kinds in itertools.groupby((each for each in JUDGED_KINDS if each.is_followed), key=lambda each: each.group)
     ),
-    *(  # of one that is scaled, where what is followed is not up to date, or not followed at all
-        {"apiGroups": [group], "resources": sorted(each.plural for each in kinds), "verbs": ["get"]}
-        for group, kinds in itertools.groupby((each for each in JUDGED_KINDS if each.has_scale), key=lambda each: each.group)
-    ),
+    {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["get"]},
     {"apiGroups": [GROUP], "resources": ["capacityledgers"], "verbs": ["create", "get", "list", "patch", "watch"]},
     {"apiGroups": [GROUP], "resources": ["capacityledgers/status", "verificationpolicies/status"], "verbs": ["patch"]},
     {"apiGroups": [GROUP], "resources": ["workloadverdicts"], "verbs": ["create", "delete", "list", "patch", "watch"]},

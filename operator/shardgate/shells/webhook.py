@@ -14,7 +14,7 @@ from shardgate.adapters.standing_workloads import declares, is_controller, plaus
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS, JudgedKind, controller_of, judged_kind
-from shardgate.adapters.workloads.values import mapping
+from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce
@@ -235,8 +235,9 @@ class Admission:
             body = None if controller_of(found) is not None else {**found, "apiVersion": kind.api_version, "kind": kind.kind}
         elif kind is not None and self._is_behind(kind) and self._read is not None:
             try:
-                found = await self._read(kind.path_of(namespace, name))
-                body = {**found, "apiVersion": kind.api_version, "kind": kind.kind}
+                # A list of one, as they are followed: that needs no right to get them.
+                for found in dicts((await self._read(kind.path_of_list(namespace, name))).get("items")):
+                    body = {**found, "apiVersion": kind.api_version, "kind": kind.kind}
             except ClusterFailed as error:  # what was seen last is as good as there is; where that is nothing, it is counted
                 log.warning("a scale of %s %s/%s cannot be read: %s", kind.kind, namespace, name, error)
                 if body is None:

@@ -34,6 +34,11 @@ class JudgedKind:
         root, _, plural = self.paths[0].rpartition("/")
         return f"{root}/namespaces/{namespace}/{plural}/{name}"
 
+    def path_of_list(self, namespace: str, name: str) -> str:
+        """Where one of them is listed alone."""
+        root, _, plural = self.paths[0].rpartition("/")
+        return f"{root}/namespaces/{namespace}/{plural}?fieldSelector=metadata.name%3D{name}"
+
     @property
     def api_version(self) -> str:
         """The preferred one."""
