@@ -70,7 +70,7 @@ def test_a_claim_whose_object_never_came_ends(clean: ControlPlane, start: Start,
 
 @fault(
     21, what="an update and a scale are let in by us, and refused by another webhook or taken back before pods came",
-    criterion="what the standing object does not ask for is gone within 30 s (and a pass); the next create is admitted",
+    criterion="what the standing object does not ask for is gone within 45 s; the next create is admitted",
 )  # fmt: skip
 @only_at_length
 def test_a_claim_of_an_update_that_never_came_ends(clean: ControlPlane, start: Start, measured: Measured) -> None:
