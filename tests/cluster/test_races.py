@@ -18,8 +18,7 @@ Json = dict[str, Any]
 
 REPLICAS, RACING = 3, 64
 ROUNDS = at_length(5, long=100, full=1000)
-NO_ANSWER = 500
-"""What the API server says where a webhook does not answer it and failurePolicy is Fail."""
+NO_ANSWER, UNSETTLED = 500, 503
 SETTLED_SECONDS = 5 if LENGTH else 30
 """What is asked for; in `make test` other tests have the processors too."""
 ROOT = "/apis/shardgate.io/v1alpha1/namespaces/serving/inferencedeployments"
@@ -45,13 +44,17 @@ def race(plane: ControlPlane, number: int) -> list[tuple[int, Json]]:
 
 
 def answered_race(plane: ControlPlane, replicas: list[Installation], number: int) -> list[tuple[int, Json]]:
-    """A race all of whose reviews were answered in time: in `make test` a machine may be too busy for one, which is run again."""
+    """A race whose reviews were answered in time: in `make test` a machine may be too busy for one, which is run again.
+
+    Without an answer of the webhook it is HTTP 500; with one that came to no end in time 503, the winner's perhaps among them.
+    """
     for attempt in range(1 if LENGTH else 5):
         answers = race(plane, 1000 * attempt + number)
-        if all(status != NO_ANSWER for status, _ in answers):
+        statuses = {status for status, _ in answers}
+        if NO_ANSWER not in statuses and (UNSETTLED not in statuses or 201 in statuses):
             return answers
         clear(plane, replicas)
-    raise AssertionError([answer.get("message") for status, answer in answers if status == NO_ANSWER][:3])
+    raise AssertionError([answer.get("message") for status, answer in answers if status in (NO_ANSWER, UNSETTLED)][:3])
 
 
 def clear(plane: ControlPlane, replicas: list[Installation]) -> None:
