@@ -121,6 +121,8 @@ class ClusterBook:
     _held: dict[Owner, dict[str, PodRecord]] = field(default_factory=dict)
     _held_pods: dict[Owner, tuple[HeldPod, ...]] = field(default_factory=dict)
     _held_dirty: set[Owner] = field(default_factory=set)
+    _runs: dict[str, bytes] = field(default_factory=dict)
+    """uid of a pod with GPUs -> what its containers run. Not in its record: variables are not for what is kept of verdicts."""
     _ran: dict[Owner, None] = field(default_factory=dict)
     """What has had a ready pod, the latest last."""
     _key_of: dict[str, GroupKey] = field(default_factory=dict)
@@ -414,8 +416,10 @@ class ClusterBook:
 
     # ---- pods
 
-    def put_pod(self, pod: PodRecord) -> None:
-        """A pod was added or changed, and still holds or will hold its requests."""
+    def put_pod(self, pod: PodRecord, runs: bytes = b"") -> None:
+        """A pod was added or changed, and still holds or will hold its requests. ``runs``: what its containers do."""
+        if runs:
+            self._runs[pod.uid] = runs
         before = self._pods.get(pod.uid)
         if before == pod:
             return
@@ -432,6 +436,7 @@ class ClusterBook:
     def drop_pod(self, uid: str) -> None:
         """A pod was deleted, or has ended."""
         before = self._pods.pop(uid, None)
+        self._runs.pop(uid, None)
         if before is not None:
             self._queue(uid, None)
             self._count(before, -1)
@@ -440,6 +445,10 @@ class ClusterBook:
     def own_pods(self, owner: Owner) -> tuple[PodRecord, ...]:
         """Pods with GPUs that the owner declares, promised ones among them."""
         return tuple(self._held.get(owner, {}).values())
+
+    def runs(self, uid: str) -> bytes:
+        """What a pod's containers with GPUs run (``adopted_pods.runs_of``); empty where it does not tell."""
+        return self._runs.get(uid, b"")
 
     @property
     def pods(self) -> Mapping[str, PodRecord]:

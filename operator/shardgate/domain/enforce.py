@@ -68,8 +68,9 @@ def enforce(
     """Answer an admission request. ``declaration``: ``None`` where nothing of the object could be read.
 
     An update is refused only for what the stored object does not already have, never when the declaration is
-    unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
-    are Ready already when the declaration comes outrank every finding. ``overrides``: those that hold for the object now.
+    unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. ``own_pods``: of
+    those that run what is declared; Ready already when the declaration comes, and not on their way out, they outrank
+    every finding. ``overrides``: those that hold for the object now.
     """
     if stored is not None and (stored.declaration == declaration if stored.is_changed is None else not stored.is_changed):
         return Answer(refusing=(), warned=())
@@ -77,7 +78,7 @@ def enforce(
     forgiven: frozenset[FindingClass] = frozenset()
     if stored is not None and _needs_no_more(verdict, stored.verdict):
         forgiven = _ESTIMATES
-    elif stored is None and declaration is not None and _runs_already(declaration, verdict, own_pods):
+    elif stored is None and declaration is not None and runs(declaration, verdict, _staying(own_pods)):
         forgiven = frozenset(FindingClass)  # adopted: they were here before the declaration, so they are Ready with it
     new = [each for each in verdict.findings if had.get(each.code, Outcome.SOUND) < each.outcome]
     refusing = tuple(
@@ -122,7 +123,11 @@ def _needs_no_more(verdict: Verdict, stored: Verdict) -> bool:
     return verdict.weights.fullest.per_rank <= stored.weights.fullest.per_rank
 
 
-def _runs_already(declaration: Declaration, verdict: Verdict, own_pods: Sequence[HeldPod]) -> bool:
+def _staying(pods: Sequence[HeldPod]) -> list[HeldPod]:
+    return [each for each in pods if not each.is_terminating]
+
+
+def runs(declaration: Declaration, verdict: Verdict, own_pods: Sequence[HeldPod]) -> bool:
     """As many Ready pods of its own as it needs, each with as many GPUs."""
     required, resource = verdict.required, declaration.gpus.resource
     if not required.gpus_per_pod:

@@ -412,6 +412,7 @@ class HeldPod:
     priority: int = 0
     is_promised: bool = False
     """It is not there yet: its place is claimed for it."""
+    is_terminating: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
