@@ -68,9 +68,10 @@ def enforce(
     """Answer an admission request. ``declaration``: ``None`` where nothing of the object could be read.
 
     An update is refused only for what the stored object does not already have, never when the declaration is
-    unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. ``own_pods``: of
-    those that run what is declared; Ready already when the declaration comes, and not on their way out, they outrank
-    every finding. ``overrides``: those that hold for the object now.
+    unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank: weights, KV
+    cache, and the fraction that the engine takes. ``own_pods``: of those that run what is declared; Ready already when
+    the declaration comes, and not on their way out, they outrank every finding. ``overrides``: those that hold for the
+    object now.
     """
     if stored is not None and (stored.declaration == declaration if stored.is_changed is None else not stored.is_changed):
         return Answer(refusing=(), warned=())
@@ -115,12 +116,13 @@ def _refuses(found: Finding, policy: Policy) -> bool:
 
 
 def _needs_no_more(verdict: Verdict, stored: Verdict) -> bool:
-    """No more GPUs, and no more memory per rank, than what stands."""
-    if verdict.required.gpus > stored.required.gpus:
+    """No more GPUs, and no more memory per rank of any serving group, than what stands."""
+    if verdict.required.gpus > stored.required.gpus or len(verdict.rank_needs) != len(stored.rank_needs):
         return False
-    if verdict.weights is None or stored.weights is None:
-        return verdict.weights is stored.weights
-    return verdict.weights.fullest.per_rank <= stored.weights.fullest.per_rank
+    return all(
+        now is then if now is None or then is None else now.is_within(then)
+        for now, then in zip(verdict.rank_needs, stored.rank_needs, strict=True)
+    )
 
 
 def _staying(pods: Sequence[HeldPod]) -> list[HeldPod]:
