@@ -142,6 +142,34 @@ def test_less_of_what_does_not_fit_passes(now: dict[str, Any]) -> None:
     assert answer(*SMALL, stored={"engine": before}, engine={**before, **now}).allowed
 
 
+SLOW: dict[str, Any] = {
+    "engine": {"version": "0.19.0", "maxModelLen": 8192},
+    "traffic": {"promptTokens": 1024, "outputTokens": 512, "concurrency": 256},
+    "objectives": {"requestsPerSecond": 10},
+}
+QUICK_ENOUGH = replace(OWN_KIND, codes={"ThroughputTooLow": CodeAnswer.REFUSE})
+
+
+def test_fewer_replicas_are_never_refused() -> None:
+    nodes = (a_node(), a_node("b"))
+    assert [each.code for each in answer(*nodes, policy=QUICK_ENOUGH, **SLOW).refusing] == ["ThroughputTooLow"]
+    assert answer(*nodes, policy=QUICK_ENOUGH, **SLOW, replicas=2).allowed
+    assert answer(*nodes, policy=QUICK_ENOUGH, stored={**SLOW, "replicas": 2}, **SLOW, replicas=1).allowed
+    more = {**SLOW, "objectives": {"requestsPerSecond": 11}}
+    refused = answer(*nodes, policy=QUICK_ENOUGH, stored={**SLOW, "replicas": 2}, **more, replicas=1)
+    assert not refused.allowed, "something else was changed as well"
+
+
+def test_fewer_replicas_are_not_refused_for_what_is_not_known() -> None:
+    undecided = replace(OWN_KIND, refuse_undecided=True)
+    term = {"topologyKey": "rack", "labelSelector": {"matchLabels": {"app": "cache"}}}
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    unmodelled = {"placement": {"affinity": affinity}}
+    full = (a_node(),)
+    assert [each.code for each in answer(*full, policy=undecided, **unmodelled).refusing] == ["ConstraintNotModelled"]
+    assert answer(*full, policy=undecided, stored={**unmodelled, "replicas": 2}, **unmodelled, replicas=1).allowed
+
+
 def test_shape_is_refused_even_when_less_is_needed() -> None:
     refused = answer(a_node(), stored={}, strategy={"tensor": 3, "pipeline": 1}, gpus={"perPod": 3})
     assert {each.code for each in refused.refusing} == {"HeadsUneven", "KvHeadsUneven"}

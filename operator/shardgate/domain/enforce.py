@@ -1,7 +1,8 @@
 """What is let in, warned about, refused. Separate from the verdict: the same verdict answers differently by policy."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import HeldPod
@@ -24,6 +25,8 @@ class Stored:
     verdict: Verdict
     is_changed: bool | None = None
     """Whether the update declares something else, where there is more than one declaration to compare."""
+    is_scaled_down: bool = False
+    """Whether the update only takes replicas away: as the object tells, or of several declarations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +71,18 @@ def enforce(
     """Answer an admission request. ``declaration``: ``None`` where nothing of the object could be read.
 
     An update is refused only for what the stored object does not already have, never when the declaration is
-    unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank: weights, KV
-    cache, and the fraction that the engine takes. ``own_pods``: of those that run what is declared; Ready already when
-    the declaration comes, and not on their way out, they outrank every finding. ``overrides``: those that hold for the
-    object now.
+    unchanged or has fewer replicas and nothing else, and never for memory or capacity when it needs no more GPUs and no
+    more memory per rank: weights, KV cache, and the fraction that the engine takes. ``own_pods``: of those that run what
+    is declared; Ready already when the declaration comes, and not on their way out, they outrank every finding.
+    ``overrides``: those that hold for the object now.
     """
     if stored is not None and (stored.declaration == declaration if stored.is_changed is None else not stored.is_changed):
         return Answer(refusing=(), warned=())
     had = {each.code: each.outcome for each in reversed(stored.verdict.findings)} if stored else {}
     forgiven: frozenset[FindingClass] = frozenset()
-    if stored is not None and _needs_no_more(verdict, stored.verdict):
+    if stored is not None and (stored.is_scaled_down or _is_scaled_down(declaration, stored)):
+        forgiven = frozenset(FindingClass)
+    elif stored is not None and _needs_no_more(verdict, stored.verdict):
         forgiven = _ESTIMATES
     elif stored is None and declaration is not None and runs(declaration, verdict, _staying(own_pods)):
         forgiven = frozenset(FindingClass)  # adopted: they were here before the declaration, so they are Ready with it
@@ -113,6 +118,24 @@ def _refuses(found: Finding, policy: Policy) -> bool:
                 or (found.outcome is Outcome.WAITING and policy.refuse_waiting)
                 or (found.outcome is Outcome.UNDECIDED and policy.refuse_undecided)
             )
+
+
+_BY_REPLICAS: Mapping[str, Any] = {"replicas": 0, "surge": None, "assumptions": (), "disagreements": (), "opaque": ()}
+"""Fields that another number of replicas changes: besides that number, words that name it."""
+
+
+def is_scaled_down(now: Sequence[Declaration | None], then: Sequence[Declaration | None]) -> bool:
+    """Whether replicas were taken away, of whichever serving groups, and nothing else was changed."""
+    pairs = [(one, other) for one, other in zip(now, then, strict=False) if one is not None and other is not None]
+    if not len(pairs) == len(now) == len(then) or any(one.replicas > other.replicas for one, other in pairs):
+        return False
+    is_less = any(one.replicas < other.replicas for one, other in pairs)
+    return is_less and all(replace(one, **_BY_REPLICAS) == replace(other, **_BY_REPLICAS) for one, other in pairs)
+
+
+def _is_scaled_down(declaration: Declaration | None, stored: Stored) -> bool:
+    """Where there is one declaration to compare."""
+    return stored.is_changed is None and is_scaled_down([declaration], [stored.declaration])
 
 
 def _needs_no_more(verdict: Verdict, stored: Verdict) -> bool:

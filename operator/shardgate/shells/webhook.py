@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from shardgate.adapters.claimed import Claim, planned
@@ -14,10 +14,10 @@ from shardgate.adapters.standing_workloads import declares, is_controller, plaus
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS, controller_of, judged_kind
-from shardgate.adapters.workloads.values import mapping
+from shardgate.adapters.workloads.values import mapping, whole
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
-from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce, runs
+from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce, is_scaled_down, runs
 from shardgate.domain.inventory import HeldPod
 from shardgate.domain.policy import Policy
 from shardgate.domain.verdict import Verdict
@@ -115,6 +115,8 @@ class Admission:
         stored = self._stored(old)
         declaration, policy = judgement.declaration, judgement.policy
         before = _running(self._stored(self._judge.predecessor(body)), judgement.own_pods) if old is None else stored
+        if before is not None and old is not None and _takes_replicas_away(body, old):
+            before = replace(before, is_scaled_down=True)
         told = judgement.told
         answer = self._answer(declaration.subject, told, policy, before, [(declaration, judgement.verdict)])
         return Decision(
@@ -252,7 +254,9 @@ class Admission:
             return None
         then = before.workload
         first = then.declarations[0] if then.declarations else None
-        return Stored(declaration=first, verdict=then.verdict, is_changed=then.declarations != now.declarations or first is None)
+        is_changed = then.declarations != now.declarations or first is None
+        is_less = len(then.groups) == len(now.groups) and is_scaled_down(now.declarations, then.declarations)
+        return Stored(declaration=first, verdict=then.verdict, is_changed=is_changed, is_scaled_down=is_less)
 
     def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, *, is_dry: bool = False) -> dict[str, Any]:
         """Our annotations by the verdict; whatever stood under their names before is not the user's to set."""
@@ -344,6 +348,13 @@ class Admission:
                     disclosure=facts.policy.disclosure, facts=facts,
                 )
             )  # fmt: skip
+
+
+def _takes_replicas_away(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether a spec has fewer replicas and no other change. What is filled in while reading may follow from either."""
+    now, then = (dict(mapping(each.get("spec"))) for each in (body, old))
+    fewer = (whole(now.pop("replicas", None), 1) or 0) < (whole(then.pop("replicas", None), 1) or 0)
+    return fewer and now == then
 
 
 def _running(gone: Stored | None, own_pods: Sequence[HeldPod]) -> Stored | None:
