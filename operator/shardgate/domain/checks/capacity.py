@@ -8,7 +8,7 @@ from shardgate.domain.codes import finding
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import Node, NodeGroup, NodeState, Toleration
 from shardgate.domain.placement import NodeFilter, Reason, place, room_in_total, summary_of
-from shardgate.domain.policy import Capacity
+from shardgate.domain.policy import Capacity, Disclosure
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
 from shardgate.domain.verdict import Finding, FindingClass, Outcome
@@ -189,7 +189,8 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     if unread:
         outcome = min(outcome, Outcome.UNDECIDED)
     partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
-    partly += f"; {count(len(unread), 'node')} could not be read ({unread[0]})" if unread else ""
+    which = f" ({unread[0]})" if unread and situation.policy.disclosure is Disclosure.NODES else ""
+    partly += f"; {count(len(unread), 'node')} could not be read{which}" if unread else ""
     counted = [group for group in situation.accepted if id(group.shape) not in situation.left_out]
     coming, kept_away = may_come(situation), why_not(situation)
     partly += f"; more may come, and not enough: {coming}" if coming else ""
