@@ -12,6 +12,8 @@ from charts import SETS, Objects, Render, say
 from controlplane.chart import CHART, NAMESPACE, helm, hooks_of
 from shardgate import __version__
 from shardgate.adapters.manifests import (
+    GUARDS,
+    KUBE_NAMESPACES,
     REMOVE_LEFTOVERS_CLUSTER_RULES,
     REMOVE_LEFTOVERS_NAMESPACE_RULES,
     REMOVE_WEBHOOKS_RULES,
@@ -262,11 +264,31 @@ def test_another_release_in_another_namespace_names_itself(render: Render) -> No
         for each in found["webhooks"]:
             assert each["clientConfig"]["service"]["namespace"] == "judges"
             assert each["clientConfig"]["service"]["name"] == "blue-shardgate-webhook"
-            assert "judges" in each["namespaceSelector"]["matchExpressions"][0]["values"]
+            assert ("judges" in each["namespaceSelector"]["matchExpressions"][0]["values"]) is (each["name"] not in GUARDS)
             assert NAMESPACE not in each["namespaceSelector"]["matchExpressions"][0]["values"]
     config = yaml.safe_load(objects.one("ConfigMap", "blue-shardgate")["data"]["config.yaml"])
     assert (config["namespace"], config["serviceName"]) == ("judges", "blue-shardgate-webhook")
     assert NAMESPACE not in yaml.safe_dump(objects.all)
+
+
+def test_exceptions_are_guarded_in_every_namespace(render: Render) -> None:
+    """One that is made where nothing is judged counts once something is."""
+    narrow = {"matchLabels": {"judged": "yes"}, "matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}]}
+    webhooks = {"namespaceSelector": narrow, "objectSelector": narrow}
+    objects = render({"webhooks": webhooks, "config": {"exemptNamespaces": ["legacy"]}})
+    found = [each for kind in ("Validating", "Mutating") for each in objects.one(f"{kind}WebhookConfiguration")["webhooks"]]
+    guards = [each for each in found if each["name"] in GUARDS]
+    assert len(guards) == 2
+    everywhere = {
+        "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(KUBE_NAMESPACES)}]
+    }
+    for each in guards:
+        assert each["namespaceSelector"] == everywhere
+        assert "objectSelector" not in each
+        assert each["failurePolicy"] == "Fail"
+        assert [rule["resources"] for rule in each["rules"]] == [["verificationexceptions"]], "nothing else waits for it"
+        assert {operation for rule in each["rules"] for operation in rule["operations"]} == {"CREATE", "UPDATE"}
+    assert all(each["namespaceSelector"]["matchLabels"] == {"judged": "yes"} for each in found if each not in guards)
 
 
 def test_hooks_run_with_what_they_need_made_first(default: Objects) -> None:

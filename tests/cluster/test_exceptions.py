@@ -88,6 +88,19 @@ def test_an_exception_is_granted_by_who_may_and_leaves_its_traces(clean: Control
     plane.kubectl("delete", "verificationexception", "chg-1234", "-n", "serving")
 
 
+def test_an_exception_is_guarded_where_nothing_is_judged(clean: ControlPlane, start: Start) -> None:
+    """The installation leaves its own namespace out, and what its author wrote there would count once it is judged."""
+    plane = clean
+    plane.apply(*EDITOR)
+    start()
+    home = {"namespace": "shardgate-system", "annotations": {"shardgate.io/granted-by": "olga"}}
+    plane.kubectl("create", "namespace", "shardgate-system", check=False)
+    forged = exception("HeadsUneven", **home)
+    until("it is asked about", lambda: "may not grant" in plane.apply(forged, options=("--as", "jane"), check=False).stderr)
+    plane.apply(forged, options=("--as", "olga"))
+    plane.kubectl("delete", "verificationexception", "chg-1234", "-n", "shardgate-system")
+
+
 def told(plane: ControlPlane) -> set[tuple[str, str]]:
     items = json.loads(plane.kubectl("get", "events.events.k8s.io", "-n", "serving", "-o", "json").stdout)["items"]
     return {(each["regarding"]["kind"], each["reason"]) for each in items}

@@ -1,6 +1,7 @@
 """The life of a cluster: what nodes go through must not look like GPUs that are not there."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 
 from builders import AWS, GPU, H100, NodeBuilder, a_book, a_declaration, a_node, a_pod
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.disclosure import told as as_told
 from shardgate.adapters.node_memory import GONE_COUNTS_SECONDS, LABELS_KEPT_SECONDS, TRANSITION_SECONDS
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.adapters.status import summary
 from shardgate.domain.inventory import Inventory, Node, NodeState, Owner
-from shardgate.domain.policy import OWN_KIND
+from shardgate.domain.policy import OWN_KIND, Disclosure
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify
 
@@ -322,6 +324,19 @@ def test_a_node_that_can_no_longer_be_read_counts_as_it_was() -> None:
     assert book.inventory(20.0).unreadable_nodes == ("node-b: 'lots' is not a quantity",)
     book.drop_node("node-b", 30.0)
     assert book.inventory(30.0).unreadable_nodes == ()
+
+
+@pytest.mark.parametrize("disclosure", list(Disclosure))
+def test_a_node_that_cannot_be_read_is_named_to_those_who_may_know_nodes(disclosure: Disclosure) -> None:
+    bad = a_node("node-b")
+    bad.body["status"]["allocatable"]["memory"] = "lots"
+    book = a_book(a_node("node-a", gpus=1), bad)
+    policy = replace(OWN_KIND, disclosure=disclosure)
+    inventory = book.inventory(0.0)
+    found = as_told(verify(a_declaration(), inventory, policy), inventory, policy)
+    text = " ".join(f"{each.message} {each.remedy}" for each in found.findings)
+    assert "1 node could not be read" in text
+    assert ("node-b" in text, "lots" in text) == (disclosure is Disclosure.NODES,) * 2
 
 
 def test_two_pods_of_one_daemon_set_are_there_for_a_moment() -> None:

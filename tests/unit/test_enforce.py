@@ -99,6 +99,77 @@ def test_an_update_that_needs_no_more_is_not_refused_for_memory_or_capacity() ->
     assert not answer(*gone, stored={"strategy": {"tensor": 2, "pipeline": 1}, "gpus": {"perPod": 2}}).allowed
 
 
+ON_H100: dict[str, Any] = {
+    "model": {"name": "meta-llama/Meta-Llama-3-8B-Instruct"},
+    "strategy": {"tensor": 1, "pipeline": 1},
+    "gpus": {"perPod": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "code"),
+    [
+        ({"memoryUtilization": 1.0}, "UtilizationTooHigh"),
+        ({"maxModelLen": 2_000_000, "environment": {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}}, "ContextDoesNotFit"),
+        ({"maxBatchedTokens": 3_000_000}, "NoRoomForKvCache"),
+        ({"args": ["--kv-cache-memory-bytes=90G"]}, "NoRoomForKvCache"),
+    ],
+    ids=["fraction", "length", "batch", "pool"],
+)
+def test_more_memory_than_weights_alone_is_more(now: dict[str, Any], code: str) -> None:
+    before = {"version": "0.19.0", "memoryUtilization": 0.9, "maxModelLen": 8192}
+    refused = answer(a_node(), stored={**ON_H100, "engine": before}, **ON_H100, engine={**before, **now})
+    assert [each.code for each in refused.refusing] == [code]
+
+
+def test_a_wider_cache_is_more() -> None:
+    engine = {"version": "0.19.0", "maxModelLen": 700_000, "environment": {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}}
+    narrow = {**ON_H100, "model": {**ON_H100["model"], "kvCache": "fp8"}, "engine": engine}
+    wide = {**ON_H100, "engine": engine}
+    assert answer(a_node(), **narrow).allowed
+    assert [each.code for each in answer(a_node(), stored=narrow, **wide).refusing] == ["ContextDoesNotFit"]
+    assert answer(a_node(), stored=wide, **narrow).allowed
+
+
+@pytest.mark.parametrize(
+    "now",
+    [{"maxSequences": 128}, {"memoryUtilization": 0.85}, {"maxModelLen": 4096}, {"enforceEager": True}],
+    ids=lambda now: next(iter(now)),
+)
+def test_less_of_what_does_not_fit_passes(now: dict[str, Any]) -> None:
+    """What does not fit as it stands may come down step by step: another code on the way is not its doing."""
+    before = {"version": "0.19.0", "memoryUtilization": 0.9, "maxModelLen": 8192, "maxSequences": 256}
+    assert answer(*SMALL, stored={"engine": before}, engine={**before, **now}).allowed
+
+
+SLOW: dict[str, Any] = {
+    "engine": {"version": "0.19.0", "maxModelLen": 8192},
+    "traffic": {"promptTokens": 1024, "outputTokens": 512, "concurrency": 256},
+    "objectives": {"requestsPerSecond": 10},
+}
+QUICK_ENOUGH = replace(OWN_KIND, codes={"ThroughputTooLow": CodeAnswer.REFUSE})
+
+
+def test_fewer_replicas_are_never_refused() -> None:
+    nodes = (a_node(), a_node("b"))
+    assert [each.code for each in answer(*nodes, policy=QUICK_ENOUGH, **SLOW).refusing] == ["ThroughputTooLow"]
+    assert answer(*nodes, policy=QUICK_ENOUGH, **SLOW, replicas=2).allowed
+    assert answer(*nodes, policy=QUICK_ENOUGH, stored={**SLOW, "replicas": 2}, **SLOW, replicas=1).allowed
+    more = {**SLOW, "objectives": {"requestsPerSecond": 11}}
+    refused = answer(*nodes, policy=QUICK_ENOUGH, stored={**SLOW, "replicas": 2}, **more, replicas=1)
+    assert not refused.allowed, "something else was changed as well"
+
+
+def test_fewer_replicas_are_not_refused_for_what_is_not_known() -> None:
+    undecided = replace(OWN_KIND, refuse_undecided=True)
+    term = {"topologyKey": "rack", "labelSelector": {"matchLabels": {"app": "cache"}}}
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    unmodelled = {"placement": {"affinity": affinity}}
+    full = (a_node(),)
+    assert [each.code for each in answer(*full, policy=undecided, **unmodelled).refusing] == ["ConstraintNotModelled"]
+    assert answer(*full, policy=undecided, stored={**unmodelled, "replicas": 2}, **unmodelled, replicas=1).allowed
+
+
 def test_shape_is_refused_even_when_less_is_needed() -> None:
     refused = answer(a_node(), stored={}, strategy={"tensor": 3, "pipeline": 1}, gpus={"perPod": 3})
     assert {each.code for each in refused.refusing} == {"HeadsUneven", "KvHeadsUneven"}

@@ -11,6 +11,7 @@ from shardgate.adapters.disclosure import told
 from shardgate.adapters.karpenter import claim_from, nodes_of_pool, pool_from
 from shardgate.adapters.nodes import node_from
 from shardgate.adapters.policies import read_policy
+from shardgate.domain.capacity import arrivals
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Disclosure, Policy
 from shardgate.domain.verdict import Outcome, Verdict
 from shardgate.domain.verify import verify
@@ -46,7 +47,8 @@ def test_types_that_meet_a_pools_requirements(requirements: list[tuple[str, str,
 
 def test_limits_leave_so_many_nodes() -> None:
     wanted = (f"{AWS}size", "In", ["48xlarge"]), (f"{AWS}family", "In", ["p5"])
-    (node,) = nodes_of_pool(pool_from(a_pool(*wanted, limits={"nvidia.com/gpu": "32"}, held={"nvidia.com/gpu": "8"})))
+    node, later = nodes_of_pool(pool_from(a_pool(*wanted, limits={"nvidia.com/gpu": "32"}, held={"nvidia.com/gpu": "8"})))
+    assert (later.count, later.takes_turns, node.takes_turns) == (1, True, False)
     assert (node.count, node.allocatable["nvidia.com/gpu"], node.shape.gpu.product) == (3, 8, "H100-80GB-HBM3")
     assert nodes_of_pool(pool_from(a_pool(*wanted, limits={"nvidia.com/gpu": "4"}))) == ()
 
@@ -171,19 +173,98 @@ def test_a_node_on_its_way_says_how_far_it_is() -> None:
 @pytest.mark.parametrize(
     ("limits", "held", "why"),
     [
-        ({"nvidia.com/gpu": "8"}, {"nvidia.com/gpu": "8"}, "has no room for another such node (nvidia.com/gpu: 8 of 8 used)"),
         ({"nvidia.com/gpu": "4"}, {}, "has no room for another such node (nvidia.com/gpu: 0 of 4 used)"),
         ({"cpu": "0"}, {}, "has no room for another such node (cpu: 0 of 0 used)"),
-        ({"nodes": "2", "nvidia.com/gpu": "99"}, {"nodes": "2"}, "has no room for another such node (nodes: 2 of 2 used)"),
+        ({"nodes": "2", "nvidia.com/gpu": "7"}, {"nodes": "2"}, "has no room for another such node (nodes: 2 of 2 used)"),
+        ({"memory": "0"}, {"memory": "4Gi"}, "has no room for another such node (memory: 4Gi of 0 used)"),
     ],
 )
-def test_a_pool_at_its_limit_brings_nothing_and_that_is_said(limits: Any, held: Any, why: str) -> None:
+def test_a_pool_whose_limits_allow_no_such_node_brings_none_and_that_is_said(limits: Any, held: Any, why: str) -> None:
     book = cpu_only()
     book.put_pool(pool_from(a_pool(WHOLE, limits=limits, held=held)))
     assert message(book) == ("GpuCountTooLow", f"TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 0; NodePool gpu {why}")
     assert message(book, FOREIGN_KIND) == ("InventoryEmpty", f"none of 1 node has GPUs, and NodePool gpu {why}")
     book.retain_autoscaled("NodePool", set())
     assert message(book)[1] == "TP2 x PP4 x DP1 needs 8 GPUs, the cluster has 0"
+
+
+@pytest.mark.parametrize(
+    ("limits", "held", "used", "nodes"),
+    [
+        ({"nvidia.com/gpu": "8"}, {"nvidia.com/gpu": "8"}, "nvidia.com/gpu: 8 of 8 used", "1 node"),
+        ({"nvidia.com/gpu": "20"}, {"nvidia.com/gpu": "21"}, "nvidia.com/gpu: 21 of 20 used", "2 nodes"),
+        ({"nodes": "2", "nvidia.com/gpu": "99"}, {"nodes": "2"}, "nodes: 2 of 2 used", "2 nodes"),
+        ({"cpu": "512"}, {"cpu": "512"}, "cpu: 512 of 512 used", "nodes"),
+    ],
+    ids=["GPUs", "more than its limit", "nodes", "CPU"],
+)
+def test_a_pool_at_its_limit_is_waited_for(limits: Any, held: Any, used: str, nodes: str) -> None:
+    """Time heals it: the nodes that use up its limit may leave, and others come instead."""
+    book = cpu_only()
+    book.put_pool(pool_from(a_pool(WHOLE, limits=limits, held=held)))
+    found = judged(book).findings[0]
+    assert (found.code, found.outcome) == ("NodesToProvision", Outcome.WAITING)
+    assert found.message.endswith(
+        f"NodePool gpu may bring {nodes} of {H100_NODE} (at its limit, {used}: once others of its nodes leave)"
+    )
+    assert found.remedy == "wait until other nodes of the pool leave, raise its limits, or ask for fewer replicas"
+    assert message(book, FOREIGN_KIND)[0] == "NodesToProvision"
+    guarded = replace(OWN_KIND, disclosure=Disclosure.NONE)
+    assert used not in told(judged(book, guarded), book.inventory(0.0), guarded).findings[0].message
+
+
+def test_what_others_hold_of_a_limit_is_waited_for_as_far_as_it_is_needed() -> None:
+    book = cpu_only()
+    book.put_pool(pool_from(a_pool(WHOLE, limits={"nvidia.com/gpu": "32"}, held={"nvidia.com/gpu": "17"})))
+    assert "limit" not in message(book)[1]
+    code, text = message(book, replicas=3)
+    assert code == "NodesToProvision"
+    assert f"{H100_NODE} (near its limit, nvidia.com/gpu: 17 of 32 used: once others of its nodes leave)" in text
+    assert judged(book, strategy={"tensor": 8, "pipeline": 5}).outcome is Outcome.UNSOUND, "40 GPUs are more than it ever allows"
+
+
+def of_pool(name: str, instance_type: str) -> Any:
+    return node_from(
+        a_node(name).label("karpenter.sh/nodepool", "gpu").label("node.kubernetes.io/instance-type", instance_type).body
+    )
+
+
+def test_nodes_of_the_pool_that_are_here_are_no_further_ones() -> None:
+    """Its limit allows two such nodes at a time: that one of them is here makes no third."""
+    book = cpu_only()
+    two = {"strategy": {"tensor": 8, "pipeline": 2}}
+    book.put_pool(pool_from(a_pool(WHOLE, limits={"nvidia.com/gpu": "16"}, held={"nvidia.com/gpu": "16"})))
+    assert judged(book, **two).outcome is Outcome.WAITING
+    book.put_node(of_pool("a", "p5.48xlarge"), 0.0)
+    assert judged(book, **two).outcome is Outcome.WAITING, "the other one is a node of other GPUs, that may leave"
+    assert judged(book, strategy={"tensor": 8, "pipeline": 3}).outcome is Outcome.UNSOUND
+    claim = {
+        "metadata": {"name": "c", "labels": {"node.kubernetes.io/instance-type": "p5.48xlarge", "karpenter.sh/nodepool": "gpu"}}
+    }
+    book.put_node_claim(claim_from(claim))
+    assert judged(book, **two).outcome is Outcome.WAITING
+    assert judged(book, strategy={"tensor": 8, "pipeline": 3}).outcome is Outcome.UNSOUND
+    assert (
+        "has no room for another such node (nvidia.com/gpu: 16 of 16 used)"
+        in message(book, strategy={"tensor": 8, "pipeline": 3})[1]
+    )
+    book.drop_autoscaled("NodeClaim", "c")
+    book.put_node(of_pool("b", "p5.48xlarge"), 0.0)
+    assert judged(book, **two).codes == ()
+    assert judged(book, strategy={"tensor": 8, "pipeline": 3}).outcome is Outcome.UNSOUND
+    book.drop_node("b", 0.0)
+    book.inventory(16 * 60.0)
+    assert judged(book, **two).codes == ("NodesToProvision",)
+    assert book.inventory(16 * 60.0).provisionable
+
+
+def test_what_takes_turns_is_not_on_its_way() -> None:
+    book = cpu_only()
+    book.put_node(of_pool("a", "p5.48xlarge"), 0.0)
+    book.put_pool(pool_from(a_pool(WHOLE, limits={"nvidia.com/gpu": "16"}, held={"nvidia.com/gpu": "16"})))
+    (later,) = (node for group in book.inventory(0.0).provisionable for node in group.nodes)
+    assert later.takes_turns
+    assert tuple(arrivals(book.inventory(0.0), (), lambda amounts: [name for name in amounts if "gpu" in name])) == ()
 
 
 def test_a_pool_that_a_policy_names_is_named() -> None:
@@ -205,8 +286,8 @@ def test_a_pool_that_is_going_brings_nothing() -> None:
 
 
 def test_a_limit_on_nodes_bounds_them() -> None:
-    (node,) = nodes_of_pool(pool_from(a_pool(WHOLE, limits={"nodes": "5"}, held={"nodes": "3"})))
-    assert node.count == 2
+    node, later = nodes_of_pool(pool_from(a_pool(WHOLE, limits={"nodes": "5"}, held={"nodes": "3"})))
+    assert (node.count, later.count) == (2, 3)
 
 
 def test_a_pool_that_is_not_for_these_pods_says_why() -> None:

@@ -61,15 +61,15 @@ class Claimed:
         return owner == ("service", "InferenceService", "serving", "isvc")
 
 
-def admission(*stands: Json, ledger: Any = None, **more: Any) -> Admission:
+def admission(*stands: Json, ledger: Any = None, read: Any = None, is_behind: Any = lambda _: False, **spec: Any) -> Admission:
     workloads = StandingWorkloads()
     for each in stands:
         workloads.put(each)
     judge = Judge(a_book(a_node()), lambda: (0.0, 0.0), workloads)
-    policy = {"mode": "Enforce", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}}}
+    policy = {"mode": "Enforce", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}}, **spec}
     judge.book.rules.put_namespace("serving", {"kubernetes.io/metadata.name": "serving"})
     judge.book.rules.put_policy(read_policy({"metadata": {"name": "strict"}, "spec": policy}))
-    return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics(), ledger, **more)
+    return Admission(judge, OperatorConfig(tls_cert=Path("c"), tls_key=Path("k")), Metrics(), ledger, read, is_behind=is_behind)
 
 
 def answered(subject: Admission, request: Json) -> Json:
@@ -172,6 +172,36 @@ def test_a_scale_that_cannot_be_read_goes_by_what_was_seen_last_and_else_is_coun
     unknown = admission(read=reading(), is_behind=lambda _: True)
     assert answered(unknown, scale(2, 1)) == {"allowed": True}
     assert counted(unknown) == {("Deployment", "SCALE", "", "unread", "false"): 1}
+
+
+def test_a_scale_down_is_never_refused() -> None:
+    body = standing(a_vllm_deployment(replicas=2))
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}, "matchLabelKeys": ["pod-template-hash"]}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    body["spec"]["template"]["spec"]["affinity"] = affinity
+    subject = admission(body, refuse={"undecided": True})
+    less = {**body, "spec": {**body["spec"], "replicas": 1}}
+    assert (
+        "ConstraintNotModelled"
+        in answered(subject, review({**less, "metadata": {**body["metadata"], "name": "new"}}))["status"]["message"]
+    )
+    assert answered(subject, scale(1, 2))["allowed"]
+    assert answered(subject, review(less, operation="UPDATE", oldObject=body))["allowed"]
+
+
+def test_nor_is_one_whose_size_of_pods_was_left_to_us() -> None:
+    """The size that was chosen is kept in the status until the spec changes, and its replicas are a part of that."""
+    slow = {
+        "engine": {"version": "0.19.0", "maxModelLen": 8192}, "gpus": {"perPod": None}, "objectives": {"requestsPerSecond": 10},
+        "traffic": {"promptTokens": 1024, "outputTokens": 512, "concurrency": 256},
+    }  # fmt: skip
+    status = {"observedGeneration": 1, "required": {"gpus": 16, "pods": 2, "gpusPerReplica": 8}}
+    before = {**standing(a_body(**slow, replicas=2)), "status": status}
+    subject = admission(codes={"ThroughputTooLow": "Refuse"})
+    own = {"resource": {"group": "shardgate.io", "version": "v1alpha1", "resource": "inferencedeployments"}}
+    less = {**before, "spec": {**before["spec"], "replicas": 1}}
+    assert "ThroughputTooLow" in answered(subject, {**review(less), **own})["status"]["message"]
+    assert answered(subject, {**review(less, operation="UPDATE", oldObject=before), **own})["allowed"]
 
 
 def test_a_scale_of_what_is_not_ours_is_let_in_and_an_owner_hides_none() -> None:

@@ -73,6 +73,15 @@ def test_what_was_changed_is_named_until_it_is_put_back(field: str, value: Any, 
     assert (subject.stated()[0], series._value.get()) == ("True", 0)
 
 
+@pytest.mark.parametrize(("plural", "name"), [(VALIDATING, "exceptions.shardgate.io"), (MUTATING, "grants.shardgate.io")])
+@pytest.mark.parametrize("field", ["namespaceSelector", "objectSelector"])
+def test_guards_that_leave_something_out_are_named_from_the_first_look(plural: str, name: str, field: str) -> None:
+    api = Api()
+    (guard,) = (each for each in api.bodies[plural]["webhooks"] if each["name"] == name)
+    guard[field] = {"matchLabels": {"judged": "yes"}}
+    assert looked(api).stated() == ("False", "Changed", f"{name}: {field} is not this version's")
+
+
 def test_conditions_that_the_installation_adds_are_its_own_and_kept() -> None:
     """One that nobody had when it was first seen takes objects away from us."""
     own = {"name": "not-the-robot", "expression": "request.userInfo.username != 'robot'"}

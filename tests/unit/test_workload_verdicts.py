@@ -10,7 +10,8 @@ from builders import a_book, a_node, a_pod
 from shardgate.adapters.workload_verdicts import JudgedWorkload, judged, workload_report
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.registry import read_workload
-from shardgate.domain.policy import FOREIGN_KIND, Capacity
+from shardgate.domain.enforce import Stored, enforce
+from shardgate.domain.policy import FOREIGN_KIND, Capacity, Mode
 from shardgate.domain.verdict import Outcome
 
 Json = dict[str, Any]
@@ -121,6 +122,17 @@ def test_prefill_and_decode_share_one_cluster() -> None:
     (found,) = one.verdict.findings
     assert (found.code, found.outcome) == ("GpusBusy", Outcome.WAITING)
     assert found.message.startswith("prefill: ")
+
+
+@pytest.mark.parametrize(("change", "codes"), [("", []), (", --gpu-memory-utilization, '1.0'", ["UtilizationTooHigh"])])
+def test_every_group_must_need_no_more_memory(change: str, codes: list[str]) -> None:
+    policy = {"mode": Mode.ENFORCE, "capacity": Capacity.CLOSED}
+    before, now = (judge(text, a_node(), **policy) for text in (GRAPH, GRAPH.replace(", --is-prefill", f"{change}, --is-prefill")))
+    assert before is not None
+    assert now is not None
+    stored = Stored(declaration=before.declarations[0], verdict=before.verdict, is_changed=True)
+    answer = enforce(now.declarations[0], now.verdict, replace(FOREIGN_KIND, **policy), stored)
+    assert [each.code for each in answer.refusing] == codes
 
 
 def test_a_nim_service_is_judged_by_its_pods_and_says_what_is_not_known() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from shardgate.adapters.claimed import ClaimedPods
 from shardgate.adapters.gpus import known_gpus
-from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool, why_no_more
+from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject, node_of_claim, nodes_of_pool, pool_and_type, why_no_more
 from shardgate.adapters.namespace_rules import NamespaceRules
 from shardgate.adapters.node_memory import NodeMemory
 from shardgate.adapters.node_reports import NodeReports
@@ -121,6 +121,12 @@ class ClusterBook:
     _held: dict[Owner, dict[str, PodRecord]] = field(default_factory=dict)
     _held_pods: dict[Owner, tuple[HeldPod, ...]] = field(default_factory=dict)
     _held_dirty: set[Owner] = field(default_factory=set)
+    _pools: dict[str, NodePoolObject] = field(default_factory=dict)
+    _of_pools: dict[str, dict[str, int]] = field(default_factory=dict)
+    """NodePool -> instance type -> its nodes with GPUs that are here or on their way."""
+    _pools_dirty: set[str] = field(default_factory=set)
+    _runs: dict[str, bytes] = field(default_factory=dict)
+    """uid of a pod with GPUs -> what its containers run. Not in its record: variables are not for what is kept of verdicts."""
     _ran: dict[Owner, None] = field(default_factory=dict)
     """What has had a ready pod, the latest last."""
     _key_of: dict[str, GroupKey] = field(default_factory=dict)
@@ -160,6 +166,7 @@ class ClusterBook:
         self._put_without_gpus(name, read_node_without_gpus(node, self.shapes) if stated is None else None)
         if name in self._stated and self._stated[name] == stated and not self._memory.is_gone(name):
             return  # heartbeats and images change nothing here
+        self._note_standing((self._stated.get(name),), (stated,))
         self._stated[name] = stated
         self._memory.saw(name, stated, now)
         self._touch(name)
@@ -259,8 +266,11 @@ class ClusterBook:
 
     def put_pool(self, item: NodePoolObject) -> None:
         """A NodePool was added or changed."""
-        self._may_bring("NodePool", item.metadata.name, lambda: nodes_of_pool(item))
-        origin, why = f"NodePool {item.metadata.name}", why_no_more(item)
+        name = item.metadata.name
+        self._pools[name] = item
+        standing = self._of_pools.get(name, {})
+        self._may_bring("NodePool", name, lambda: nodes_of_pool(item, standing))
+        origin, why = f"NodePool {name}", why_no_more(item, standing)
         if self._exhausted.get(origin, "") != why:
             self._exhausted.pop(origin, None)
             self._exhausted |= {origin: why} if why else {}
@@ -282,14 +292,21 @@ class ClusterBook:
         except QuantityError as error:
             self.unreadable[f"{kind} {name}"] = str(error)
             nodes = ()
-        if self._may_come.get((kind, name), ()) != nodes:
+        before = self._may_come.get((kind, name), ())
+        if before != nodes:
+            if kind == "NodeClaim":
+                self._note_standing(before, nodes)
             self._may_come[kind, name] = nodes
             self._refreeze_provisionable()
 
     def drop_autoscaled(self, kind: str, name: str) -> None:
         """A NodePool or NodeClaim was deleted."""
         self.version += self._exhausted.pop(f"{kind} {name}", None) is not None
-        if self._may_come.pop((kind, name), ()):
+        self._pools.pop(name if kind == "NodePool" else "", None)
+        before = self._may_come.pop((kind, name), ())
+        if before:
+            if kind == "NodeClaim":
+                self._note_standing(before, ())
             self._refreeze_provisionable()
 
     def retain_autoscaled(self, kind: str, names: set[str]) -> None:
@@ -297,6 +314,25 @@ class ClusterBook:
         exhausted = [("NodePool", origin.removeprefix("NodePool ")) for origin in self._exhausted]
         for each in [each for each in (*self._may_come, *exhausted) if each[0] == kind and each[1] not in names]:
             self.drop_autoscaled(*each)
+
+    def _note_standing(self, before: Iterable[Node | None], after: Iterable[Node | None]) -> None:
+        """What a pool may bring besides those that it brought is read again, as its limits bound both."""
+        for nodes, change in ((before, -1), (after, +1)):
+            for node in nodes:
+                pool, instance_type = pool_and_type(node) if node is not None else ("", "")
+                if pool:
+                    counts = self._of_pools.setdefault(pool, {})
+                    counts[instance_type] = counts.get(instance_type, 0) + change
+                    self._pools_dirty.add(pool)
+
+    def _reread_pools(self) -> None:
+        for name in self._pools_dirty:
+            self._of_pools[name] = {kind: number for kind, number in self._of_pools.get(name, {}).items() if number}
+            if not self._of_pools[name]:
+                del self._of_pools[name]
+            if name in self._pools:
+                self.put_pool(self._pools[name])
+        self._pools_dirty.clear()
 
     def _refreeze_provisionable(self) -> None:
         self._provisionable = grouped(node for nodes in self._may_come.values() for node in nodes)
@@ -400,7 +436,7 @@ class ClusterBook:
         """A node was deleted."""
         if name not in self._stated:
             return
-        del self._stated[name]
+        self._note_standing((self._stated.pop(name),), ())
         self._put_without_gpus(name, None)
         self._objects.pop(name, None)
         self.unreadable.pop(f"Node {name}", None)
@@ -414,8 +450,10 @@ class ClusterBook:
 
     # ---- pods
 
-    def put_pod(self, pod: PodRecord) -> None:
-        """A pod was added or changed, and still holds or will hold its requests."""
+    def put_pod(self, pod: PodRecord, runs: bytes = b"") -> None:
+        """A pod was added or changed, and still holds or will hold its requests. ``runs``: what its containers do."""
+        if runs:
+            self._runs[pod.uid] = runs
         before = self._pods.get(pod.uid)
         if before == pod:
             return
@@ -432,6 +470,7 @@ class ClusterBook:
     def drop_pod(self, uid: str) -> None:
         """A pod was deleted, or has ended."""
         before = self._pods.pop(uid, None)
+        self._runs.pop(uid, None)
         if before is not None:
             self._queue(uid, None)
             self._count(before, -1)
@@ -440,6 +479,10 @@ class ClusterBook:
     def own_pods(self, owner: Owner) -> tuple[PodRecord, ...]:
         """Pods with GPUs that the owner declares, promised ones among them."""
         return tuple(self._held.get(owner, {}).values())
+
+    def runs(self, uid: str) -> bytes:
+        """What a pod's containers with GPUs run (``adopted_pods.runs_of``); empty where it does not tell."""
+        return self._runs.get(uid, b"")
 
     @property
     def pods(self) -> Mapping[str, PodRecord]:
@@ -565,6 +608,8 @@ class ClusterBook:
     def settle(self, now: float) -> None:
         """Bring it to this moment: what time alone changes is in ``version`` from here on."""
         self.claims.settle(tuple(self._held_dirty))
+        if self._pools_dirty:
+            self._reread_pools()
         for name in self.reports.fall_silent(now):
             self._read_again(name, now)
         if now >= self._memory.expires:

@@ -9,7 +9,7 @@ from shardgate.domain.verdict import Verdict
 
 
 def told(verdict: Verdict, inventory: Inventory, policy: Policy) -> Verdict:
-    """The verdict as users may read it; the same one unless nothing may be disclosed. Messages never name nodes."""
+    """The verdict as users may read it; the same one unless nothing may be disclosed. Messages name a node only where that may."""
     if policy.disclosure is not Disclosure.NONE:
         return verdict
     without = _without_names(inventory, policy)

@@ -46,7 +46,8 @@ MEANINGS: dict[str, str] = {
     "somebody would notice.",
     "NodesUnavailable": "The pods would fit if unhealthy GPUs, or cordoned, not ready, changing or just deleted nodes, came back.",
     "NodesToProvision": "The pods would fit once pools have grown: those of Karpenter's NodePools and NodeClaims, and what "
-    "a policy names as provisionable; where capacity is Open also once nodes come again that were here in the last 30 days.",
+    "a policy names as provisionable; where capacity is Open also once nodes come again that were here in the last 30 days. "
+    "A NodePool at its limit counts as far as its limits could ever allow: other nodes of it may leave.",
     "QuotaTooSmall": "A ResourceQuota or LimitRange of the namespace allows less than the pods would request: they would not be "
     "created until it is raised, or others release what they hold.",
     "SurgeDoesNotFit": "A Deployment's roll-out starts a new pod before it stops an old one (`maxUnavailable` rounds down to "

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -118,47 +119,69 @@ class NodeClaimObject(msgspec.Struct, gc=False):
     status: _ClaimStatus = msgspec.field(default_factory=_ClaimStatus)
 
 
-def nodes_of_pool(pool: NodePoolObject) -> tuple[Node, ...]:
+def nodes_of_pool(pool: NodePoolObject, standing: Mapping[str, int] = MappingProxyType({})) -> tuple[Node, ...]:
     """One node for each instance type with GPUs that the pool may launch, counted as often as its limits leave.
 
-    Raises ``QuantityError``.
+    Another one, counted as often as its limits could ever allow besides, takes turns with nodes of the pool that are here.
+    ``standing``: instance type -> the pool's nodes that are here or on their way. Raises ``QuantityError``.
     """
     if pool.metadata.deletionTimestamp:
         return ()
     limits, held = resources(pool.spec.limits), resources(pool.status.resources)
-    if any(limits[name] <= held.get(name, 0) for name in _OF_EVERY_NODE if name in limits):
-        return ()
-    nodes_left = limits["nodes"] - held.get("nodes", 0) if "nodes" in limits else MOST_NODES
     found = []
     for node in _nodes_unlimited(pool):
-        resource = next(name for name in RESOURCE_OF_VENDOR.values() if name in node.allocatable)
-        left = nodes_left
-        if resource in limits:
-            of_one = 1 if node.allocatable[resource] == ANY_NUMBER_OF_GPUS else node.allocatable[resource]
-            left = min(left, (limits[resource] - held.get(resource, 0)) // of_one)
+        left, most = _left(node, limits, held), _left(node, limits, {})
+        later = most - max(0, left) - standing.get(node.labels.get(_INSTANCE_TYPE, ""), 0)
         if left > 0:
             found.append(replace(node, count=left))
+        if later > 0 and left < MOST_NODES:
+            delay = "; ".join(filter(None, (f"{_at_limit(pool, limits, held)}: once others of its nodes leave", node.delay)))
+            found.append(replace(node, name=f"{node.name} later", count=later, delay=delay, takes_turns=True))
     return tuple(found)
 
 
 _OF_EVERY_NODE = ("cpu", "memory", "nodes")
 
 
-def why_no_more(pool: NodePoolObject) -> str:
+def _left(node: Node, limits: Mapping[str, int], held: Mapping[str, int]) -> int:
+    """How many such nodes the limits leave. What CPU and memory one takes is not known."""
+    if any(limits[name] <= held.get(name, 0) for name in _OF_EVERY_NODE if name in limits):
+        return 0
+    left = limits["nodes"] - held.get("nodes", 0) if "nodes" in limits else MOST_NODES
+    resource = next(name for name in RESOURCE_OF_VENDOR.values() if name in node.allocatable)
+    if resource in limits:
+        of_one = 1 if node.allocatable[resource] == ANY_NUMBER_OF_GPUS else node.allocatable[resource]
+        left = min(left, (limits[resource] - held.get(resource, 0)) // of_one)
+    return left
+
+
+def why_no_more(pool: NodePoolObject, standing: Mapping[str, int] = MappingProxyType({})) -> str:
     """Why a pool of GPU nodes brings no more of them; empty where it may, where it has none, and where that cannot be read."""
     try:
-        if not _nodes_unlimited(pool) or nodes_of_pool(pool):
+        if not _nodes_unlimited(pool) or nodes_of_pool(pool, standing):
             return ""
         limits, held = resources(pool.spec.limits), resources(pool.status.resources)
     except QuantityError:
         return ""
     if pool.metadata.deletionTimestamp:
         return "is being deleted"
-    bounding = [name for name in (*RESOURCE_OF_VENDOR.values(), *_OF_EVERY_NODE) if name in limits]
+    return f"has no room for another such node ({_used(pool, limits, held)})"
+
+
+def _at_limit(pool: NodePoolObject, limits: Mapping[str, int], held: Mapping[str, int]) -> str:
+    is_reached = any(limits[name] <= held.get(name, 0) for name in _bounding(limits))
+    return f"{'at its limit' if is_reached else 'near its limit'}, {_used(pool, limits, held)}"
+
+
+def _bounding(limits: Mapping[str, int]) -> list[str]:
+    return [name for name in (*RESOURCE_OF_VENDOR.values(), *_OF_EVERY_NODE) if name in limits]
+
+
+def _used(pool: NodePoolObject, limits: Mapping[str, int], held: Mapping[str, int]) -> str:
+    """``nvidia.com/gpu: 8 of 8 used``, of the limits that are reached, else of all that bound such nodes."""
     stated, used = pool.spec.limits or {}, pool.status.resources or {}
-    at_limit = [name for name in bounding if limits[name] <= held.get(name, 0)] or bounding
-    told = (f"{name}: {used.get(name, 0)} of {stated[name]} used" for name in at_limit)
-    return f"has no room for another such node ({', '.join(told)})"
+    reached = [name for name in _bounding(limits) if limits[name] <= held.get(name, 0)] or _bounding(limits)
+    return ", ".join(f"{name}: {used.get(name, 0)} of {stated[name]} used" for name in reached)
 
 
 def _nodes_unlimited(pool: NodePoolObject) -> list[Node]:
@@ -211,6 +234,11 @@ def _unknown_node(pool: str, labels: Mapping[str, str], taints: list[NodeTaint] 
     """A node of which nobody knows what GPUs it has, or how many."""
     row = {"count": ANY_NUMBER_OF_GPUS, "nvlink": None}
     return _node(f"{pool}/unknown instance type", row, labels, taints, RESOURCE_OF_VENDOR["nvidia"], MOST_NODES)
+
+
+def pool_and_type(node: Node) -> tuple[str, str]:
+    """The NodePool that brought a node, and its instance type; empty where its labels do not tell."""
+    return node.labels.get(f"{GROUP}/nodepool", ""), node.labels.get(_INSTANCE_TYPE, "")
 
 
 def node_of_claim(claim: NodeClaimObject) -> Node | None:

@@ -257,7 +257,8 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
     def webhook(
         name: str, verb: str, rules: list[Json], conditions: Mapping[str, str], timeout_seconds: int = WEBHOOK_TIMEOUT_SECONDS
     ) -> Json:
-        made = _webhook(name, verb, rules, conditions, client_config, exempt_namespaces)
+        exempt = () if f"{name}.{GROUP}" in GUARDS else exempt_namespaces
+        made = _webhook(name, verb, rules, conditions, client_config, exempt)
         return {**made, "failurePolicy": failure_policy, "timeoutSeconds": timeout_seconds}
 
     validating = [
@@ -265,7 +266,8 @@ def webhook_configurations(client_config: Json, *, exempt_namespaces: Sequence[s
         *(webhook(each.name, "validate", each.rules, each.conditions, each.timeout_seconds) for each in _other_kinds()),
     ]
     mutating = [{**webhook("mutate", "mutate", own, {"changed": annotated_too}), "reinvocationPolicy": "Never"}]
-    # Who may not be asked whether they may override has granted nothing: no exception without us.
+    # Who may not be asked whether they may override has granted nothing: no exception without us, wherever it is. A namespace
+    # that is not judged today may be tomorrow, and what was granted there meanwhile counts then.
     exceptions = [{"apiGroups": [GROUP], "apiVersions": [VERSION], "resources": ["verificationexceptions"]}]
     any_change = {"changed": f"{spec_changed} || object.metadata.?annotations != oldObject.metadata.?annotations"}
     validating.append({**webhook("exceptions", "validate", exceptions, any_change), "failurePolicy": "Fail"})
@@ -316,7 +318,9 @@ def chart_webhooks() -> Json:
     for configuration in webhook_configurations({"url": ""}, exempt_namespaces=(), failure_policy=chosen):
         webhooks = found[configuration["kind"].removesuffix("WebhookConfiguration").lower()] = []
         for each in configuration["webhooks"]:
-            webhook = {key: value for key, value in each.items() if key not in ("clientConfig", "namespaceSelector")}
+            webhook = {key: value for key, value in each.items() if key != "clientConfig"}
+            if each["name"] not in GUARDS:
+                del webhook["namespaceSelector"]
             webhook["path"] = each["clientConfig"]["url"]
             if webhook["failurePolicy"] == chosen:
                 del webhook["failurePolicy"]
@@ -417,4 +421,6 @@ def _webhook(  # what differs between them
     }
 
 
+GUARDS = ("exceptions.shardgate.io", "grants.shardgate.io")
+"""Webhooks that no installation narrows down: what they guard is believed wherever it stands."""
 KUBE_NAMESPACES = ("kube-node-lease", "kube-public", "kube-system")

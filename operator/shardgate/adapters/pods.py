@@ -28,6 +28,8 @@ _OWNER_LABELS = (
 )
 """By which pods say whose they are, where other objects stand between."""
 _TERMINAL = ("Succeeded", "Failed")
+WHAT_RUNS = ("image", "command", "args", "env", "envFrom")
+"""Fields of a container that say what it runs: nothing that is kept or handed out has them."""
 
 Amounts = dict[str, str | int | float]
 
@@ -49,9 +51,14 @@ class ContainerPort(msgspec.Struct, gc=False):
 
 
 class Container(msgspec.Struct, gc=False):
-    """The part of a container that is read."""
+    """The part of a container that is read; what it runs in whatever form a file has it."""
 
     name: str = ""
+    image: Any = None
+    command: Any = None
+    args: Any = None
+    env: Any = None
+    envFrom: Any = None  # noqa: N815  # as the API spells it
     ports: list[ContainerPort] | None = None
     resources: Requirements | None = None
     restartPolicy: str = ""  # noqa: N815  # as the API spells it
@@ -166,7 +173,7 @@ class PodRecord(msgspec.Struct, gc=False, frozen=True):
         """As a declaration's own pod."""
         return HeldPod(
             uid=self.uid, node=self.node, requests=dict(self.requests), ready=self.ready, priority=self.priority,
-            is_promised=self.is_promised,
+            is_promised=self.is_promised, is_terminating=self.is_terminating,
         )  # fmt: skip
 
 

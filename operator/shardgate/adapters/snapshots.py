@@ -14,7 +14,7 @@ from shardgate.adapters.karpenter import GROUP as KARPENTER
 from shardgate.adapters.karpenter import NodeClaimObject, NodePoolObject
 from shardgate.adapters.limit_ranges import LimitRangeObject
 from shardgate.adapters.nodes import ClaimObject, DeviceClassObject, HeartbeatObject, NodeObject, ReportObject, SliceObject
-from shardgate.adapters.pods import PodObject, read_pod
+from shardgate.adapters.pods import WHAT_RUNS, Container, PodObject, read_pod
 from shardgate.adapters.quotas import QuotaObject
 from shardgate.adapters.workloads.values import mapping
 
@@ -57,7 +57,8 @@ def _stated(value: Any) -> Any:  # JSON
     """A decoded value as it was written, without what is its field's default."""
     if isinstance(value, msgspec.Struct):
         fields = {field.encode_name: (getattr(value, field.name), _default(field)) for field in msgspec.structs.fields(type(value))}
-        return {name: _stated(told) for name, (told, default) in fields.items() if name not in _NOT_KEPT and told != default}
+        left_out = (*_NOT_KEPT, *(WHAT_RUNS if isinstance(value, Container) else ()))
+        return {name: _stated(told) for name, (told, default) in fields.items() if name not in left_out and told != default}
     if isinstance(value, list):
         return [_stated(each) for each in value]
     return {key: _stated(each) for key, each in value.items()} if isinstance(value, dict) else value

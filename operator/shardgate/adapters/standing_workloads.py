@@ -13,6 +13,7 @@ Json = dict[str, Any]
 Key = tuple[str, str, str, str]
 """API group, kind, namespace, name."""
 _FINISHED = ("Complete", "Failed")
+MOST_GONE = 1000
 OWN_AFTER_SECONDS = 10 * 60
 """For so long after an object was deleted, pods of what was made for it count as those of one that is made anew in its place."""
 
@@ -40,6 +41,8 @@ class StandingWorkloads:
     """Those of them that are judged in their workload's stead."""
     _left: dict[Key, tuple[float, tuple[Owner, ...]]] = field(default_factory=dict)
     """An object that was deleted -> when, and by whom pods said that they were made for it."""
+    _gone: dict[Key, tuple[float, Json]] = field(default_factory=dict)
+    """An object that was deleted -> when, and what it was; the latest last."""
     referrals: int = 0
     """Grows with every change of which workloads are named, and of what those declare."""
 
@@ -69,6 +72,7 @@ class StandingWorkloads:
             del self._left[key]
         if made:
             self._left[key_of(body)] = now, made
+        self.note_gone(body, now)
         self._unlink(body)
         self.referrals += self.is_named(body)
         del self._uids[key_of(body)]
@@ -125,6 +129,24 @@ class StandingWorkloads:
         """The same of an object of that kind and name that was deleted not long ago: its pods are still going."""
         since, owners = self._left.get(key_of(body), (0.0, ()))
         return owners if now - since < OWN_AFTER_SECONDS else ()
+
+    def note_gone(self, body: Json, now: float) -> None:
+        """It was deleted: what is made anew in its place is compared with it."""
+        key = key_of(body)
+        self._gone.pop(key, None)
+        self._gone[key] = now, body
+        for each in [each for each, (since, _) in self._gone.items() if now - since >= OWN_AFTER_SECONDS]:
+            del self._gone[each]
+        if len(self._gone) > MOST_GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def predecessor(self, body: Mapping[str, Any], now: float) -> Json | None:
+        """What an object that is made now takes the place of: of its kind and name, deleted not long ago."""
+        key = key_of(body)
+        if self._uids.get(key, _uid(body)) != _uid(body):
+            return self._bodies[self._uids[key]]  # its end is on its way to us
+        since, gone = self._gone.get(key, (0.0, None))
+        return gone if now - since < OWN_AFTER_SECONDS else None
 
     # ---- who is judged in whose stead
 

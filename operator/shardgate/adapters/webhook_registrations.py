@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from shardgate.adapters.manifests import webhook_configurations
+from shardgate.adapters.manifests import GUARDS, webhook_configurations
 
 Json = dict[str, Any]
 
@@ -13,7 +13,9 @@ CHOSEN = (
     "failurePolicy", "timeoutSeconds", "namespaceSelector", "objectSelector", "clientConfig", "reinvocationPolicy",
     "matchConditions",
 )  # fmt: skip
-"""Fields that whoever installs it decides: they are right as they were first seen. Of conditions, those beside this version's."""
+"""Fields that whoever installs it decides: they are right as they were first seen. Of conditions, those beside this version's.
+Of guards, namespaces and objects are not theirs to choose."""
+_OF_GUARDS = ("namespaceSelector", "objectSelector")
 _DEFAULTS: Json = {"objectSelector": {}, "namespaceSelector": {}, "matchConditions": [], "reinvocationPolicy": "Never"}
 
 
@@ -37,12 +39,14 @@ def differences(wanted: Mapping[str, Any], found: Mapping[str, Any], first: Mapp
             told.append(f"{name} is missing")
             continue
         stands, then = webhooks.pop(name), first.get(name) or {}
-        told += [f"{name}: {field} is not this version's" for field in OURS if _value(stands, field) != _value(each, field)]
+        ours = (*OURS, *_OF_GUARDS) if name in GUARDS else OURS
+        told += [f"{name}: {field} is not this version's" for field in ours if _value(stands, field) != _value(each, field)]
         conditions = _value(stands, "matchConditions")
         if any(condition not in conditions for condition in _value(each, "matchConditions")):
             told.append(f"{name}: matchConditions is not this version's")
             then = {field: value for field, value in then.items() if field != "matchConditions"}
-        told += [f"{name}: {field} was changed" for field in CHOSEN if field in then and _value(stands, field) != then[field]]
+        chosen_by_others = [field for field in CHOSEN if field in then and field not in ours]
+        told += [f"{name}: {field} was changed" for field in chosen_by_others if _value(stands, field) != then[field]]
     told += [f"{name} is none of this version" for name in sorted(webhooks)]
     return told
 

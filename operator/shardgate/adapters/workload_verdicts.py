@@ -89,7 +89,8 @@ def _whole(groups: tuple[JudgedGroup, ...]) -> Verdict:
         else Verdict(findings=(), required=Requirement(gpus_per_replica=0, gpus=0, pods_per_replica=None, gpus_per_pod=None))
     )
     required = first.required if len(verdicts) == 1 else replace(first.required, gpus=needed)
-    return replace(first, findings=findings, required=required, aspects=aspects_of(findings))
+    needs = tuple(need for each in verdicts for need in each.rank_needs)
+    return replace(first, findings=findings, required=required, aspects=aspects_of(findings), rank_needs=needs)
 
 
 def _findings(judged_group: JudgedGroup, *, several: bool) -> list[Finding]:

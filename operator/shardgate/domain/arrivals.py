@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from shardgate.domain.inventory import Node, NodeGroup
-from shardgate.domain.placement import Reason
+from shardgate.domain.placement import Reason, room_in_total
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import ago, count
 
@@ -18,8 +18,15 @@ def may_come(situation: Situation) -> str:
     """``pool h100 may bring 4 nodes of 8 x H100-80GB-HBM3``, of those that the pods are counted on."""
     resource = situation.pod.resource
     counted = [group for group in situation.selected if id(group.shape) not in situation.left_out]
-    said = [_of(node, resource) for group in counted for node in _coming(situation, group)]
-    return _joined(dict.fromkeys(said))
+    needed = waits_for_turns(situation)
+    nodes = (node for group in counted for node in _coming(situation, group) if needed or not node.takes_turns)
+    return _joined(dict.fromkeys(_of(node, resource) for node in nodes))
+
+
+def waits_for_turns(situation: Situation) -> bool:
+    """Whether the pods do not all fit what is here and what pools may bring before other nodes of theirs have left."""
+    soon = [group for group in situation.selected if not group.like.takes_turns]
+    return room_in_total(soon, situation.node_filter, situation.pod, situation.left_out) < situation.pod.pods
 
 
 def why_not(situation: Situation) -> str:

@@ -102,7 +102,7 @@ def arrivals(inventory: Inventory, pools: Iterable[Node], gpus_among: GpusAmong)
     Several shapes of one origin are ways to use the same room: the one that brings most GPUs counts.
     """
     best: dict[tuple[KindOfGpu, str], Arrival] = {}
-    may_come = (node for group in inventory.provisionable for node in group.nodes)
+    may_come = (node for group in inventory.provisionable for node in group.nodes if not node.takes_turns)
     for node in (*may_come, *pools):
         for resource in gpus_among(node.allocatable):
             each = _arrival(node, resource)

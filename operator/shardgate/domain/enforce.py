@@ -1,7 +1,8 @@
 """What is let in, warned about, refused. Separate from the verdict: the same verdict answers differently by policy."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import HeldPod
@@ -24,6 +25,8 @@ class Stored:
     verdict: Verdict
     is_changed: bool | None = None
     """Whether the update declares something else, where there is more than one declaration to compare."""
+    is_scaled_down: bool = False
+    """Whether the update only takes replicas away: as the object tells, or of several declarations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +71,20 @@ def enforce(
     """Answer an admission request. ``declaration``: ``None`` where nothing of the object could be read.
 
     An update is refused only for what the stored object does not already have, never when the declaration is
-    unchanged, and never for memory or capacity when it needs no more GPUs and no more memory per rank. Pods that
-    are Ready already when the declaration comes outrank every finding. ``overrides``: those that hold for the object now.
+    unchanged or has fewer replicas and nothing else, and never for memory or capacity when it needs no more GPUs and no
+    more memory per rank: weights, KV cache, and the fraction that the engine takes. ``own_pods``: of those that run what
+    is declared; Ready already when the declaration comes, and not on their way out, they outrank every finding.
+    ``overrides``: those that hold for the object now.
     """
     if stored is not None and (stored.declaration == declaration if stored.is_changed is None else not stored.is_changed):
         return Answer(refusing=(), warned=())
     had = {each.code: each.outcome for each in reversed(stored.verdict.findings)} if stored else {}
     forgiven: frozenset[FindingClass] = frozenset()
-    if stored is not None and _needs_no_more(verdict, stored.verdict):
+    if stored is not None and (stored.is_scaled_down or _is_scaled_down(declaration, stored)):
+        forgiven = frozenset(FindingClass)
+    elif stored is not None and _needs_no_more(verdict, stored.verdict):
         forgiven = _ESTIMATES
-    elif stored is None and declaration is not None and _runs_already(declaration, verdict, own_pods):
+    elif stored is None and declaration is not None and runs(declaration, verdict, _staying(own_pods)):
         forgiven = frozenset(FindingClass)  # adopted: they were here before the declaration, so they are Ready with it
     new = [each for each in verdict.findings if had.get(each.code, Outcome.SOUND) < each.outcome]
     refusing = tuple(
@@ -113,16 +120,39 @@ def _refuses(found: Finding, policy: Policy) -> bool:
             )
 
 
-def _needs_no_more(verdict: Verdict, stored: Verdict) -> bool:
-    """No more GPUs, and no more memory per rank, than what stands."""
-    if verdict.required.gpus > stored.required.gpus:
+_BY_REPLICAS: Mapping[str, Any] = {"replicas": 0, "surge": None, "assumptions": (), "disagreements": (), "opaque": ()}
+"""Fields that another number of replicas changes: besides that number, words that name it."""
+
+
+def is_scaled_down(now: Sequence[Declaration | None], then: Sequence[Declaration | None]) -> bool:
+    """Whether replicas were taken away, of whichever serving groups, and nothing else was changed."""
+    pairs = [(one, other) for one, other in zip(now, then, strict=False) if one is not None and other is not None]
+    if not len(pairs) == len(now) == len(then) or any(one.replicas > other.replicas for one, other in pairs):
         return False
-    if verdict.weights is None or stored.weights is None:
-        return verdict.weights is stored.weights
-    return verdict.weights.fullest.per_rank <= stored.weights.fullest.per_rank
+    is_less = any(one.replicas < other.replicas for one, other in pairs)
+    return is_less and all(replace(one, **_BY_REPLICAS) == replace(other, **_BY_REPLICAS) for one, other in pairs)
 
 
-def _runs_already(declaration: Declaration, verdict: Verdict, own_pods: Sequence[HeldPod]) -> bool:
+def _is_scaled_down(declaration: Declaration | None, stored: Stored) -> bool:
+    """Where there is one declaration to compare."""
+    return stored.is_changed is None and is_scaled_down([declaration], [stored.declaration])
+
+
+def _needs_no_more(verdict: Verdict, stored: Verdict) -> bool:
+    """No more GPUs, and no more memory per rank of any serving group, than what stands."""
+    if verdict.required.gpus > stored.required.gpus or len(verdict.rank_needs) != len(stored.rank_needs):
+        return False
+    return all(
+        now is then if now is None or then is None else now.is_within(then)
+        for now, then in zip(verdict.rank_needs, stored.rank_needs, strict=True)
+    )
+
+
+def _staying(pods: Sequence[HeldPod]) -> list[HeldPod]:
+    return [each for each in pods if not each.is_terminating]
+
+
+def runs(declaration: Declaration, verdict: Verdict, own_pods: Sequence[HeldPod]) -> bool:
     """As many Ready pods of its own as it needs, each with as many GPUs."""
     required, resource = verdict.required, declaration.gpus.resource
     if not required.gpus_per_pod:

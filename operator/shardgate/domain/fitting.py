@@ -1,6 +1,6 @@
 """Whether one kind of GPU will do for the ranks of a declaration: precision, memory, and what is not known of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -80,6 +80,38 @@ class Weighed:
             rules = memory[0]
             found._by_rules[rules.remainder, rules.absorbs_latents, rules.shards_experts_over_data] = found.weights
         return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankNeed:
+    """What a declaration asks of the memory of one rank's GPU, whatever that has."""
+
+    weights: Bytes
+    """Of the fullest rank."""
+    memory: float | None = None
+    """Bytes of the rank that takes most, with the KV cache that it cannot do without; ``None`` where that is not modelled."""
+    fraction: float | None = None
+    """Of the GPU, that the engine takes for itself."""
+
+    @classmethod
+    def of(cls, weighed: Weighed, found: Iterable[GpuFit]) -> "RankNeed":
+        """By the GPU on which it needs most: some defaults of engines follow from the GPU."""
+        estimates = [each.estimate for each in found if each.estimate is not None]
+        weights = weighed.weights.fullest.per_rank
+        if not estimates:
+            return cls(weights=weights)
+        memory = max(each.needs for each in estimates)
+        rules = estimates[0].rules
+        if weighed.load.engine.settings.quantises_while_loading and rules.loads_before_quantising:
+            memory = max(memory, unquantised_weights_of(weighed.load, rules))
+        return cls(weights=weights, memory=memory, fraction=max(each.fraction for each in estimates))
+
+    def is_within(self, other: "RankNeed") -> bool:
+        """Whether none of it is more than the other's."""
+        if self.weights > other.weights:
+            return False
+        pairs = ((self.memory, other.memory), (self.fraction, other.fraction))
+        return all(one is None or (than is not None and one <= than) for one, than in pairs)
 
 
 PREDICTED = frozenset({"WeightsDoNotFit", "NoRoomForKvCache", "ContextDoesNotFit", "UtilizationTooHigh"})

@@ -254,6 +254,8 @@ class Node:
     """Of a node that may come: what would bring it (``NodePool gpu``)."""
     delay: str = ""
     """And why that has not, as it says itself."""
+    takes_turns: bool = False
+    """It can come only once others that the same pool brought have left: its limits allow no more at a time."""
     gone_seconds: float | None = None
     """Of one that may come because such were here: how long ago as many were."""
 
@@ -292,6 +294,7 @@ def group_key(node: Node) -> GroupKey:
     return (
         id(node.shape),
         node.state,
+        node.takes_turns,
         *(
             tuple(sorted((name, amount) for name, amount in amounts.items() if is_device(name)))
             for amounts in (node.allocatable, node.unavailable_gpus, node.used, node.daemons)
@@ -412,6 +415,7 @@ class HeldPod:
     priority: int = 0
     is_promised: bool = False
     """It is not there yet: its place is claimed for it."""
+    is_terminating: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ class MemoryEstimate:
     """Whether the KV cache has a declared size, so that the engine takes it whatever its fraction says."""
     has_unknown_draft: bool
     """Whether speculation loads a model of unknown size."""
+    fraction: float
+    """The engine's own, as declared; the middle of what its versions default to where it is not."""
     length: int | None
     """Tokens of the longest sequence that the engine is to serve; ``None`` where nothing tells."""
     sequences: int
@@ -88,6 +90,15 @@ class MemoryEstimate:
     def longest_in(self, pool: float) -> int:
         """The longest sequence that fits, were each rank's pool of so many bytes."""
         return min((self.needed_layout or rank.layout).longest(pool, self.limit) for rank in self.stages)
+
+    @property
+    def needs(self) -> float:
+        """Bytes that a rank takes at least: weights, activations, overheads, and the KV cache without which it does not start."""
+        pools = (rank.kv_cache.value if self.is_pool_given else rank.needed for rank in self.stages)
+        return max(
+            total([rank.weights, rank.activation, rank.overhead]).value + pool
+            for rank, pool in zip(self.stages, pools, strict=True)
+        )
 
     @property
     def concurrency_at_full_length(self) -> Estimate | None:
@@ -189,6 +200,7 @@ def memory_of(load: Load, weights: WeightsEstimate, rules: MemoryRules, gpu: Gpu
         margin=Estimate(*(min(rank.margin[side] for rank in stages) for side in range(3))),
         is_pool_given=load.engine.settings.kv_blocks is not None or load.engine.settings.kv_cache is not None,
         has_unknown_draft=load.engine.settings.draft is not None and load.engine.settings.draft.is_unknown,
+        fraction=(low + high) / 2,
         length=batch.length,
         sequences=batch.sequences,
         step_tokens=batch.tokens,

@@ -7,7 +7,7 @@ from itertools import islice
 from shardgate.domain.calibration import Accuracy
 from shardgate.domain.contention import after_preemption, ahead_of, both_fit, usable_now
 from shardgate.domain.declaration import Declaration
-from shardgate.domain.fitting import Fit, GpuFit, Weighed, fit_of
+from shardgate.domain.fitting import Fit, GpuFit, RankNeed, Weighed, fit_of
 from shardgate.domain.inventory import Gpu, HeldPod, Inventory, NodeGroup, NodeState, PendingPods, grouped
 from shardgate.domain.performance.figures import Performance, performance_of
 from shardgate.domain.placement import NodeFilter, Placement, PodShape, place, room_in_total
@@ -58,6 +58,11 @@ class Situation:
         """Whether the group's GPUs will do for the fullest rank; taken to fit when weights are not known."""
         found = self.found_of_shape.get(id(group.shape))
         return Fit.FITS if found is None else found.fit
+
+    @property
+    def rank_need(self) -> RankNeed | None:
+        """What a rank takes of its GPU; ``None`` where a fact is missing."""
+        return None if self.weighed is None else RankNeed.of(self.weighed, self.found_of_shape.values())
 
     @property
     def best_found(self) -> GpuFit | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-from shardgate.domain.fitting import GpuFit
+from shardgate.domain.fitting import GpuFit, RankNeed
 from shardgate.domain.performance.figures import Performance
 from shardgate.domain.placement import Placement
 from shardgate.domain.units import Bytes
@@ -133,6 +133,8 @@ class Verdict:
     weights: WeightsEstimate | None = None
     best_gpu: GpuFit | None = None
     """Of the GPUs that the pods may land on, the one that does best, with what a rank needs there."""
+    rank_needs: tuple[RankNeed | None, ...] = ()
+    """What a rank of each serving group takes of its GPU; ``None`` where weights are not known."""
     placement: Placement | None = None
     assumptions: tuple[Assumption, ...] = ()
     aspects: Mapping[FindingClass, Outcome] = field(default_factory=dict)

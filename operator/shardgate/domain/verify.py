@@ -30,6 +30,7 @@ def verify(declaration: Declaration, inventory: Inventory, policy: Policy) -> Ve
         hardware=None if situation.nothing_seen else _hardware(situation),
         weights=situation.weights,
         best_gpu=situation.best_found,
+        rank_needs=(situation.rank_need,),
         placement=None if situation.stale else situation.placement,
         assumptions=tuple(_assumptions(situation)),
         aspects=aspects_of(findings),

@@ -2,10 +2,11 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shardgate.adapters.adopted_pods import adopted
 from shardgate.adapters.claimed import PodGpus, gpus_of_pods
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.disclosure import told
@@ -139,7 +140,7 @@ class Judge:
     ) -> None:  # fmt: skip
         """``clock``: the steady clock, in seconds, that the book is written by."""
         self.book, self._freshness, self._clock = book, freshness, clock
-        self.workloads = workloads or StandingWorkloads()
+        self.workloads = StandingWorkloads() if workloads is None else workloads  # an empty one is falsy
         self._read: dict[str, _Read] = {}
         self._recent = Recent()
         self.chosen = ChosenPods()
@@ -223,6 +224,16 @@ class Judge:
             else each
             for each in groups
         ]
+
+    def predecessor(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What stood under the name of an object that is made now, until not long ago."""
+        return self.workloads.predecessor(body, self._clock())
+
+    def adopted(self, parts: Sequence[tuple[Declaration, Verdict]]) -> list[HeldPod]:
+        """Own pods that were here before their object, and run what it declares as far as they tell."""
+        own = {pod.uid: pod for declaration, _ in parts for owner in declaration.owners for pod in self.book.own_pods(owner)}
+        pods = [(pod, self.book.runs(pod.uid)) for pod in own.values() if pod.ready and not pod.is_terminating]
+        return [each.held() for each in within_time(adopted, pods, parts, self.book.rules.known_profiles)]
 
     def declarations(self) -> Iterator[Declaration]:
         """Of workloads of other kinds that stand and are judged themselves."""

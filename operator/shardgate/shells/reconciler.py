@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -89,6 +90,8 @@ class Reconciler:
 
     def drop(self, uid: str) -> None:
         """A declaration was deleted."""
+        if uid in self._bodies:
+            self._judge.workloads.note_gone(self._bodies[uid], time.monotonic())
         for known in (self._bodies, self._declarations, self._mismatched, self._examples, self.judged, self._marked, self._told):
             known.pop(uid, None)
         self._repairs.forget(uid)

@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol
 
 import msgspec
 
+from shardgate.adapters.adopted_pods import runs_of
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.exceptions import read_exception
@@ -296,7 +297,7 @@ class Pods:
         if record is None:
             self._book.drop_pod(item.metadata.uid)
         else:
-            self._book.put_pod(record)
+            self._book.put_pod(record, runs_of(item))
 
     def drop(self, item: PodObject) -> None:
         """Deleted, or ended."""

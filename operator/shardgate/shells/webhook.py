@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from shardgate.adapters.claimed import Claim, planned
@@ -14,10 +14,11 @@ from shardgate.adapters.standing_workloads import declares, is_controller, plaus
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
 from shardgate.adapters.workloads.kinds import JUDGED_KINDS, JudgedKind, controller_of, judged_kind
-from shardgate.adapters.workloads.values import dicts, mapping
+from shardgate.adapters.workloads.values import dicts, mapping, whole
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
-from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce
+from shardgate.domain.enforce import MAX_WARNINGS, Answer, Override, Stored, enforce, is_scaled_down, runs
+from shardgate.domain.inventory import HeldPod
 from shardgate.domain.policy import Policy
 from shardgate.domain.verdict import Verdict
 from shardgate.shells.audit_annotations import note
@@ -116,14 +117,27 @@ class Admission:
             return self._unreadable(body, old, asked, mistakes_in(problems))
         stored = self._stored(old)
         declaration, policy = judgement.declaration, judgement.policy
-        words = self._judge.book.rules.overrides_for(declaration.subject, time.time())
+        before = _running(self._stored(self._judge.predecessor(body)), judgement.own_pods) if old is None else stored
+        if before is not None and old is not None and _takes_replicas_away(body, old):
+            before = replace(before, is_scaled_down=True)
         told = judgement.told
-        answer = enforce(declaration, told, policy, stored, judgement.own_pods, words)
+        answer = self._answer(declaration.subject, told, policy, before, [(declaration, judgement.verdict)])
         return Decision(
             subject=declaration.subject, verdict=judgement.verdict, told=told, reference=judgement.reference, answer=answer,
             facts=Facts.of(declaration, policy, judgement.inventory),
             wanted=self._wanted(body, [(declaration, judgement.verdict)], policy, stored) if answer.allowed else None,
         )  # fmt: skip
+
+    def _answer(
+        self, subject: Subject, told: Verdict, policy: Policy, before: Stored | None, parts: Sequence[tuple[Declaration, Verdict]]
+    ) -> Answer:
+        """What is said to it. Pods that may be its own already are looked at where it would else be refused."""
+        words = self._judge.book.rules.overrides_for(subject, time.time())
+        declaration = parts[0][0] if parts else None
+        answer = enforce(declaration, told, policy, before, (), words)
+        if before is not None or answer.allowed:
+            return answer
+        return enforce(declaration, told, policy, None, self._judge.adopted(parts), words)
 
     def _stored(self, old: Mapping[str, Any] | None) -> Stored | None:
         """What stands, judged by the same cluster; an object that can no longer be read forgives nothing."""
@@ -178,13 +192,12 @@ class Admission:
             return Decision()
         workload = judgement.workload
         stored = self._stored_workload(old, workload)
-        declarations = workload.declarations
-        declaration = declarations[0] if declarations else None
-        words = self._judge.book.rules.overrides_for(workload.subject, time.time())
-        told = judgement.told
-        answer = enforce(declaration, told, judgement.policy, stored, judgement.own_pods, words)
-        declared = [each.group for each in workload.groups]
+        gone = self._judge.predecessor(body) if old is None else None
+        before = _running(self._stored_workload(gone, workload), judgement.own_pods) if old is None else stored
         parts = [(each.group.declaration, each.verdict) for each in workload.groups if each.group.declaration and each.verdict]
+        told = judgement.told
+        answer = self._answer(workload.subject, told, judgement.policy, before, parts)
+        declared = [each.group for each in workload.groups]
         return Decision(
             subject=workload.subject, verdict=workload.verdict, told=told, reference=judgement.reference, answer=answer,
             facts=Facts.of(declared, judgement.policy, judgement.inventory),
@@ -253,7 +266,9 @@ class Admission:
             return None
         then = before.workload
         first = then.declarations[0] if then.declarations else None
-        return Stored(declaration=first, verdict=then.verdict, is_changed=then.declarations != now.declarations or first is None)
+        is_changed = then.declarations != now.declarations or first is None
+        is_less = len(then.groups) == len(now.groups) and is_scaled_down(now.declarations, then.declarations)
+        return Stored(declaration=first, verdict=then.verdict, is_changed=is_changed, is_scaled_down=is_less)
 
     def mutate(self, body: Mapping[str, Any], old: Mapping[str, Any] | None, *, is_dry: bool = False) -> dict[str, Any]:
         """Our annotations by the verdict; whatever stood under their names before is not the user's to set."""
@@ -345,6 +360,20 @@ class Admission:
                     disclosure=facts.policy.disclosure, facts=facts,
                 )
             )  # fmt: skip
+
+
+def _takes_replicas_away(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether a spec has fewer replicas and no other change. What is filled in while reading may follow from either."""
+    now, then = (dict(mapping(each.get("spec"))) for each in (body, old))
+    fewer = (whole(now.pop("replicas", None), 1) or 0) < (whole(then.pop("replicas", None), 1) or 0)
+    return fewer and now == then
+
+
+def _running(gone: Stored | None, own_pods: Sequence[HeldPod]) -> Stored | None:
+    """What was deleted a moment ago, while its pods still run: made anew, it is as if it had been changed."""
+    if gone is None or gone.declaration is None or not runs(gone.declaration, gone.verdict, own_pods):
+        return None
+    return gone
 
 
 def _template(body: Mapping[str, Any]) -> Any:

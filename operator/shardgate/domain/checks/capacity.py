@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from shardgate.domain.arrivals import may_come, why_not
+from shardgate.domain.arrivals import may_come, waits_for_turns, why_not
 from shardgate.domain.codes import finding
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import Node, NodeGroup, NodeState, Toleration
 from shardgate.domain.placement import NodeFilter, Reason, place, room_in_total, summary_of
-from shardgate.domain.policy import Capacity
+from shardgate.domain.policy import Capacity, Disclosure
 from shardgate.domain.situation import Situation, is_here
 from shardgate.domain.units import count, gib
 from shardgate.domain.verdict import Finding, FindingClass, Outcome
@@ -56,10 +56,16 @@ def pods_fit(situation: Situation) -> Iterator[Finding]:
             outcome=Outcome.WAITING,
             message=f"{_needs(situation)}; {room.here} of {count(pod.pods, 'pod')} fit what is here, "
             f"the rest needs nodes that may come: {may_come(situation)}",
-            remedy="wait for the pool to grow, or ask for fewer replicas",
+            remedy=_until_it_comes(situation),
         )
     else:
         yield from _too_little(situation, room)
+
+
+def _until_it_comes(situation: Situation) -> str:
+    if waits_for_turns(situation):
+        return "wait until other nodes of the pool leave, raise its limits, or ask for fewer replicas"
+    return "wait for the pool to grow, or ask for fewer replicas"
 
 
 def _needs(situation: Situation) -> str:
@@ -183,7 +189,8 @@ def _too_little(situation: Situation, room: _Room) -> Iterator[Finding]:
     if unread:
         outcome = min(outcome, Outcome.UNDECIDED)
     partly = f"; {room.with_more // pod.pods_per_replica} of {count(pod.replicas, 'replica')} could fit" if one_fits else ""
-    partly += f"; {count(len(unread), 'node')} could not be read ({unread[0]})" if unread else ""
+    which = f" ({unread[0]})" if unread and situation.policy.disclosure is Disclosure.NODES else ""
+    partly += f"; {count(len(unread), 'node')} could not be read{which}" if unread else ""
     counted = [group for group in situation.accepted if id(group.shape) not in situation.left_out]
     coming, kept_away = may_come(situation), why_not(situation)
     partly += f"; more may come, and not enough: {coming}" if coming else ""
@@ -258,11 +265,10 @@ def roll_out_fits(situation: Situation) -> Iterator[Finding]:
         return
     extra = replace(pod, replicas=1)
     more = place(situation.selected, situation.node_filter, extra, {}, situation.left_out, {})
-    may_come = room_in_total(
-        [group for group in situation.selected if not is_here(group)], situation.node_filter, extra, situation.left_out
-    )
+    coming = [group for group in situation.selected if not is_here(group) and not group.like.takes_turns]
+    room = room_in_total(coming, situation.node_filter, extra, situation.left_out)
     runs = [each for each in inventory.held_by(situation.declaration.owners) if not each.is_promised]
-    if more.feasible or may_come >= extra.pods or not runs:
+    if more.feasible or room >= extra.pods or not runs:
         return
     yield finding(
         "SurgeDoesNotFit",
@@ -280,7 +286,8 @@ def autoscaled_replicas_fit(situation: Situation) -> Iterator[Finding]:
     if most is None or most <= pod.replicas or situation.stale or situation.nothing_seen:
         return
     wanted = replace(pod, replicas=most)
-    room = room_in_total(situation.selected, situation.node_filter, wanted, situation.left_out)
+    soon = [group for group in situation.selected if not group.like.takes_turns]
+    room = room_in_total(soon, situation.node_filter, wanted, situation.left_out)
     fit = room // pod.pods_per_replica
     if pod.replicas <= fit < most:
         yield finding(
