@@ -98,7 +98,7 @@ def serving(plane: ControlPlane, definitions: Sequence[Json]) -> Iterator[Contro
     """While these kinds are served."""
     plane.apply(*definitions, options=("--server-side",))  # some are too long for an annotation
     names = [each["metadata"]["name"] for each in definitions]
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in names))
+    plane.wait_for_kinds(*names)
     until("they are served", lambda: plane.kubectl("get", ",".join(names), "-A", check=False).returncode == 0)
     yield plane
     plane.kubectl("delete", "customresourcedefinitions", *names)

@@ -335,7 +335,7 @@ def crd(plane: ControlPlane) -> Json:
 
 def serve(plane: ControlPlane, definition: Json) -> None:
     plane.apply(definition)
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+    plane.wait_for_kinds(CRD)
 
 
 @fault(

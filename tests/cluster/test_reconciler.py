@@ -141,11 +141,17 @@ def test_at_rest_nothing_is_written(clean: ControlPlane, start: Start) -> None:
         clean.apply(a_body(name))
     for name in ("one", "two"):
         wait_for_outcome(clean, name, "serving", "Sound")
-    time.sleep(1.5)
 
     def written() -> list[str]:
         lines = installation.fetch("/metrics")[1].splitlines()
         return [line for line in lines if line.startswith("shardgate_writes_total")]
+
+    def is_settled() -> bool:
+        before = written()
+        time.sleep(1.5)
+        return written() == before
+
+    until("what comes of their creation is written", is_settled, timeout=60)
 
     def versions() -> list[str]:
         return [find(clean, name, "serving")["metadata"]["resourceVersion"] for name in ("one", "two")]

@@ -55,7 +55,7 @@ class Installation:
     def install(self) -> None:
         """Create the objects, and wait until the API server serves our kinds."""
         self.plane.apply(*self.objects())
-        self.plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        self.plane.wait_for_kinds()
         self.connect()
 
     def connect(self, server: str = "") -> None:

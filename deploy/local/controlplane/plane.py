@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -279,12 +280,33 @@ class ControlPlane:
         """``kubectl get ... -o json``, decoded."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
 
+    def wait_for_kinds(self, *names: str, seconds: float = 60) -> None:
+        """Until these CustomResourceDefinitions are served, or all that there are. Raises ``StartError``.
+
+        ``kubectl wait`` ends with an error for one that has no status yet.
+        """
+        over = time.monotonic() + seconds
+        while True:
+            found = self.get("customresourcedefinitions", *names)
+            waiting = [each["metadata"]["name"] for each in found.get("items", [found]) if not _is_established(each)]
+            if not waiting:
+                return
+            if time.monotonic() > over:
+                problem = f"not served within {seconds:.0f} s: {', '.join(waiting)}"
+                raise StartError(problem)
+            time.sleep(0.1)
+
     def apply(
         self, *objects: Mapping[str, Any], options: Sequence[str] = (), check: bool = True
     ) -> "subprocess.CompletedProcess[str]":
         """``kubectl apply -f -`` of these objects."""
         documents = "\n---\n".join(json.dumps(each) for each in objects)  # in a List, kubectl checks less, and differently
         return self.kubectl("apply", "-f", "-", *options, stdin=documents, check=check)
+
+
+def _is_established(definition: Mapping[str, Any]) -> bool:
+    conditions = (definition.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 
 def _answers(url: str, context: ssl.SSLContext | None = None) -> bool:
