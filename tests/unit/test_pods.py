@@ -71,3 +71,19 @@ def test_resources_of_the_pod_as_a_whole_stand_for_its_containers_sums() -> None
     record = read_pod(pod_from({"metadata": {"name": "p"}, "spec": spec}))
     assert record is not None
     assert dict(record.requests) == {"cpu": 8500, "memory": 2 * 2**30, "pods": 1}
+
+
+def test_what_a_container_runs_is_read_of_those_with_gpus_alone() -> None:
+    body = a_pod("a", node="node-a", gpus=1)
+    first = body["spec"]["containers"][0] | {
+        "image": "vllm/vllm-openai",
+        "args": ["--model", "x"],
+        "env": [{"name": "A", "value": "b"}],
+    }
+    sidecar = {"name": "sidecar", "image": "proxy", "env": [{"name": "C", "value": "d"}]}
+    body["spec"]["containers"] = [first, sidecar]
+    spec = pod_from(body).spec
+    assert spec is not None
+    with_gpus, without = spec.containers or ()
+    assert (with_gpus.image, with_gpus.env) == ("vllm/vllm-openai", [{"name": "A", "value": "b"}])
+    assert (without.name, without.image, without.env) == ("sidecar", None, None)

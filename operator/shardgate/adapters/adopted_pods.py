@@ -6,13 +6,12 @@ from typing import Any
 import msgspec
 
 from shardgate.adapters.models.catalogue import Profile, are_same_model
-from shardgate.adapters.pods import OWN_KIND, Amounts, Container, PodObject, PodRecord
+from shardgate.adapters.pods import OWN_KIND, PodObject, PodRecord
 from shardgate.adapters.workload_declarations import declare
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.registry import read_workload
 from shardgate.adapters.workloads.values import dicts
 from shardgate.domain.declaration import Declaration
-from shardgate.domain.inventory import is_device
 from shardgate.domain.verdict import Verdict
 
 _WIDTHS = ("tensor", "pipeline", "data", "expert_parallel", "expert", "prefill_context", "decode_context", "attention_data")
@@ -25,7 +24,7 @@ _KNOWN: dict[bytes, bytes] = {}
 def runs_of(pod: PodObject) -> bytes:
     """What the pod's containers with GPUs run, as JSON; one value for pods of one template. Empty where it does not tell."""
     containers = (pod.spec.containers if pod.spec is not None else None) or ()
-    with_gpus = [each for each in containers if any(map(is_device, _amounts(each)))]
+    with_gpus = [each for each in containers if each.has_gpus]
     if not with_gpus or any(each.envFrom for each in with_gpus):
         return b""
     if len(_KNOWN) > 100_000:  # noqa: PLR2004  # bounded, whatever tenants write
@@ -35,17 +34,12 @@ def runs_of(pod: PodObject) -> bytes:
             {
                 "name": each.name, "image": each.image, "command": each.command or [], "args": each.args or [],
                 "env": [{**one, "valueFrom": _ELSEWHERE} if "valueFrom" in one else one for one in dicts(each.env)],
-                "resources": {"requests": _amounts(each)},
+                "resources": {"requests": each.amounts},
             }
             for each in with_gpus
         ]
     )  # fmt: skip
     return _KNOWN.setdefault(runs, runs)
-
-
-def _amounts(container: Container) -> Amounts:
-    stated = container.resources
-    return {} if stated is None else {**(stated.limits or {}), **(stated.requests or {})}
 
 
 def adopted(

@@ -102,7 +102,10 @@ def _typed(field: Any, kind: str) -> None:
 
 
 def _struct(item: type[Any], message: str) -> Read:
-    """From a message to a struct; what is zero or not there is the struct's default."""
+    """From a message to a struct; what is zero or not there is the struct's default.
+
+    A struct's ``READ_IF`` names fields that are read only where something holds of the others.
+    """
     fields = table("kubernetes_protobuf")["messages"][message]
     parts: list[_Part] = []
     for each in msgspec.structs.fields(item):
@@ -110,7 +113,19 @@ def _struct(item: type[Any], message: str) -> Read:
         inner = _struct_in(each.type)
         parts.append((each.name, each.encode_name, _reader(kind, inner), _is_message(kind)))
 
-    return lambda found: item(**_values(found, parts))
+    if not hasattr(item, "READ_IF"):
+        return lambda found: item(**_values(found, parts))
+    condition, names = item.READ_IF
+    always, then = ([each for each in parts if (each[0] in names) is so] for so in (False, True))
+
+    def read(found: Message) -> Any:
+        made = item(**_values(found, always))
+        if getattr(made, condition):
+            for name, value in _values(found, then).items():
+                setattr(made, name, value)
+        return made
+
+    return read
 
 
 def _values(found: Message, parts: Sequence[_Part]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
 from shardgate.adapters.quantities import resources
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
-from shardgate.domain.inventory import HeldPod, Owner, PendingPods, Toleration
+from shardgate.domain.inventory import HeldPod, Owner, PendingPods, Toleration, is_device
 from shardgate.domain.selectors import ANY_ADDRESS, HostPort, PodTerm
 
 DECLARATION_LABEL = "shardgate.io/inference-deployment"
@@ -51,7 +51,13 @@ class ContainerPort(msgspec.Struct, gc=False):
 
 
 class Container(msgspec.Struct, gc=False):
-    """The part of a container that is read; what it runs in whatever form a file has it."""
+    """The part of a container that is read; of one with GPUs also what it runs, in whatever form a file has it.
+
+    Of the others that is left out: of a large cluster's pods most have none, and variables are most of what a pod says.
+    """
+
+    READ_IF: ClassVar[tuple[str, frozenset[str]]] = ("has_gpus", frozenset(WHAT_RUNS))
+    """What has to hold, and which fields are read only then."""
 
     name: str = ""
     image: Any = None
@@ -62,6 +68,21 @@ class Container(msgspec.Struct, gc=False):
     ports: list[ContainerPort] | None = None
     resources: Requirements | None = None
     restartPolicy: str = ""  # noqa: N815  # as the API spells it
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not self.has_gpus:  # from JSON
+            self.image = self.command = self.args = self.env = self.envFrom = None
+
+    @property
+    def amounts(self) -> Amounts:
+        """What it asks for: its requests, and limits where it states no request."""
+        stated = self.resources
+        return {} if stated is None else {**(stated.limits or {}), **(stated.requests or {})}
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether it asks for any."""
+        return any(map(is_device, self.amounts))
 
 
 class OwnerReference(msgspec.Struct, gc=False):
