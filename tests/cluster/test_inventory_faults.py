@@ -97,7 +97,9 @@ def test_nothing_is_answered_before_all_is_listed(waiting: Faulty, held: tuple[s
     criterion="ready all the same, without them; a scale up of one that stands is judged by the object itself",
 )  # fmt: skip
 def test_a_scale_is_judged_though_workloads_are_not_followed(waiting: Faulty, measured: Measured) -> None:
-    waiting.plane.apply(a_vllm_deployment())
+    stands = a_vllm_deployment()
+    stands["spec"]["paused"] = True  # it starts no pods, that nothing here would end
+    waiting.plane.apply(stands)
     try:
         with waiting.api.rule(Hold(), DEPLOYMENTS, "list"):
             waiting.installation.launch()

@@ -1,5 +1,6 @@
 """Real ``shardgate agent`` processes on emulated nodes."""
 
+import contextlib
 import json
 import os
 import re
@@ -86,7 +87,11 @@ class AgentProcess:
     @property
     def threads(self) -> list[str]:
         """Names of its threads."""
-        return sorted((each / "comm").read_text().strip() for each in Path(f"/proc/{self.pid}/task").iterdir())
+        found = []
+        for each in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                found.append((each / "comm").read_text().strip())
+        return sorted(found)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of one of its pages."""
