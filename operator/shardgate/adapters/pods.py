@@ -82,7 +82,8 @@ class Container(msgspec.Struct, gc=False):
     @property
     def has_gpus(self) -> bool:
         """Whether it asks for any."""
-        return any(map(is_device, self.amounts))
+        stated = self.resources
+        return stated is not None and (any(map(is_device, stated.limits or ())) or any(map(is_device, stated.requests or ())))
 
 
 class OwnerReference(msgspec.Struct, gc=False):
