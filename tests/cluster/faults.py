@@ -28,7 +28,7 @@ def fault(*numbers: int, what: str, load: str = "", criterion: str) -> Any:
     return pytest.mark.fault(numbers=numbers, what=what, load=load, criterion=criterion)
 
 
-def unless_missed(is_met: bool, text: str) -> str:  # reads as it is said
+def unless_missed(is_met: bool, text: str) -> str:
     """What was measured, marked where it misses a figure of the criterion that the test, on a shared machine, holds to a looser limit."""
     return text if is_met else f"**missed**: {text}"
 

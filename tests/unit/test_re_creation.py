@@ -178,4 +178,4 @@ def test_the_book_forgets_what_pods_ran() -> None:
     assert [each.uid for each in book.own_pods(Owner("serving", "Deployment", "llama"))] == [record.uid]
     assert book.runs(record.uid)
     book.drop_pod(record.uid)
-    assert book.runs(record.uid) == b""
+    assert book.runs(record.uid) == ""

@@ -1,5 +1,6 @@
 """Pods that are here before the object that declares them: which of them run what it declares, as far as they tell."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,17 +19,14 @@ _WIDTHS = ("tensor", "pipeline", "data", "expert_parallel", "expert", "prefill_c
 _SETTINGS = ("max_model_len", "max_sequences", "max_batched_tokens", "utilization", "kv_cache", "kv_blocks")
 _SIXTEEN_BITS = frozenset({"fp16", "bf16"})
 _ELSEWHERE: Mapping[str, Mapping[str, Any]] = {"elsewhere": {}}
-_KNOWN: dict[bytes, bytes] = {}
 
 
-def runs_of(pod: PodObject) -> bytes:
+def runs_of(pod: PodObject) -> str:
     """What the pod's containers with GPUs run, as JSON; one value for pods of one template. Empty where it does not tell."""
     containers = (pod.spec.containers if pod.spec is not None else None) or ()
     with_gpus = [each for each in containers if each.has_gpus]
     if not with_gpus or any(each.envFrom for each in with_gpus):
-        return b""
-    if len(_KNOWN) > 100_000:  # noqa: PLR2004  # bounded, whatever tenants write
-        _KNOWN.clear()
+        return ""
     runs = msgspec.json.encode(
         [
             {
@@ -39,14 +37,14 @@ def runs_of(pod: PodObject) -> bytes:
             for each in with_gpus
         ]
     )  # fmt: skip
-    return _KNOWN.setdefault(runs, runs)
+    return sys.intern(runs.decode())  # kept once, and for as long as one of them is here
 
 
 def adopted(
-    pods: Iterable[tuple[PodRecord, bytes]], parts: Sequence[tuple[Declaration, Verdict]], profiles: Sequence[Profile] = ()
+    pods: Iterable[tuple[PodRecord, str]], parts: Sequence[tuple[Declaration, Verdict]], profiles: Sequence[Profile] = ()
 ) -> list[PodRecord]:
     """Those that may run one of the declarations: they ask for as many GPUs, and none of what they state is another."""
-    read: dict[bytes, Declaration | None] = {b"": None}
+    read: dict[str, Declaration | None] = {"": None}
     found: list[PodRecord] = []
     for pod, runs in pods:
         if runs not in read:
@@ -66,7 +64,7 @@ def _sizes(declaration: Declaration, verdict: Verdict) -> tuple[int | None, ...]
     return (verdict.required.gpus_per_pod, *(() if leader is None else (leader.gpus,)))
 
 
-def _declared(runs: bytes, namespace: str, profiles: Sequence[Profile]) -> Declaration | None:
+def _declared(runs: str, namespace: str, profiles: Sequence[Profile]) -> Declaration | None:
     """What the pod would declare by itself; ``None`` where that cannot be told."""
     metadata: Mapping[str, Any] = {"namespace": namespace, "name": "adopted"}
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": msgspec.json.decode(runs)}}

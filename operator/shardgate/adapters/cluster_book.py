@@ -125,7 +125,7 @@ class ClusterBook:
     _of_pools: dict[str, dict[str, int]] = field(default_factory=dict)
     """NodePool -> instance type -> its nodes with GPUs that are here or on their way."""
     _pools_dirty: set[str] = field(default_factory=set)
-    _runs: dict[str, bytes] = field(default_factory=dict)
+    _runs: dict[str, str] = field(default_factory=dict)
     """uid of a pod with GPUs -> what its containers run. Not in its record: variables are not for what is kept of verdicts."""
     _ran: dict[Owner, None] = field(default_factory=dict)
     """What has had a ready pod, the latest last."""
@@ -450,7 +450,7 @@ class ClusterBook:
 
     # ---- pods
 
-    def put_pod(self, pod: PodRecord, runs: bytes = b"") -> None:
+    def put_pod(self, pod: PodRecord, runs: str = "") -> None:
         """A pod was added or changed, and still holds or will hold its requests. ``runs``: what its containers do."""
         if runs:
             self._runs[pod.uid] = runs
@@ -480,9 +480,9 @@ class ClusterBook:
         """Pods with GPUs that the owner declares, promised ones among them."""
         return tuple(self._held.get(owner, {}).values())
 
-    def runs(self, uid: str) -> bytes:
+    def runs(self, uid: str) -> str:
         """What a pod's containers with GPUs run (``adopted_pods.runs_of``); empty where it does not tell."""
-        return self._runs.get(uid, b"")
+        return self._runs.get(uid, "")
 
     @property
     def pods(self) -> Mapping[str, PodRecord]:

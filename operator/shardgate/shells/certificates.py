@@ -117,9 +117,8 @@ class Certificates:
         published = datetime.timedelta(seconds=time.monotonic() - since if is_published else 0)
         stored = self._files
         if self._last is not None and has_authority(self._last, now) and (stored is None or not has_authority(stored, now)):
-            stored = (
-                self._last
-            )  # replicas serve it still: one that is new would be trusted before it is served, or the other way round
+            # Replicas serve by it still: a new one would be trusted before its leaf is served everywhere, or after.
+            stored = self._last
         files = renewed(stored, self._hosts, now, published)
         if files is None and stored is not self._files:
             files = stored
