@@ -4,6 +4,8 @@ import asyncio
 import base64
 import copy
 import datetime
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -46,6 +48,18 @@ class Api:
         return {"webhooks": [{"name": "validate", "clientConfig": {"caBundle": self.bundles[kind]}}]}
 
 
+@asynccontextmanager
+async def begun(api: Api, clock: Callable[[], datetime.datetime] = lambda: START) -> AsyncIterator[Certificates]:
+    """The leader's, after it has made the first pair."""
+    subject = Certificates(Writer(api, Metrics(), "t"), "system", ["127.0.0.1"], clock=clock)  # type: ignore[arg-type]
+    try:
+        subject.drop()
+        await subject.upkeep()
+        yield subject
+    finally:
+        subject.clear()
+
+
 def ends(subject: Certificates) -> datetime.datetime:
     return x509.load_pem_x509_certificate(subject.certificate.read_bytes()).not_valid_after_utc
 
@@ -54,10 +68,7 @@ def test_a_clock_that_jumps_past_the_renewal_gets_a_pair_at_the_next_look() -> N
     async def test() -> None:
         now = [START]
         api = Api()
-        subject = Certificates(Writer(api, Metrics(), "t"), "system", ["127.0.0.1"], clock=lambda: now[0])  # type: ignore[arg-type]
-        try:
-            subject.drop()
-            await subject.upkeep()
+        async with begun(api, lambda: now[0]) as subject:
             assert ends(subject) > START
             writes = len(api.writes)
             await subject.upkeep()
@@ -68,8 +79,6 @@ def test_a_clock_that_jumps_past_the_renewal_gets_a_pair_at_the_next_look() -> N
                 assert ends(subject) > now[0] + datetime.timedelta(days=30)
                 bundle = x509.load_pem_x509_certificates(base64.b64decode(api.bundles[module.KINDS[0]]))
                 assert all(each.not_valid_after_utc > now[0] for each in bundle)
-        finally:
-            subject.clear()
 
     asyncio.run(test())
 
@@ -78,10 +87,7 @@ def test_a_clock_that_jumps_past_the_renewal_gets_a_pair_at_the_next_look() -> N
 def test_an_authority_that_is_lost_from_the_secret_is_put_back(broken: str) -> None:
     async def test() -> None:
         api = Api()
-        subject = Certificates(Writer(api, Metrics(), "t"), "system", ["127.0.0.1"], clock=lambda: START)  # type: ignore[arg-type]
-        try:
-            subject.drop()
-            await subject.upkeep()
+        async with begun(api) as subject:
             assert api.secret is not None
             kept, served, trusted = dict(api.secret["data"]), subject.certificate.read_bytes(), dict(api.bundles)
             for content in ("", base64.b64encode(b"damaged").decode()):
@@ -91,8 +97,6 @@ def test_an_authority_that_is_lost_from_the_secret_is_put_back(broken: str) -> N
                 await subject.upkeep()
                 assert api.writes == ["secrets"]
                 assert (api.secret["data"], subject.certificate.read_bytes(), api.bundles) == (kept, served, trusted)
-        finally:
-            subject.clear()
 
     asyncio.run(test())
 
@@ -104,10 +108,7 @@ def test_who_wipes_both_bundles_again_and_again_costs_six_writes_a_minute(monkey
 
     async def test() -> None:
         api = Api()
-        subject = Certificates(Writer(api, Metrics(), "t"), "system", ["127.0.0.1"], clock=lambda: START)  # type: ignore[arg-type]
-        try:
-            subject.drop()
-            await subject.upkeep()
+        async with begun(api) as subject:
             trusted = dict(api.bundles)
             for _ in range(3):
                 del api.writes[:]
@@ -121,7 +122,5 @@ def test_who_wipes_both_bundles_again_and_again_costs_six_writes_a_minute(monkey
                 await subject.upkeep()
                 clock[0] += 1
             assert (api.bundles, subject.contested()) == (trusted, [])
-        finally:
-            subject.clear()
 
     asyncio.run(test())
