@@ -202,19 +202,16 @@ def says_otherwise(stored: Mapping[str, Any], fresh: Json) -> bool:
 
     Asked once of what stood when a replica began to lead: others may have written it.
     """
-    return any(_as_kept(stored.get(key)) != _as_kept(fresh[key]) for key in ("summary", "findings", "placement", "digest"))
-
-
-def _as_kept(value: Any) -> Any:
-    """Without nulls, however deep."""
-    if isinstance(value, list):
-        return [_as_kept(each) for each in value]
-    return {key: _as_kept(each) for key, each in value.items() if each is not None} if isinstance(value, dict) else value
+    return any(
+        without_nulls(stored.get(key)) != without_nulls(fresh[key]) for key in ("summary", "findings", "placement", "digest")
+    )
 
 
 def without_nulls(value: Any) -> Any:
-    """As the API server keeps it."""
-    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
+    """As the API server keeps it, however deep they are."""
+    if isinstance(value, list):
+        return [without_nulls(each) for each in value]
+    return {key: without_nulls(each) for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
 
 def cut(text: str) -> str:

@@ -43,12 +43,12 @@ def workload_verdict(body: Mapping[str, Any], verdict: Verdict, before: Mapping[
             "outcome": outcome,
             "lastGoodOutcome": then if then in GOOD else (before or {}).get("lastGoodOutcome"),
             "since": (before or {}).get("since", now) if stays else now,
-            "aspects": without_nulls(aspect_labels(verdict.aspects)),
+            "aspects": aspect_labels(verdict.aspects),
             "summary": cut(verdict.findings[0].message) if verdict.findings else None,
-            "required": without_nulls({
+            "required": {
                 "gpus": verdict.required.gpus, "gpusPerReplica": verdict.required.gpus_per_replica,
                 "pods": pods,
-            }),
+            },
             "findings": [finding_status(each) for each in verdict.findings[:MAX_FINDINGS]],
         }),
     }  # fmt: skip
