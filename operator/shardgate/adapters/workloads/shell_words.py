@@ -6,6 +6,7 @@ One pass, no backtracking: time grows with the script's length alone. What a she
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeAlias
 
 MOST_CHARACTERS = 32 * 1024
@@ -14,11 +15,12 @@ MOST_TOKENS = 4000
 MOST_DEPTH = 16
 _OPERATORS = (";;&", "<<<", "<<-", "&>>", ";;", "&&", "||", "<<", ">>", ">&", "<&", "&>", ">|", "<>", ";&", "|&")
 _SINGLE = ";&|()<>\n"
-_LONGER = {first: tuple(each for each in _OPERATORS if each[0] == first) for first in _SINGLE}
+_OPERATOR = re.compile("|".join(map(re.escape, (*_OPERATORS, *_SINGLE))))
 _NAME_START = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 _NAME = _NAME_START | frozenset("0123456789")
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*|[@*#?$!0-9-])")
 _ESCAPED_IN_QUOTES = ('"', "\\", "$", "`")
-_SPECIAL = frozenset("\\$`\"'")
+_SPECIAL = "\\$`\"'"
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,@%+-]+")
 _ENDS_WORD = frozenset(" \t\n;&|()<>")
 
@@ -113,8 +115,8 @@ class _Lexer:
         return self.tokens
 
     def _operator(self) -> None:
-        first = self.text[self.at]
-        operator = next((each for each in _LONGER[first] if self.text.startswith(each, self.at)), first)
+        match = _OPERATOR.match(self.text, self.at)
+        operator = match.group() if match is not None else self.text[self.at]
         follows = self.at > 0 and self.text[self.at - 1] not in _ENDS_WORD
         self.at += len(operator)
         self.tokens.append(Token(operator=operator, follows_word=follows))
@@ -177,10 +179,9 @@ class _Lexer:
                 return (Literal(self._until("'"), quoted=True),)
             case '"' if not quoted:
                 return self._quoted()
-        start = self.at
-        self.at += 1  # a quote inside quotes of the other kind stands for itself
-        while self.at < len(self.text) and self.text[self.at] not in ends and self.text[self.at] not in _SPECIAL:
-            self.at += 1
+        start = self.at  # a quote inside quotes of the other kind stands for itself
+        match = _text(ends).match(self.text, start + 1)
+        self.at = match.end() if match is not None else start + 1
         return (Literal(self.text[start : self.at], quoted),)
 
     def _escaped(self, *, quoted: bool) -> tuple[Segment, ...]:
@@ -211,6 +212,10 @@ class _Lexer:
 
     def _dollar(self, *, quoted: bool) -> Segment:
         text = self.text
+        match = _VARIABLE.match(text, self.at)
+        if match is not None:
+            self.at = match.end()
+            return Variable(match[1], quoted)
         following = text[self.at + 1 : self.at + 2]
         if text.startswith("$((", self.at):
             inside = self._balanced(self.at + 3, 2)
@@ -222,15 +227,8 @@ class _Lexer:
         if following == "'" and not quoted:
             self.at += 1
             return Literal(self._until("'"), quoted=True)
-        end = self.at + 1
-        if following and following in "@*#?$!-0123456789":
-            end += 1
-        else:
-            while end < len(text) and text[end] in (_NAME if end > self.at + 1 else _NAME_START):
-                end += 1
-        name = text[self.at + 1 : end]
-        self.at = end
-        return Variable(name, quoted) if name else Literal("$", quoted)
+        self.at += 1
+        return Literal("$", quoted)
 
     def _braced(self, *, quoted: bool) -> Segment:
         text, start = self.text, self.at + 2
@@ -282,8 +280,16 @@ class _Lexer:
         return _Lexer(text, depth=self.depth + 1).segments(frozenset(), quoted=True)
 
 
+@cache
+def _text(ends: frozenset[str]) -> re.Pattern[str]:
+    """Characters that neither are one of these nor mean anything."""
+    return re.compile(f"[^{re.escape(_SPECIAL + ''.join(sorted(ends)))}]*")
+
+
 def _joined(segments: list[Segment]) -> list[Segment]:
     """Literals of one kind that follow one another, as one."""
+    if len(segments) == 1:
+        return segments
     found: list[Segment] = []
     for segment in segments:
         last = found[-1] if found else None
