@@ -1,4 +1,7 @@
-"""What a node agent costs at rest: memory, CPU, and what it writes. On a real control plane, with an emulated driver of 8 GPUs."""
+"""What a node agent costs at rest: memory, CPU, and what it writes. On a real control plane.
+
+With an emulated driver of 8 GPUs; ``--profile none``: with the driver of this machine.
+"""
 
 import argparse
 import sys
@@ -13,7 +16,7 @@ from filling import memory_mib, say
 
 from controlplane.installation import Installation
 from controlplane.plane import ControlPlane, control_plane
-from nvml.agents import AgentProcess, EmulatedDriver
+from nvml.agents import AgentProcess, EmulatedAgent, EmulatedDriver, reaching
 from nvml.library import build
 
 NODE = "node-0"
@@ -26,12 +29,14 @@ def cpu_seconds(pid: int) -> float:
 
 
 def agent_rows(plane: ControlPlane, folder: Path, seconds: float, profile: str) -> list[tuple[str, str]]:
-    """CRDs are installed; the agent writes as an administrator: this is not about its rights."""
+    """CRDs are installed. ``profile``: of an emulated driver, or ``none``."""
     plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
-    token = folder / "token"
-    token.write_text(plane.kubectl("create", "token", "bench-agent", "-n", "default").stdout.strip())
-    options = [f"--server={plane.url}", f"--token-file={token}", f"--ca-file={plane.authority.path}", "--namespace=default"]
-    agent = AgentProcess(build(folder), EmulatedDriver(folder, profile), NODE, options)
+    options = reaching(plane, folder, "default")
+    agent = (
+        AgentProcess(folder, NODE, options)
+        if profile == "none"
+        else EmulatedAgent(build(folder), EmulatedDriver(folder, profile), NODE, options)
+    )
     try:
         time.sleep(SETTLE_SECONDS)
         started, used = time.monotonic(), cpu_seconds(agent.pid)
@@ -60,10 +65,6 @@ def main() -> int:
     options = parser.parse_args()
     with control_plane(say) as plane, tempfile.TemporaryDirectory() as folder:
         Installation(plane).install()
-        plane.kubectl("create", "serviceaccount", "bench-agent", "-n", "default")
-        plane.kubectl(
-            "create", "clusterrolebinding", "bench-agent", "--clusterrole=cluster-admin", "--serviceaccount=default:bench-agent"
-        )
         for name, value in agent_rows(plane, Path(folder), options.seconds, options.profile):
             print(f"| {name} | {value} |")
     return 0

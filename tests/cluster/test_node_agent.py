@@ -10,11 +10,11 @@ from live import until
 
 from controlplane.plane import ControlPlane
 from nvml import expected
-from nvml.agents import AgentProcess, EmulatedDriver, profile
+from nvml.agents import EmulatedAgent, EmulatedDriver, profile, reaching
 from nvml.library import build
 
 Json = dict[str, Any]
-Start = Callable[..., AgentProcess]
+Start = Callable[..., EmulatedAgent]
 NAMESPACE = "agents"
 
 
@@ -25,28 +25,20 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def agents_plane(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> tuple[ControlPlane, list[str]]:
-    """And how agents reach it: what they may do is tested with the chart."""
+    """And how agents reach it."""
     installed.kubectl("create", "namespace", NAMESPACE)
-    installed.kubectl("create", "serviceaccount", "agent", "-n", NAMESPACE)
-    installed.kubectl(
-        "create", "clusterrolebinding", "test-agents", "--clusterrole=cluster-admin", f"--serviceaccount={NAMESPACE}:agent"
-    )
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text(installed.kubectl("create", "token", "agent", "-n", NAMESPACE).stdout)
-    return installed, [
-        f"--server={installed.url}", f"--token-file={token}", f"--ca-file={installed.authority.path}",
-        f"--namespace={NAMESPACE}", "--interval=0.2", "--heartbeat=1",
-    ]  # fmt: skip
+    options = reaching(installed, tmp_path_factory.mktemp("token"), NAMESPACE)
+    return installed, [*options, "--interval=0.2", "--heartbeat=1"]
 
 
 @pytest.fixture
 def start(agents_plane: tuple[ControlPlane, list[str]], library: Path, tmp_path: Path) -> Iterator[Start]:
     plane, options = agents_plane
-    started: list[AgentProcess] = []
+    started: list[EmulatedAgent] = []
 
-    def begin(name: str = "h100-8x-nvswitch", node: str = "gpu-node", *more: str) -> AgentProcess:
+    def begin(name: str = "h100-8x-nvswitch", node: str = "gpu-node", *more: str) -> EmulatedAgent:
         plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
-        started.append(AgentProcess(library, EmulatedDriver(tmp_path, name), node, [*options, *more]))
+        started.append(EmulatedAgent(library, EmulatedDriver(tmp_path, name), node, [*options, *more]))
         return started[-1]
 
     yield begin

@@ -1,4 +1,4 @@
-"""Real ``shardgate agent`` processes on emulated nodes."""
+"""Real ``shardgate agent`` processes, most of them on emulated nodes."""
 
 import contextlib
 import json
@@ -11,14 +11,25 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvml.library import PROFILE_VARIABLE, PROFILES
+from controlplane.plane import ControlPlane
+from nvml.library import PROFILES, environment
 
 Json = dict[str, Any]
 START_SECONDS = 30
+
+
+def reaching(plane: ControlPlane, folder: Path, namespace: str) -> list[str]:
+    """Options of an agent that writes as an administrator: what agents may do is tested with the chart."""
+    plane.kubectl("create", "serviceaccount", "agent", "-n", namespace)
+    account = f"--serviceaccount={namespace}:agent"
+    plane.kubectl("create", "clusterrolebinding", f"agents-of-{namespace}", "--clusterrole=cluster-admin", account)
+    token = folder / "token"
+    token.write_text(plane.kubectl("create", "token", "agent", "-n", namespace).stdout.strip())
+    return [f"--server={plane.url}", f"--token-file={token}", f"--ca-file={plane.authority.path}", f"--namespace={namespace}"]
 
 
 def profile(name: str) -> Json:
@@ -61,15 +72,14 @@ class EmulatedDriver:
 
 
 class AgentProcess:
-    """One agent. Its log and its driver's profile are in ``folder``."""
+    """One agent, whose log is in ``folder``. It reads this machine's driver, unless its environment has it find another one."""
 
-    def __init__(self, library: Path, driver: EmulatedDriver, node: str, options: Sequence[str]) -> None:
-        descriptor, log = tempfile.mkstemp(prefix=f"agent-{node}-", suffix=".log", dir=driver.path.parent)
-        self.driver, self.node, self.log = driver, node, Path(log)
+    def __init__(self, folder: Path, node: str, options: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        descriptor, log = tempfile.mkstemp(prefix=f"agent-{node}-", suffix=".log", dir=folder)
+        self.node, self.log = node, Path(log)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "shardgate", "agent", f"--node-name={node}", "--bind-address=127.0.0.1", "--port=0", *options],
-            env={**os.environ, "LD_LIBRARY_PATH": str(library), PROFILE_VARIABLE: str(driver.path)},
-            stderr=descriptor, stdout=descriptor,
+            env=environment, stderr=descriptor, stdout=descriptor,
         )  # fmt: skip
         os.close(descriptor)
         deadline = time.monotonic() + START_SECONDS
@@ -118,3 +128,11 @@ class AgentProcess:
             self._process.kill()
             self._process.wait()
             raise
+
+
+class EmulatedAgent(AgentProcess):
+    """One agent on an emulated driver; its log is beside the driver's profile."""
+
+    def __init__(self, library: Path, driver: EmulatedDriver, node: str, options: Sequence[str]) -> None:
+        self.driver = driver
+        super().__init__(driver.path.parent, node, options, environment(library, driver.path))
