@@ -45,19 +45,16 @@ def first(plane: ControlPlane) -> Json:
 @pytest.mark.usefixtures("agent")
 def test_memory_that_a_program_holds_is_told_and_that_it_is_free_again(plane: ControlPlane) -> None:
     before = first(plane)["memory"]["usedBytes"]
-    holder = subprocess.Popen(
-        [sys.executable, PROGRAM, "hold", str(8 * GIBI)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout
-    assert holder.stdin
-    assert holder.stdout.readline() == "held\n"
-    # The report is written every 10 s at most for memory.
-    until("it is told", lambda: first(plane)["memory"]["usedBytes"] >= before + 8 * GIBI, 30)
-    told = first(plane)
-    assert told["memory"]["usedBytes"] < before + 10 * GIBI  # its context takes some hundred MiB
-    assert len(told["processes"]) == 1
-    holder.stdin.close()
-    assert holder.wait(30) == 0
+    command = [sys.executable, PROGRAM, "hold", str(8 * GIBI)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        # The report is written every 10 s at most for memory.
+        until("it is told", lambda: first(plane)["memory"]["usedBytes"] >= before + 8 * GIBI, 30)
+        told = first(plane)
+        assert told["memory"]["usedBytes"] < before + 10 * GIBI  # its context takes some hundred MiB
+        assert len(told["processes"]) == 1
+    assert holder.returncode == 0
     until("it is free again", lambda: first(plane)["memory"]["usedBytes"] < before + GIBI, 30)
     until("no process is left", lambda: first(plane)["processes"] == [], 30)
 
