@@ -61,6 +61,7 @@ oracle: venv ## placement against the real kube-scheduler on N random clusters o
 
 faults: venv ## races, restarts, broken control planes at length, two at a time, into docs/reliability.md (FULL=1: at full length; PREVIOUS=REVISION: an upgrade from it)
 	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.binaries > /dev/null
+	@PYTHONPATH=deploy/local $(PYTHON) -m controlplane.tools prometheus > /dev/null
 	@run() { FAULTS=$(if $(FULL),full,long) PREVIOUS=$(PREVIOUS) $(PYTHON) -m pytest tests/cluster "$$@" $(ARGS); \
 	    code=$$?; [ $$code -eq 5 ] || [ $$code -eq 0 ] || ended=$$code; }; ended=0; rm -f .cache/faults*.xml; \
 	  run -m "fault and not alone" -n 2 --dist loadfile --junitxml=.cache/faults.xml; \

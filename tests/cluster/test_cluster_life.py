@@ -1,15 +1,20 @@
-"""The life of a cluster: what nodes, pods and objects go through, none of which may cost anyone a refusal.
+"""The life of a cluster: what nodes, pods and objects go through, none of which may cost anyone a refusal or a night.
 
 Each test is one row of it. What ends after minutes or a day is a test with a clock of its own (``test_cluster_book``).
 """
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
+import pytest
 from faults import Measured, fault
 from foreign import container, custom, vllm
 from life import CLOSED, FOREIGN, OPEN, TIMEOUT, Life, foreign, policies, verdict
-from live import create_node, status, until, wait_for_outcome
+from live import create_node, patch_status, status, until, wait_for_outcome
+from pager import SETTLE_SECONDS, Pager
 
 from builders import a_body, a_node, a_pod
 from controlplane.installation import Installation
@@ -17,16 +22,33 @@ from controlplane.plane import ControlPlane
 
 Start = Callable[..., Installation]
 Json = dict[str, Any]
+DOWN = "ShardgateDeclarationDown"
 ASKING = "creates through the webhook (failurePolicy Fail): own kind by default, Deployments by Enforce, Open and Closed"
-CRITERION = "0 refused; at worst Waiting, and the message says why; Sound again by itself"
+CRITERION = "0 refused, 0 pages; at worst Waiting, and the message says why; Sound again by itself"
 NOT_READY = {"conditions": [{"type": "Ready", "status": "False"}]}
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
+@pytest.fixture
+def quiet(clean: ControlPlane, start: Start, measured: Measured) -> Iterator[Start]:
+    """Starts an operator, beside which no alert may so much as begin to wake somebody, to the end of the test."""
+    with ExitStack() as stack:
+        pagers: list[Pager] = []
+
+        def begin(**how: Any) -> Installation:
+            installation = start(**how)
+            pagers.append(stack.enter_context(Pager(clean, installation)))
+            return installation
+
+        yield begin
+        assert [each.told() for each in pagers] == [{}]
+        measured("0 pages")
+
+
 @fault(53, what="device plugin, GPU operator or kubelet restarts on every node", load=ASKING, criterion=CRITERION)
-def test_a_restart_of_what_offers_gpus(clean: ControlPlane, start: Start, measured: Measured) -> None:
+def test_a_restart_of_what_offers_gpus(clean: ControlPlane, quiet: Start, measured: Measured) -> None:
     with Life(clean) as life:
-        life.stand(start(failure_policy="Fail"))
+        life.stand(quiet(failure_policy="Fail"))
         for capacity in (8, 0):
             life.amounts(0, capacity)
             life.until("Waiting", "16 GPUs on nodes in transition")
@@ -43,9 +65,9 @@ def test_a_restart_of_what_offers_gpus(clean: ControlPlane, start: Start, measur
 
 
 @fault(54, what="one GPU of each node fails (allocatable 7, capacity 8)", load=ASKING, criterion=CRITERION)
-def test_a_gpu_that_fails(clean: ControlPlane, start: Start, measured: Measured) -> None:
+def test_a_gpu_that_fails(clean: ControlPlane, quiet: Start, measured: Measured) -> None:
     with Life(clean) as life:
-        life.stand(start(failure_policy="Fail"))
+        life.stand(quiet(failure_policy="Fail"))
         life.amounts(7)
         life.until("Waiting", "14 of 16 are available now (2 GPUs not healthy)")
         assert status(clean, "llama", "serving")["findings"][0]["code"] == "NodesUnavailable"
@@ -57,9 +79,9 @@ def test_a_gpu_that_fails(clean: ControlPlane, start: Start, measured: Measured)
 
 @fault(
     55, what="all GPU labels vanish (GPU Feature Discovery is replaced)", load=ASKING,
-    criterion="0 refused; Sound by remembered labels, marked so; no mark once they are back",
+    criterion="0 refused, 0 pages; Sound by remembered labels, marked so; no mark once they are back",
 )  # fmt: skip
-def test_labels_that_vanish(clean: ControlPlane, start: Start, measured: Measured) -> None:
+def test_labels_that_vanish(clean: ControlPlane, quiet: Start, measured: Measured) -> None:
     mark, plain = "8 x H100-80GB-HBM3 (remembered labels)", "8 x H100-80GB-HBM3, "
     own = ("infd", "llama", "-n", "serving")
 
@@ -70,7 +92,7 @@ def test_labels_that_vanish(clean: ControlPlane, start: Start, measured: Measure
         return str(wait_for_outcome(clean, "llama", "serving", "Sound")["summary"])
 
     with Life(clean) as life:
-        life.stand(start(failure_policy="Fail"))
+        life.stand(quiet(failure_policy="Fail"))
         labels = [key for key in life.nodes[0]["metadata"]["labels"] if key.startswith("nvidia.com/")]
         clean.kubectl("label", "nodes", "--all", *(f"{key}-" for key in labels))
         until("it is marked", lambda: mark in anew(), TIMEOUT)
@@ -83,10 +105,10 @@ def test_labels_that_vanish(clean: ControlPlane, start: Start, measured: Measure
 
 
 @fault(56, what="driver upgrade, then MIG change, on every node (by the GPU operator's labels)", load=ASKING, criterion=CRITERION)
-def test_a_driver_upgrade_and_a_mig_change(clean: ControlPlane, start: Start, measured: Measured) -> None:
+def test_a_driver_upgrade_and_a_mig_change(clean: ControlPlane, quiet: Start, measured: Measured) -> None:
     upgrade, mig = "nvidia.com/gpu-driver-upgrade-state", "nvidia.com/mig.config.state"
     with Life(clean) as life:
-        life.stand(start(failure_policy="Fail"))
+        life.stand(quiet(failure_policy="Fail"))
         for key, steps, done in (
             (upgrade, ("cordon-required", "drain-required", "pod-restart-required", "validation-required"), "upgrade-done"),
             (mig, ("pending", "rebooting"), "success"),
@@ -118,10 +140,10 @@ def new(body: Json) -> Json:
 
 @fault(57, what="cordon, NotReady, spot loss, then new nodes with a start-up taint and no device plugin yet", load=ASKING,
        criterion=CRITERION + "; a pod that tolerates the cordon is Sound")  # fmt: skip
-def test_nodes_come_and_go(clean: ControlPlane, start: Start, measured: Measured) -> None:
+def test_nodes_come_and_go(clean: ControlPlane, quiet: Start, measured: Measured) -> None:
     tolerant = a_body("tolerant", placement={"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]})
     with Life(clean) as life:
-        life.stand(start(failure_policy="Fail"))
+        life.stand(quiet(failure_policy="Fail"))
         for body in life.nodes:
             clean.kubectl("cordon", body["metadata"]["name"])
         life.until("Waiting", "16 GPUs on nodes cordoned")
@@ -149,13 +171,13 @@ def test_nodes_come_and_go(clean: ControlPlane, start: Start, measured: Measured
 
 
 @fault(57, what="the first nodes of a cluster join: a start-up taint, and no device plugin yet", load=ASKING, criterion=CRITERION)
-def test_the_first_nodes_join(clean: ControlPlane, start: Start, measured: Measured) -> None:
+def test_the_first_nodes_join(clean: ControlPlane, quiet: Start, measured: Measured) -> None:
     """Nothing is remembered of them: what their cloud sold with them is all that tells of GPUs."""
     nodes = [a_node(name) for name in ("node-a", "node-b")]
     for each in nodes:
         new(each.body)
     with Life(clean, nodes) as life:
-        life.stand(start(failure_policy="Fail"), "Waiting", "16 GPUs on nodes in transition")
+        life.stand(quiet(failure_policy="Fail"), "Waiting", "16 GPUs on nodes in transition")
         life.settle()
         life.amounts(8)
         life.patch(spec={"taints": None})
@@ -172,11 +194,11 @@ def bound(name: str, node: str, **more: Any) -> Json:
 
 
 @fault(58, what="pods that hold all GPUs are terminating", load=ASKING, criterion=CRITERION)
-def test_pods_that_are_terminating(clean: ControlPlane, start: Start, measured: Measured) -> None:
+def test_pods_that_are_terminating(clean: ControlPlane, quiet: Start, measured: Measured) -> None:
     with Life(clean) as life:
         names = [body["metadata"]["name"] for body in life.nodes]
         clean.apply(*(bound(f"holds-{name}", name) for name in names))
-        life.stand(start(failure_policy="Fail"), "Waiting", "0 of 16 are free; ")
+        life.stand(quiet(failure_policy="Fail"), "Waiting", "0 of 16 are free; ")
         pods = [f"holds-{name}" for name in names]
         clean.kubectl("delete", "pod", "-n", "serving", "--wait=false", *pods)  # no kubelet ends them
         clean.apply(a_body("second"))
@@ -187,6 +209,102 @@ def test_pods_that_are_terminating(clean: ControlPlane, start: Start, measured: 
         clean.kubectl("delete", "pod", "-n", "serving", "--grace-period=0", "--force", *pods)
         life.until("Sound")
     measured(life.told())
+
+
+class Running:
+    """A model whose pod is ready on ``node-a``, while another one holds all of ``node-b``: it cannot go elsewhere."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.nodes = [a_node(name).body for name in ("node-a", "node-b")]
+        for body in self.nodes:
+            create_node(plane, body)
+        plane.apply(bound("elsewhere", "node-b"), a_body())
+        self.runs()
+
+    def runs(self) -> None:
+        """Its pod is there, and ready."""
+        self.plane.apply(bound("own", "node-a", declaration="llama"))
+        self.ready(is_ready=True)
+
+    def ready(self, *, is_ready: bool) -> None:
+        condition = {"type": "Ready", "status": str(is_ready)}
+        shown = json.dumps({"status": {"phase": "Running", "conditions": [condition]}})
+        self.plane.kubectl("patch", "pod", "own", "-n", "serving", "--subresource=status", "--type=merge", "-p", shown)
+
+    def is_evicted(self) -> None:
+        """Its pod goes, and the one that is made for it finds no place."""
+        self.plane.kubectl("delete", "pod", "own", "-n", "serving", "--grace-period=0", "--force")
+        pending = bound("own", "", declaration="llama")
+        self.plane.apply(pending)
+
+    def returns(self) -> None:
+        self.plane.kubectl("delete", "pod", "own", "-n", "serving", "--grace-period=0", "--force")
+        self.runs()
+        wait_for_outcome(self.plane, "llama", "serving", "Sound", TIMEOUT)
+
+    def waits(self) -> None:
+        wait_for_outcome(self.plane, "llama", "serving", "Waiting", TIMEOUT)
+
+    def label(self, *labels: str) -> None:
+        self.plane.kubectl("label", "node", "node-a", "--overwrite", *labels)
+
+
+@fault(
+    53, 54, 55, 56, 57, load="a model runs on the node that all of it happens to; the other node is full",
+    what="restart of the device plugin and of the kubelet, a GPU that fails, labels that vanish, a driver upgrade, spot loss, a new node; drain",
+    criterion="no page begins for any of it but the drain of the only node that could run it: that one counts its ten minutes, and ends at once",
+)  # fmt: skip
+def test_what_wakes_nobody_and_what_would(clean: ControlPlane, start: Start, measured: Measured) -> None:
+    model, amount = Running(clean), "nvidia.com/gpu"
+    labels = [key for key in model.nodes[0]["metadata"]["labels"] if key.startswith("nvidia.com/")]
+    installation = start(failure_policy="Fail")
+    wait_for_outcome(clean, "llama", "serving", "Sound", TIMEOUT)
+    with Pager(clean, installation) as pager:
+        for capacity in ("8", "0"):  # the device plugin restarts
+            patch_status(clean, "node-a", {"allocatable": {amount: "0"}, "capacity": {amount: capacity}})
+            model.waits()
+            time.sleep(SETTLE_SECONDS)
+        patch_status(clean, "node-a", {**NOT_READY, "allocatable": {amount: "0"}})  # so does the kubelet
+        model.ready(is_ready=False)
+        time.sleep(SETTLE_SECONDS)
+        patch_status(clean, "node-a", {**READY, "allocatable": {amount: "8"}, "capacity": {amount: "8"}})
+        model.ready(is_ready=True)
+        wait_for_outcome(clean, "llama", "serving", "Sound", TIMEOUT)
+        patch_status(clean, "node-a", {"allocatable": {amount: "7"}})  # a GPU fails beside those that serve
+        model.waits()
+        time.sleep(SETTLE_SECONDS)
+        patch_status(clean, "node-a", {"allocatable": {amount: "8"}})
+        model.label(*(f"{key}-" for key in labels))
+        model.is_evicted()
+        time.sleep(SETTLE_SECONDS)
+        model.returns()
+        model.label(*(f"{key}={model.nodes[0]['metadata']['labels'][key]}" for key in labels))
+        model.label("nvidia.com/gpu-driver-upgrade-state=drain-required")
+        model.is_evicted()
+        model.waits()
+        time.sleep(SETTLE_SECONDS)
+        model.label("nvidia.com/gpu-driver-upgrade-state=upgrade-done")
+        model.returns()
+        clean.kubectl("delete", "node", "node-a")  # a spot instance is taken
+        model.is_evicted()
+        model.waits()
+        time.sleep(SETTLE_SECONDS)
+        create_node(clean, new(a_node().body))  # and its successor joins
+        model.waits()
+        time.sleep(SETTLE_SECONDS)
+        clean.kubectl("delete", "node", "node-a")
+        create_node(clean, model.nodes[0])
+        model.returns()
+        assert pager.told() == {}
+
+        clean.kubectl("cordon", "node-a")
+        model.is_evicted()
+        until("its ten minutes begin", lambda: pager.tells(DOWN) == "pending", TIMEOUT)
+        clean.kubectl("uncordon", "node-a")
+        over = until("they are over", lambda: pager.tells(DOWN) == "", TIMEOUT)
+        assert pager.told() == {DOWN: "pending"}
+    measured(f"nothing began before the drain; what began with it was over {over:.1f} s after its end")
 
 
 def pods_of(plane: ControlPlane, namespace: str) -> list[Json]:
@@ -220,15 +338,15 @@ def made_for(plane: ControlPlane) -> Json:
 @fault(
     59, what="objects whose pods hold every GPU are deleted and made anew (GitOps replace), their pods still terminating",
     load=ASKING + "; the policies refuse Waiting too",
-    criterion="0 refused, no warning: the old object's pods count as its own; Sound again by itself",
+    criterion="0 refused, 0 pages, no warning: the old object's pods count as its own; Sound again by itself",
 )  # fmt: skip
-def test_delete_and_create(other_kinds: ControlPlane, start: Start, measured: Measured) -> None:
+def test_delete_and_create(other_kinds: ControlPlane, quiet: Start, measured: Measured) -> None:
     plane = other_kinds
     waiting = {"refuse": {"waiting": True}}
     nodes = [a_node(f"node-{each}") for each in "abcd"]
     again = [a_body(), *(foreign("llama", name, paused=False) for name in FOREIGN), service()]
     Life(plane, nodes, **waiting)
-    installation = start(failure_policy="Fail")
+    installation = quiet(failure_policy="Fail")
     plane.apply(*again)
     plane.apply(made_for(plane), options=AS_CONTROLLER)
     plane.apply(bound("own", "", declaration="llama"))
@@ -328,15 +446,15 @@ def parted(namespace: str) -> list[tuple[str, Json, Json]]:
 @fault(
     60, what="objects come before the ConfigMap, claim template, runtime, preset, ModelProfile or workload that they refer to",
     load="own kind by default; foreign kinds by Enforce, Open and Closed; failurePolicy Fail",
-    criterion="0 refused; Undecided, and the message names the part; judged when it comes",
+    criterion="0 refused, 0 pages; Undecided, and the message names the part; judged when it comes",
 )  # fmt: skip
-def test_parts_in_any_order(other_kinds: ControlPlane, referred_to: ControlPlane, start: Start, measured: Measured) -> None:
+def test_parts_in_any_order(other_kinds: ControlPlane, referred_to: ControlPlane, quiet: Start, measured: Measured) -> None:
     plane = other_kinds
     for name in FOREIGN:
         plane.kubectl("create", "namespace", name, check=False)
     plane.apply(*policies())
     create_node(plane, a_node().body)
-    start(failure_policy="Fail")
+    quiet(failure_policy="Fail")
     model = {"name": "s3://models/legal-8b/v3", "weights": None}
     reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "later"}
     own = [

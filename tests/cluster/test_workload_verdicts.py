@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from audit import writes
 from faults import fault
 from live import create_node, patch_status, until, wait_for_rest
@@ -127,34 +128,70 @@ def test_a_declaration_is_judged_in_the_stead_of_its_workload(clean: ControlPlan
     until("the workload is judged itself", lambda: codes(plane) == ["WorldSizeMismatch"])
 
 
+STRICT = {
+    "apiVersion": "shardgate.io/v1alpha1", "kind": "VerificationPolicy", "metadata": {"name": "strict"},
+    "spec": {
+        "mode": "Enforce", "refuse": {"waiting": True},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}},
+    },
+}  # fmt: skip
+
+
+def of_kind(kind: str) -> Json:
+    """The same eight GPUs."""
+    body = a_vllm_deployment()
+    return body if kind == "Deployment" else {**body, "kind": kind, "spec": {**body["spec"], "serviceName": "llama"}}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 @fault(
-    26, what="replicas raised through deployments/scale, as kubectl scale and an autoscaler do",
+    26, what="replicas raised through deployments/scale and statefulsets/scale, as kubectl scale does",
     criterion="the verdict of an update of its spec; 0 bypass",
 )  # fmt: skip
-def test_a_scale_up_is_warned_and_refused_and_a_scale_down_passes(clean: ControlPlane, start: Start) -> None:
+def test_a_scale_up_is_warned_and_refused_and_a_scale_down_passes(clean: ControlPlane, start: Start, kind: str) -> None:
     plane = clean
     create_node(plane, a_node().body)
     installation = start()
-    plane.apply(a_vllm_deployment())
-    until("it is judged", lambda: installation.metric('shardgate_declarations{kind="Deployment",outcome="Sound"}') == 1)
-    warned = plane.kubectl("scale", "deployment", "llama", "-n", "serving", "--replicas=3")
+    plane.apply(of_kind(kind))
+    until("it is judged", lambda: installation.metric(f'shardgate_declarations{{kind="{kind}",outcome="Sound"}}') == 1)
+    warned = plane.kubectl("scale", kind, "llama", "-n", "serving", "--replicas=3")
     assert "GpuCountTooLow" in warned.stderr
-    down = plane.kubectl("scale", "deployment", "llama", "-n", "serving", "--replicas=1")
+    down = plane.kubectl("scale", kind, "llama", "-n", "serving", "--replicas=1")
     assert down.stderr == ""
-    plane.apply({
-        "apiVersion": "shardgate.io/v1alpha1", "kind": "VerificationPolicy", "metadata": {"name": "strict"},
-        "spec": {
-            "mode": "Enforce", "refuse": {"waiting": True},
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "serving"}},
-        },
-    })  # fmt: skip
+    plane.apply(STRICT)
 
     def refused() -> bool:
-        answer = plane.kubectl("scale", "deployment", "llama", "-n", "serving", "--replicas=3", check=False)
-        return answer.returncode == 1 and "Deployment serving/llama cannot run here" in answer.stderr
+        answer = plane.kubectl("scale", kind, "llama", "-n", "serving", "--replicas=3", check=False)
+        return answer.returncode == 1 and f"{kind} serving/llama cannot run here" in answer.stderr
 
     until("it is refused", refused)
-    assert plane.kubectl("scale", "deployment", "llama", "-n", "serving", "--replicas=0").stderr == ""
+    assert plane.kubectl("scale", kind, "llama", "-n", "serving", "--replicas=0").stderr == ""
+
+
+@fault(
+    26, what="a HorizontalPodAutoscaler asks for more copies than the cluster can run",
+    criterion="refused as anybody is, and its own status says why; it scales once they fit",
+)  # fmt: skip
+def test_an_autoscaler_is_refused_and_says_why(clean: ControlPlane, start: Start) -> None:
+    plane = clean
+    create_node(plane, a_node().body)
+    installation = start()
+    plane.apply(a_vllm_deployment(), STRICT)
+    until("it is judged", lambda: installation.metric('shardgate_declarations{kind="Deployment",outcome="Sound"}') == 1)
+    plane.apply({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "llama", "namespace": "serving"},
+        "spec": {"scaleTargetRef": REFERENCE, "minReplicas": 2, "maxReplicas": 2},  # below its minimum it asks for no metric
+    })  # fmt: skip
+
+    def says() -> str:
+        status = plane.get("hpa", "llama", "-n", "serving").get("status") or {}
+        return next((each["message"] for each in status.get("conditions") or () if each["type"] == "AbleToScale"), "")
+
+    until("it says why", lambda: "Deployment serving/llama cannot run here" in says(), 60)
+    assert plane.get("deployment", "llama", "-n", "serving")["spec"]["replicas"] == 1
+    create_node(plane, a_node("node-b").body)
+    until("it scales", lambda: plane.get("deployment", "llama", "-n", "serving")["spec"]["replicas"] == 2, 60)
+    plane.kubectl("delete", "hpa", "llama", "-n", "serving")
 
 
 def test_a_config_map_is_read_when_it_comes(clean: ControlPlane, start: Start) -> None:
