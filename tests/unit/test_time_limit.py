@@ -1,11 +1,14 @@
 """A computation that does not come back is cut, and one that does is left alone."""
 
 import asyncio
+import signal
+import sys
 import threading
 import time
 
 import pytest
 
+from shardgate.shells import time_limit as module
 from shardgate.shells.time_limit import OutOfTime, ends_at, within_time
 
 
@@ -33,6 +36,24 @@ def test_what_ends_in_time_is_returned_and_no_signal_comes_later() -> None:
     with ends_at(time.monotonic() + 0.05):
         assert within_time(divmod, 7, 2) == (3, 1)
     time.sleep(0.15)
+
+
+def test_a_signal_that_comes_while_it_is_cut_does_not_keep_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a process gets little of a processor, the next signal is there before the first one is dealt with."""
+    real, came = signal.setitimer, []
+
+    def setitimer(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
+        if not seconds:  # it ends
+            monkeypatch.setattr(module._limit, "is_set", True)  # as it was a moment before
+            module._limit.ring(signal.SIGALRM, sys._getframe(1))
+            monkeypatch.setattr(module._limit, "is_set", False)
+            came.append(which)
+        return real(which, seconds, interval)
+
+    monkeypatch.setattr(module.signal, "setitimer", setitimer)
+    with ends_at(time.monotonic() + 0.05), pytest.raises(OutOfTime):
+        within_time(computes, [])
+    assert came == [signal.ITIMER_REAL]
 
 
 def test_time_that_was_up_before_ends_it_at_once() -> None:

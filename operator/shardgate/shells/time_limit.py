@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -39,9 +40,11 @@ class _Limit:
 
     is_set = False
 
-    def ring(self, *_: object) -> None:
-        """What the signal does."""
-        if self.is_set:
+    def ring(self, _: int, interrupted: FrameType | None) -> None:
+        """What the signal does. Whatever ``within_time`` itself does is not interrupted: it would never end the limit."""
+        while interrupted is not None and interrupted.f_code is _Limit.ring.__code__:
+            interrupted = interrupted.f_back  # a signal that came while the one before was dealt with
+        if self.is_set and interrupted is not None and interrupted.f_code is not within_time.__code__:
             raise OutOfTime
 
 
@@ -82,7 +85,12 @@ def within_time(compute: Callable[P, R], *arguments: P.args, **more: P.kwargs) -
     _limit.is_set = True
     signal.setitimer(signal.ITIMER_REAL, max(ends - time.monotonic(), LEAST_SECONDS), AGAIN_SECONDS)
     try:
-        return compute(*arguments, **more)
+        return _computed(compute, *arguments, **more)
     finally:
         _limit.is_set = False
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _computed(compute: Callable[P, R], *arguments: P.args, **more: P.kwargs) -> R:
+    """In a frame of its own, which is what may be interrupted."""
+    return compute(*arguments, **more)
