@@ -62,7 +62,7 @@ from shardgate.shells.null_storages import NullDiffBase, NullProgress
 from shardgate.shells.operator_status import OperatorStatus
 from shardgate.shells.policy_status import PolicyStatus
 from shardgate.shells.reconciler import Reconciler
-from shardgate.shells.reflector import Reflector
+from shardgate.shells.reflector import Reflector, is_older
 from shardgate.shells.rejudging import Rejudging
 from shardgate.shells.report_events import ReportEvents
 from shardgate.shells.report_stores import Heartbeats, Reports
@@ -136,13 +136,14 @@ class Operator:
         self.judge = Judge(self.book, self.freshness)
         wake = asyncio.Event()
         self.writer = writer = Writer(self.cluster, self.metrics, self.identity)
-        self.ledger = Ledger(writer, self.book.claims, self.metrics)
+        self.ledger = Ledger(writer, self.book.claims, self.metrics, self.judge.workloads.owners_made_for)
         self.ledger.on_accuracy = self.note_accuracy
         self.reconciler = Reconciler(writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.ledger.gone)
         self.config_maps = ConfigMaps(self.cluster, self.book.references)
         self.workloads = WorkloadReconciler(
-            writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps, self.ledger.gone
-        )
+            writer, self.judge, self.lease, config, self.metrics, WorkQueue(wake), self.config_maps, self.ledger.gone,
+            self.ledger.note_made,
+        )  # fmt: skip
         self.report_events = ReportEvents(writer, self.book.reports)
         self.rejudging = Rejudging(
             self.judge, self.lease, self.metrics, wake, (self.reconciler, self.workloads), self.upkeep, self.note_reports
@@ -326,11 +327,18 @@ class Operator:
         is_followed = health is None or (health.broken_seconds() == 0 and health.age_seconds() <= STALE_AFTER_SECONDS)
         own, workload = self.reconciler.get(uid), self.judge.workloads.get(uid)
         body = own or workload
+        if uid in self.book.pods:
+            return Seen(stands=True, generation=sys.maxsize)  # its GPUs never change
         if body is None:
             return Seen(stands=False, is_followed=is_followed)
+        try:
+            asked = None if workload is None else self.judge.asked_by(workload)
+        except Exception:  # a defect of ours with one object must not keep the claims of all
+            log.exception("%s %s: what it asks for cannot be read", kind, uid)
+            self.metrics.internal_errors.inc()
+            asked = None
         return Seen(
-            stands=True, is_followed=is_followed, generation=int(body["metadata"].get("generation") or 0),
-            asked=None if workload is None else self.judge.asked_by(workload),
+            stands=True, is_followed=is_followed, generation=int(body["metadata"].get("generation") or 0), asked=asked,
             is_going=bool(body["metadata"].get("deletionTimestamp")),
         )  # fmt: skip
 
@@ -338,8 +346,7 @@ class Operator:
         """What the leader keeps in order besides verdicts."""
 
         def covered(uid: str, generation: int) -> bool:
-            made = self.judge.workloads.owners_made_for(uid)
-            return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid, made)
+            return self.reconciler.has_judged(uid, generation) or not self.ledger.missing(uid)
 
         parts = [lambda: self.ledger.upkeep(self.seen, covered), self.policy_status.upkeep, self.workloads.take_away_what_is_over]
         parts += [
@@ -386,11 +393,11 @@ class Operator:
                 reasons.append(f"{each.name}: watch broken for {each.health.broken_seconds():.0f} s ({each.health.problem})")
         return reasons
 
-    def is_behind(self, kind: JudgedKind) -> bool:
-        """Whether workloads of this kind that stand are not followed, or not closely enough."""
+    def is_behind(self, kind: JudgedKind, version: str) -> bool:
+        """Whether workloads of this kind that stand are not followed, not closely enough, or not up to this ``resourceVersion``."""
         health = self._health_of[kind.kind]
         age, broken = health.age_seconds(), health.broken_seconds()  # the age is infinite before all are listed
-        return age > STALE_AFTER_SECONDS or broken > BROKEN_AFTER_SECONDS
+        return age > STALE_AFTER_SECONDS or broken > BROKEN_AFTER_SECONDS or is_older(health.reached, version)
 
     def refresh_metrics(self) -> None:
         """Before a scrape."""

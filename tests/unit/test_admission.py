@@ -9,6 +9,7 @@ import pytest
 
 from builders import a_body, a_node
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.engines import arguments
 from shardgate.adapters.nodes import NodeObject
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
@@ -85,3 +86,15 @@ def test_a_mistake_beside_it_is_refused() -> None:
     answer = answered(a_body(strategy={"tensor": 0, "sequence": 4}))
     assert not answer["allowed"]
     assert "spec.strategy.tensor" in answer["status"]["message"]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_no_flag_makes_a_declaration_one_of_a_newer_version(engine: str) -> None:
+    flags = {"name": engine, "args": ["--kv-cache-dtype", "float32"]}
+    assert "GpuCountTooLow" in answered(a_body(engine=flags, strategy={"tensor": 16}))["status"]["message"]
+
+
+def test_nor_does_a_value_that_this_version_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(arguments._READERS, "kvCache", ("an element type", lambda _: "fp4"))
+    answer = answered(a_body(engine={"name": "vllm", "args": ["--kv-cache-dtype=auto"]}, strategy={"tensor": 16}))
+    assert "GpuCountTooLow" in answer["status"]["message"]

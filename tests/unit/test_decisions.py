@@ -226,3 +226,14 @@ def test_a_question_that_would_be_stored_is_refused() -> None:
     for request in (asked(dryRun=False), asked(operation="UPDATE"), asked(dryRun=None)):
         answer = asyncio.run(questions.mutate(request))
         assert (answer["allowed"], answer["status"]["code"]) == (False, 405)
+
+
+@pytest.mark.parametrize("spec", ["x", [], 7, None])
+def test_a_question_that_its_schema_has_not_refused_yet_finds_nothing(spec: Any) -> None:
+    async def never(_: Json) -> Json:
+        raise AssertionError
+
+    request = asked()
+    request["object"]["spec"] = spec
+    answer = asyncio.run(DecisionReviews(Decisions(lambda: 0), never, "pod-1").mutate(request))
+    assert (answer["allowed"], answer[ELSEWHERE]) == (True, True)

@@ -205,6 +205,7 @@ def test_what_bears_on_memory_and_is_not_modelled_is_named(flag: str) -> None:
         "--tensor-parallel-size=two",
         "--cpu-offload-gb=x",
         "--max-model-len=1e999G",
+        "--kv-cache-dtype=float32",
         "--block-size=-16",
         "--max-loras=-5",
         "--cpu-offload-gb=-50",

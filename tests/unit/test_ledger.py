@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from builders import a_book, a_declaration, a_node, a_vllm_deployment, standing
+from builders import a_book, a_declaration, a_node, a_pod, a_vllm_deployment, standing
 from shardgate.adapters.claimed import Claim, ClaimedPod, gpus_of_pods
 from shardgate.adapters.nodes import node_from
+from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.domain.declaration import GpuWish, LeaderWish, Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells import ledger as module
@@ -376,3 +377,74 @@ def test_a_history_that_was_set_back_is_taken_as_it_is() -> None:
         assert await replica.ask("b"), "what stands is what counts"
 
     asyncio.run(test())
+
+
+class Refusing(OneLedger):
+    """An API server that takes no write."""
+
+    async def request(self, verb: str, path: str, **_: Any) -> Json:
+        raise ApiError(403, "Forbidden", path) if verb != "GET" else AssertionError
+
+
+def test_what_cannot_be_written_lets_nothing_in() -> None:
+    async def test() -> None:
+        with pytest.raises(UnsettledError, match="could not be written: 403 Forbidden"):
+            await Replica(Refusing()).ask("a")
+
+    asyncio.run(test())
+
+
+def test_what_asked_for_no_gpus_for_a_while_keeps_its_next_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        leader = Upkeep(monkeypatch)
+        leader.judged = 0
+        leader.replica.ledger.gone("uid-a")
+        assert await leader.replica.ask("a")
+        assert await leader.after(1) == [8], "it stands"
+        leader.seen = Seen(stands=False)
+        assert await leader.after(1) == [], "it was deleted"
+
+    asyncio.run(test())
+
+
+def test_pods_of_what_a_controller_made_are_its_own() -> None:
+    async def test() -> None:
+        made: list[Owner] = []
+        replica = Replica(OneLedger())
+        replica.ledger = Ledger(Writer(OneLedger(), Metrics(), "test"), replica.book.claims, Metrics(), lambda _: tuple(made))  # type: ignore[arg-type]
+        assert await replica.ask("a")
+        pod = a_pod("p", node="node-a", gpus=8)
+        pod["metadata"]["ownerReferences"] = [{"kind": "StatefulSet", "name": "made", "uid": "s", "controller": True}]
+        record = read_pod(pod_from(pod))
+        assert record is not None
+        replica.book.put_pod(record)
+        assert held(replica) == 16, "whose it is, is not known yet"
+        made.append(Owner("serving", "StatefulSet", "made"))
+        replica.ledger.note_made()
+        assert held(replica) == 8
+        assert not replica.ledger.missing("uid-a")
+
+    asyncio.run(test())
+
+
+def test_a_pod_is_what_was_promised_to_it() -> None:
+    async def test() -> None:
+        replica = Replica(OneLedger())
+        claim = Claim(
+            uid="uid-p", generation=1, owners=(Owner("serving", "Pod", "p"),),
+            pods=(ClaimedPod(node="node-a", requests={"nvidia.com/gpu": 8}),),
+        )  # fmt: skip
+        subject = Subject(api_version="v1", kind="Pod", namespace="serving", name="p")
+        await replica.ledger.settle(lambda: Decision(Wanted(claim=claim, subject=subject, seconds=900)))
+        record = read_pod(pod_from(a_pod("p", node="node-a", gpus=8)))
+        assert record is not None
+        replica.book.put_pod(record)
+        assert held(replica) == 8
+
+    asyncio.run(test())
+
+
+def held(replica: Replica) -> int:
+    """GPUs of all pods, promised ones among them."""
+    replica.book.inventory(0.0)
+    return sum(dict(each.requests).get("nvidia.com/gpu", 0) for each in replica.book.pods.values())

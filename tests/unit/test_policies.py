@@ -4,6 +4,7 @@ import pytest
 
 from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.policies import read_policy
+from shardgate.domain.declaration import Subject
 from shardgate.domain.policy import (
     FOREIGN_KIND,
     OWN_KIND,
@@ -101,3 +102,11 @@ def test_a_bad_policy_names_its_fields() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         stated(mode="Maybe", staleAfterSeconds=0)
     assert {each.where for each in mistakes_in(caught.value)} == {"spec.mode", "spec.staleAfterSeconds"}
+
+
+@pytest.mark.parametrize(("api_version", "kind"), [("v1", "Pod"), ("apps/v1", "Deployment.apps")])
+def test_a_kind_of_the_core_group_has_no_group(api_version: str, kind: str) -> None:
+    subject = Subject(api_version=api_version, kind=kind.partition(".")[0], namespace="serving", name="x")
+    assert subject.kind_and_group == kind
+    enforced = read_policy({"metadata": {"name": "p"}, "spec": {"kinds": [kind], "mode": "Enforce"}})
+    assert effective_policy([enforced], {}, subject.kind_and_group, FOREIGN_KIND).mode is Mode.ENFORCE

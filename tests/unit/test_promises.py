@@ -166,3 +166,15 @@ def test_a_pod_that_waits_is_counted_once() -> None:
     assert scene.outcome("other", replicas=2)[0] == "Waiting"
     assert scene.give("llama").reason is Reason.HELD
     assert scene.outcome("other") == ("Sound", ())
+
+
+def test_a_label_gives_nobody_the_pods_of_another_one() -> None:
+    """What is promised to an InferenceDeployment is for the workload that names it; what is there already is whose it is."""
+    scene = Scene(a_node())
+    scene.comes("p", "node-a", declaration="llama")
+    other = a_vllm_deployment("other")
+    other["spec"]["template"]["metadata"]["labels"][DECLARATION_LABEL] = "llama"
+    found = scene.judge.judge_workload(standing(other, "other"))
+    assert found is not None
+    assert (found.workload.verdict.outcome.label, found.workload.verdict.codes) == ("Waiting", ("GpusBusy",))
+    assert found.own_pods == ()

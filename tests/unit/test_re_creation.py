@@ -43,8 +43,13 @@ def made_for(body: Json, *, going: bool = False, ready: bool = True, label: str 
     return pod
 
 
-def answered(body: Json, *pods: Json, gone: Json | None = None, stands: Json | None = None, seconds: float = 1.0) -> Json:
-    """The answer to a create on a node of 8 T4, where the policy is Enforce and Closed. ``gone``: deleted so long ago."""
+def answered(
+    body: Json, *pods: Json, gone: Json | None = None, stands: Json | None = None, old: Json | None = None, seconds: float = 1.0
+) -> Json:
+    """The answer to a create on a node of 8 T4, where the policy is Enforce and Closed. ``gone``: deleted so long ago.
+
+    ``old``: to an update of that.
+    """
     book, workloads = ClusterBook(), StandingWorkloads()
     book.put_node(node_from(a_node(labels=T4).body), 0.0)
     for each in pods:
@@ -70,6 +75,8 @@ def answered(body: Json, *pods: Json, gone: Json | None = None, stands: Json | N
         "uid": "r", "operation": "CREATE", "userInfo": {"username": "jane"}, "object": standing(body, "new"), "name": "llama",
         "namespace": "serving", "resource": {"group": group, "version": "v1", "resource": plural},
     }  # fmt: skip
+    if old is not None:
+        request |= {"operation": "UPDATE", "oldObject": standing(old, "new")}
     return asyncio.run(subject.answer(request))
 
 
@@ -155,6 +162,20 @@ def test_a_declaration_of_our_own_adopts_what_is_labelled_with_it() -> None:
     going = made_for(RUNNING, label="llama", going=True)
     assert not answered(declared, going)["allowed"]
     assert answered(declared, going, gone=declared) == {"allowed": True}
+
+
+def test_an_update_to_what_its_pods_run_already_is_let_in() -> None:
+    """Its workload was changed before it: these very pods are Ready with what it says from now on."""
+    wide = {"tensor": 8, "pipeline": 1, "data": 1}
+    small = a_body(model={"name": "meta-llama/Llama-3.2-1B-Instruct"}, strategy={**wide, "tensor": 1}, gpus={"perPod": 1})
+    changed = a_body(strategy=wide)
+    assert "WeightsDoNotFit" in answered(changed, old=small)["status"]["message"]
+    assert answered(changed, made_for(RUNNING, label="llama"), old=small)["allowed"]
+    assert not answered(changed, made_for(RUNNING, label="llama", ready=False), old=small)["allowed"]
+    untold = made_for(RUNNING, label="llama", command=["/scripts/start.sh"])
+    assert not answered(changed, untold, old=small)["allowed"], "it may run what was declared before"
+    of_before = made_for(a_vllm_deployment(tensor=1, gpus=8, model="meta-llama/Llama-3.2-1B-Instruct"), label="llama")
+    assert not answered(changed, of_before, old=small)["allowed"]
 
 
 def test_what_is_remembered_is_bounded() -> None:

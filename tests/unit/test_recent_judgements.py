@@ -88,3 +88,16 @@ def test_it_holds_so_many_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch
     assert judge.judge(a_body("n1")) is not second
     assert len(judge._recent._declarations) == 3
     assert len(judge._recent._judgements) <= 6
+
+
+def test_large_specs_are_not_kept() -> None:
+    """Whoever may create objects, as dry runs too, chooses how many there are of them."""
+    judge = a_judge()
+    config = {"comment": "x" * module.MOST_RECENT_BYTES}
+    large = a_body(model={"name": "meta-llama/Meta-Llama-3-70B-Instruct", "config": config})
+    first = judge.judge(large)
+    assert judge.judge(large) is not first
+    assert (len(judge._recent._declarations), len(judge._recent._judgements), len(judge._recent._kept)) == (0, 0, 0)
+    stands = judge.declare(large)
+    kept = judge.judge(large, stands)
+    assert judge.judge(large, stands) is kept, "what stands is kept by whoever gives it"

@@ -61,7 +61,9 @@ class Claimed:
         return owner == ("service", "InferenceService", "serving", "isvc")
 
 
-def admission(*stands: Json, ledger: Any = None, read: Any = None, is_behind: Any = lambda _: False, **spec: Any) -> Admission:
+def admission(
+    *stands: Json, ledger: Any = None, read: Any = None, is_behind: Any = lambda _kind, _version: False, **spec: Any
+) -> Admission:
     workloads = StandingWorkloads()
     for each in stands:
         workloads.put(each)
@@ -161,15 +163,43 @@ def test_a_scale_of_what_is_not_followed_closely_is_judged_by_what_stands() -> N
     then = copy.deepcopy(now)
     then["spec"]["template"]["spec"]["containers"][0]["resources"] = {}
     for seen in ((), (then,)):
-        behind = admission(*seen, read=reading(now), is_behind=lambda kind: kind.kind == "Deployment")
+        behind = admission(*seen, read=reading(now), is_behind=lambda kind, _: kind.kind == "Deployment")
         assert "GpuCountTooLow" in answered(behind, scale(2, 1))["warnings"][0]
         assert "warnings" not in answered(admission(*seen, read=reading(now)), scale(2, 1))
 
 
+def test_a_scale_of_a_later_version_than_was_seen_is_judged_by_what_stands() -> None:
+    now = standing(a_vllm_deployment())
+    request = scale(2, 1)
+    request["oldObject"]["metadata"] = {**request["oldObject"]["metadata"], "resourceVersion": "12"}
+    asked: list[str] = []
+
+    def is_behind(_: Any, version: str) -> bool:
+        asked.append(version)
+        return version == "12"
+
+    assert "GpuCountTooLow" in answered(admission(read=reading(now), is_behind=is_behind), request)["warnings"][0]
+    assert asked == ["12"]
+
+
+@pytest.mark.parametrize(("owner", "is_judged"), [(None, True), ("ConfigMap", True), ("Deployment", False)])
+def test_an_owner_that_is_not_judged_hides_no_scale_of_a_replica_set(owner: str | None, is_judged: bool) -> None:
+    deployment = standing(a_vllm_deployment())
+    found = {**a_vllm_deployment("rs"), "kind": "ReplicaSet"}
+    if owner is not None:
+        found = owned(found, {**deployment, "kind": owner, "apiVersion": "apps/v1" if owner == "Deployment" else "v1"})
+
+    async def read(_: str) -> Json:
+        return {name: value for name, value in found.items() if name not in ("apiVersion", "kind")}
+
+    answer = answered(admission(deployment, read=read), scale(2, 1, resource="replicasets"))
+    assert ("warnings" in answer) is is_judged
+
+
 def test_a_scale_that_cannot_be_read_goes_by_what_was_seen_last_and_else_is_counted() -> None:
-    known = admission(standing(a_vllm_deployment()), read=reading(), is_behind=lambda _: True)
+    known = admission(standing(a_vllm_deployment()), read=reading(), is_behind=lambda _kind, _version: True)
     assert "GpuCountTooLow" in answered(known, scale(2, 1))["warnings"][0]
-    unknown = admission(read=reading(), is_behind=lambda _: True)
+    unknown = admission(read=reading(), is_behind=lambda _kind, _version: True)
     assert answered(unknown, scale(2, 1)) == {"allowed": True}
     assert counted(unknown) == {("Deployment", "SCALE", "", "unread", "false"): 1}
 
@@ -348,3 +378,20 @@ def test_what_was_left_is_forgotten() -> None:
         workloads.put(owned(standing(a_vllm_deployment("made"), f"made-{number}"), service))
         workloads.drop(f"s{number}", number * OWN_AFTER_SECONDS)
     assert len(workloads._left) == 1
+
+
+@pytest.mark.parametrize("named", [{}, {"spec": {}}, {"spec": {"template": None}}])
+def test_a_rollout_that_names_an_object_without_a_template_has_its_own(named: Json) -> None:
+    """A Workspace has no spec at all."""
+    workspace = standing(
+        {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "metadata": {"name": "w", "namespace": "serving"}, **named}
+    )
+    rollout = {**a_vllm_deployment(), "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout"}
+    rollout["spec"]["workloadRef"] = {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "name": "w"}
+    subject = admission(workspace)
+    assert answered(
+        subject,
+        review(rollout, resource="rollouts")
+        | {"resource": {"group": "argoproj.io", "version": "v1alpha1", "resource": "rollouts"}},
+    )["allowed"]
+    assert subject._judge.asked_by(standing(rollout, "rollout")) == (("nvidia.com/gpu", 8),)

@@ -281,3 +281,14 @@ def test_what_a_verdict_says_no_longer_is_gone_from_it() -> None:
     found = scene.api.verdicts["deployment-llama"]
     assert (found["status"]["aspects"], found["metadata"]["labels"]) == (stands["status"]["aspects"], {"kept": "yes"})
     scene.at_rest()
+
+
+def test_what_was_made_anew_while_nobody_looked_leaves_nothing_behind() -> None:
+    async def test() -> None:
+        scene = Scene(a_node(gpus=4))
+        for uid in ("one", "two"):
+            scene.subject.put(standing(a_vllm_deployment(), uid))
+            await scene.subject.judge_and_write(uid)
+            assert list(scene.subject.judged) == list(scene.subject._said) == [uid]
+
+    asyncio.run(test())

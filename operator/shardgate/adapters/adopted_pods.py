@@ -41,9 +41,13 @@ def runs_of(pod: PodObject) -> str:
 
 
 def adopted(
-    pods: Iterable[tuple[PodRecord, str]], parts: Sequence[tuple[Declaration, Verdict]], profiles: Sequence[Profile] = ()
-) -> list[PodRecord]:
-    """Those that may run one of the declarations: they ask for as many GPUs, and none of what they state is another."""
+    pods: Iterable[tuple[PodRecord, str]], parts: Sequence[tuple[Declaration, Verdict]], profiles: Sequence[Profile] = (),
+    stood: Declaration | None = None,
+) -> list[PodRecord]:  # fmt: skip
+    """Those that may run one of the declarations: they ask for as many GPUs, and none of what they state is another.
+
+    ``stood``: what was declared before. Pods that may be of that say nothing for what is declared now.
+    """
     read: dict[str, Declaration | None] = {"": None}
     found: list[PodRecord] = []
     for pod, runs in pods:
@@ -53,6 +57,7 @@ def adopted(
         if any(
             dict(pod.requests).get(declaration.gpus.resource, 0) in _sizes(declaration, verdict)
             and (theirs is None or not _differs(declaration, theirs))
+            and (stood is None or (theirs is not None and not theirs.unknown_strategy and _differs(stood, theirs)))
             for declaration, verdict in parts
         ):
             found.append(pod)

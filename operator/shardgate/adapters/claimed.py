@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from shardgate.adapters.pods import PodRecord
+from shardgate.adapters.pods import PodRecord, promised_to
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.inventory import Owner
 from shardgate.domain.placement import Placement
@@ -153,11 +153,12 @@ class ClaimedPods:
         for uid in self._standing.get(claim.uid, set()) - set(wanted):
             self._book.drop_pod(uid)
         for uid, each in wanted.items():
-            owner = claim.owners[0]
+            owner, promised = claim.owners[0], tuple(map(promised_to, claim.owners))
             self._book.put_pod(
                 PodRecord(
                     uid=uid, namespace=owner.namespace, name=f"{owner.name} (promised)", node=each.node,
-                    requests=tuple(sorted(each.requests.items())), ready=False, owners=claim.owners, is_promised=True,
+                    requests=tuple(sorted(each.requests.items())), ready=False,
+                    owners=claim.owners + promised, is_promised=True,
                 )
             )  # fmt: skip
         self._standing[claim.uid] = set(wanted)

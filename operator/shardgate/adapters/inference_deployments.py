@@ -185,7 +185,12 @@ def _with_arguments(spec: InferenceDeploymentSpec, arguments: Arguments, reading
     try:
         return InferenceDeployment.read({**told}).spec
     except ValidationError as error:
-        raise problems_of(error) from None
+        problems = problems_of(error)
+        if not all(each.is_unknown for each in mistakes_in(problems)):
+            raise problems from None
+        # What stands here was read: a value of a flag that is no value of ours makes nothing of it unknown to an older version.
+        reading.opaque += [f"{each.where} by spec.engine: {each.problem}" for each in mistakes_in(problems)]
+        return spec
 
 
 def _subject(body: Mapping[str, Any], reading: _Reading) -> Subject:

@@ -8,7 +8,7 @@ from shardgate.adapters.errors import mistakes_in
 from shardgate.adapters.inference_deployments import declaration_of_group
 from shardgate.adapters.models.catalogue import Profile, Question, find_model
 from shardgate.adapters.pod_templates import PodTemplate, read_pod_template
-from shardgate.adapters.pods import DECLARATION_LABEL, OWN_KIND
+from shardgate.adapters.pods import DECLARATION_LABEL, OWN_KIND, promised_to
 from shardgate.adapters.workloads.extraction import PodGroup, ServingGroup, Workload
 from shardgate.adapters.workloads.values import mapping
 from shardgate.domain.declaration import Declaration, GpuWish, LeaderWish, ModelUnknown, PlacementWish
@@ -141,9 +141,12 @@ def _unknown_strategy(group: ServingGroup) -> str:
 
 
 def _declared_by(pods: list[PodGroup], namespace: str) -> tuple[Owner, ...]:
-    """InferenceDeployments that the pods are labelled with: what is promised to those is promised to these pods."""
+    """What is promised to InferenceDeployments that the pods are labelled with: it is promised to these pods.
+
+    Pods of theirs that are there already are not its own for that: anybody may write the label.
+    """
     labels = (mapping(mapping(each.template.get("metadata")).get("labels")).get(DECLARATION_LABEL) for each in pods)
-    return tuple(dict.fromkeys(Owner(namespace, OWN_KIND, str(name)) for name in labels if name))
+    return tuple(dict.fromkeys(promised_to(Owner(namespace, OWN_KIND, str(name))) for name in labels if name))
 
 
 def _model_name(group: ServingGroup, profiles: Sequence[Profile]) -> str:

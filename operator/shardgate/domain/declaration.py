@@ -27,6 +27,12 @@ class Subject:
         return Owner(self.namespace, self.kind, self.name)
 
     @property
+    def kind_and_group(self) -> str:
+        """``Deployment.apps``, as policies name kinds; of the core group the kind alone, as ``Pod``."""
+        group = self.api_version.rpartition("/")[0]
+        return f"{self.kind}.{group}" if group else self.kind
+
+    @property
     def label(self) -> str:
         """``InferenceDeployment serving/llama3-70b``."""
         return f"{self.kind} {self.namespace}/{self.name}"

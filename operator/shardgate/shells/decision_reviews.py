@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardgate.adapters.decisions import record
+from shardgate.adapters.workloads.values import mapping
 from shardgate.api import GROUP
 from shardgate.shells.access import Review, may
 from shardgate.shells.decisions import Decisions
@@ -43,7 +44,7 @@ class DecisionReviews:
         if body is None or request["operation"] != "CREATE" or not request.get("dryRun"):
             problem = "a DecisionReview is answered, never stored: create it in a server-side dry run (`shardgate why --ref REF`)"
             return {"allowed": False, "status": {"code": METHOD_NOT_ALLOWED, "message": problem}}
-        reference = str((body.get("spec") or {}).get("ref") or "")
+        reference = str(mapping(mapping(body).get("spec")).get("ref") or "")  # not validated by its schema yet
         found = self._decisions.find(str(request.get("namespace") or ""), reference)
         status: Json = {"replica": self._replica, "kept": len(self._decisions), "found": len(found)}
         if found:

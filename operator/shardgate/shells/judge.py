@@ -1,5 +1,6 @@
 """One declaration, judged by the cluster as this process sees it now. Webhook and reconciler share it."""
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from shardgate.adapters.standing_workloads import StandingWorkloads, is_finished
 from shardgate.adapters.workload_declarations import GroupDeclaration, declare
 from shardgate.adapters.workload_verdicts import JudgedWorkload, judged_groups
 from shardgate.adapters.workloads.registry import read_workload
-from shardgate.api import GROUP
+from shardgate.adapters.workloads.values import mapping
 from shardgate.domain.declaration import Declaration, Subject
 from shardgate.domain.inventory import HeldPod, Inventory, Owner
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Policy
@@ -28,7 +29,8 @@ from shardgate.shells.chosen_pods import ChosenPods
 from shardgate.shells.time_limit import within_time
 
 MOST_RECENT = 512
-OWN_KIND_NAME = f"InferenceDeployment.{GROUP}"
+MOST_RECENT_BYTES = 32 * 1024
+"""Larger specs are read anew each time: whoever may create objects chooses how many of them, and how large, are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,9 @@ class Recent:
 
     def __init__(self) -> None:
         self._declarations: OrderedDict[bytes, Declaration] = OrderedDict()
+        """By a digest of what the object says."""
+        self._kept: set[int] = set()
+        """Identities of those."""
         self._judgements: dict[int, Judgement] = {}
         """By the identity of the declaration, which the judgement keeps alive."""
         self._profiles = -1
@@ -99,21 +104,29 @@ class Recent:
         self, body: Mapping[str, Any], profiles_version: int, declare: Callable[[Mapping[str, Any]], Declaration]
     ) -> Declaration:
         """What the object declares, read anew if need be. Raises what ``declare`` does."""
-        content = content_of(body)
-        if content is None:
+        written = content_of(body)
+        if written is None or len(written) > MOST_RECENT_BYTES:
             return declare(body)
+        content = hashlib.blake2b(written).digest()
         if profiles_version != self._profiles:
             self._declarations.clear()
+            self._kept.clear()
             self._profiles = profiles_version
         found = self._declarations.get(content)
         if found is not None:
             self._declarations.move_to_end(content)
             return found
         found = self._declarations[content] = declare(body)
+        self._kept.add(id(found))
         if len(self._declarations) > MOST_RECENT:
             _, oldest = self._declarations.popitem(last=False)
+            self._kept.discard(id(oldest))
             self._judgements.pop(id(oldest), None)
         return found
+
+    def holds(self, declaration: Declaration) -> bool:
+        """Whether it is kept."""
+        return id(declaration) in self._kept
 
     def judgement(self, declaration: Declaration, policy: Policy, version: tuple[int, ...]) -> Judgement | None:
         """What was found for it at this version of everything."""
@@ -171,8 +184,7 @@ class Judge:
         subject, groups = self._declared(body, rolls_out=rolls_out)
         if subject is None:
             return None
-        kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
-        policy = self.book.rules.policy_for(subject.namespace, kind, FOREIGN_KIND)
+        policy = self.book.rules.policy_for(subject.namespace, subject.kind_and_group, FOREIGN_KIND)
         inventory = self.inventory()
         found = within_time(judged_groups, subject, self._with_owners(groups, body), inventory, policy)
         if found is None:
@@ -210,7 +222,8 @@ class Judge:
             return body
         group, namespace = str(reference.get("apiVersion") or "").rpartition("/")[0], (body.get("metadata") or {}).get("namespace")
         named = self.workloads.named(group, str(reference.get("kind")), str(namespace or ""), str(reference.get("name")))
-        return body if named is None else {**body, "spec": {**spec, "template": named["spec"].get("template")}}
+        template = mapping(mapping(named).get("spec")).get("template")
+        return {**body, "spec": {**spec, "template": template}} if template is not None else body
 
     def _with_owners(self, groups: list[GroupDeclaration], body: Mapping[str, Any]) -> list[GroupDeclaration]:
         """Pods of what was made for it are its own; for a while so are those of what was made for one of its name before."""
@@ -229,11 +242,14 @@ class Judge:
         """What stood under the name of an object that is made now, until not long ago."""
         return self.workloads.predecessor(body, self._clock())
 
-    def adopted(self, parts: Sequence[tuple[Declaration, Verdict]]) -> list[HeldPod]:
-        """Own pods that were here before their object, and run what it declares as far as they tell."""
+    def adopted(self, parts: Sequence[tuple[Declaration, Verdict]], stood: Declaration | None = None) -> list[HeldPod]:
+        """Own pods that were here before their object, and run what it declares as far as they tell.
+
+        ``stood``: what it declared before; then those that surely run what it declares now.
+        """
         own = {pod.uid: pod for declaration, _ in parts for owner in declaration.owners for pod in self.book.own_pods(owner)}
         pods = [(pod, self.book.runs(pod.uid)) for pod in own.values() if pod.ready and not pod.is_terminating]
-        return [each.held() for each in within_time(adopted, pods, parts, self.book.rules.known_profiles)]
+        return [each.held() for each in within_time(adopted, pods, parts, self.book.rules.known_profiles, stood)]
 
     def declarations(self) -> Iterator[Declaration]:
         """Of workloads of other kinds that stand and are judged themselves."""
@@ -277,7 +293,7 @@ class Judge:
             self.chosen.believed(body), self.book.rules.profiles_version, self.declare
         )
         self.book.follows_all_pods |= declared.placement.rules.demands
-        policy = self.book.rules.policy_for(declared.subject.namespace, OWN_KIND_NAME, OWN_KIND)
+        policy = self.book.rules.policy_for(declared.subject.namespace, declared.subject.kind_and_group, OWN_KIND)
         self.book.settle(self._clock())
         known = self._recent.judgement(declared, policy, self.version)
         if known is not None and not is_too_old(*self._freshness(), policy):
@@ -291,6 +307,7 @@ class Judge:
             verdict=verdict,
             reference=reference_of(body.get("spec") or {}, verdict, policy),
         )
-        if not is_stale(inventory, policy):
+        stands = declaration is not None
+        if (stands or self._recent.holds(declared)) and not is_stale(inventory, policy):
             self._recent.keep(found, self.version)
         return found

@@ -16,7 +16,6 @@ from shardgate.adapters.workload_declarations import declare
 from shardgate.adapters.workload_verdicts import judged, workload_report
 from shardgate.adapters.workloads.library import Library
 from shardgate.adapters.workloads.registry import read_workload
-from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration
 from shardgate.domain.enforce import enforce
 from shardgate.domain.policy import FOREIGN_KIND, OWN_KIND, Mode
@@ -74,7 +73,7 @@ def _judge(document: Document, library: Library, snapshot: Snapshot, found: Judg
         ]
         return
     subject = declaration.subject
-    policy = snapshot.book.rules.policy_for(subject.namespace, f"{subject.kind}.{GROUP}", OWN_KIND)
+    policy = snapshot.book.rules.policy_for(subject.namespace, subject.kind_and_group, OWN_KIND)
     verdict = verify(declaration, snapshot.inventory(), policy)
     answer = enforce(declaration, verdict, replace(policy, mode=Mode.ENFORCE), None)
     reference = reference_of(document.body.get("spec") or {}, verdict, policy)
@@ -91,8 +90,7 @@ def _judge_workload(document: Document, library: Library, snapshot: Snapshot, fo
     if workload is None:
         return
     subject = workload.subject
-    group = subject.api_version.rpartition("/")[0]
-    policy = snapshot.book.rules.policy_for(subject.namespace, f"{subject.kind}.{group}", FOREIGN_KIND)
+    policy = snapshot.book.rules.policy_for(subject.namespace, subject.kind_and_group, FOREIGN_KIND)
     declarations = [each.declaration for each in declare(workload) if each.declaration is not None]
     snapshot.offer(name for each in declarations for name in each.placement.requests)
     verdicts = judged(workload, snapshot.book.rules.known_profiles, snapshot.inventory(), policy)

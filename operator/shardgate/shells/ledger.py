@@ -23,6 +23,7 @@ from shardgate.domain.calibration import Accuracy
 from shardgate.domain.declaration import Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells.cluster import ApiError
+from shardgate.shells.failures import ClusterFailed
 from shardgate.shells.metrics import Metrics
 from shardgate.shells.time_limit import TURN_SECONDS, OutOfTime, answer_due, ends_at
 from shardgate.shells.writer import Writer, now
@@ -47,7 +48,7 @@ Json = dict[str, Any]
 
 
 class UnsettledError(Exception):
-    """The ledger could not be written in time."""
+    """The ledger was not written: not in time, or not at all. Its text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +85,11 @@ class Decided(Protocol):
 class Ledger:
     """Of one replica: the object as it was last seen, in the book."""
 
-    def __init__(self, writer: Writer, claims: ClaimedPods, metrics: Metrics) -> None:
-        self._writer, self._claims, self._metrics = writer, claims, metrics
+    def __init__(
+        self, writer: Writer, claims: ClaimedPods, metrics: Metrics, made_for: Callable[[str], tuple[Owner, ...]] = lambda _: ()
+    ) -> None:
+        """``made_for``: what controllers made for the object of a uid; pods of that are its own."""
+        self._writer, self._claims, self._metrics, self._made_for = writer, claims, metrics, made_for
         self._version = ""
         self._entries: dict[str, Json] = {}
         self._first_seen: dict[str, tuple[str, float]] = {}
@@ -140,15 +144,26 @@ class Ledger:
                 self._first_seen[uid] = (entry["takenAt"], time.monotonic())
             promised = self._claims.get(uid)  # a promise of its own, of the same, stands for it already
             if promised is None or promised.generation < entry["generation"] or len(promised.pods) < len(entry["pods"]):
-                self._claims.put(_claim(entry))
+                self._claims.put(self._claim(entry))
         self._entries = entries
+
+    def note_made(self) -> None:
+        """A controller made something: pods of that may be what was promised to its owner."""
+        for uid, entry in self._entries.items():
+            if self._claims.get(ledger_key(uid)) is not None:
+                self._claims.put(self._claim(entry))
+
+    def _claim(self, entry: Json) -> Claim:
+        """With all by whom its pods may say that they are declared."""
+        claim = _claim(entry)
+        return replace(claim, owners=(*claim.owners, *self._made_for(entry["uid"])))
 
     # ---- admission
 
     async def settle(self, decide: Callable[[], Decided]) -> Decided:
         """Decide, and write the claim that the decision takes; decide again where another one was faster.
 
-        Raises ``UnsettledError``, ``ClusterUnreachable``, and ``ApiError`` for other than conflicts.
+        Raises ``UnsettledError``.
         """
         ends = min(time.monotonic() + SETTLE_SECONDS, answer_due() - ANSWER_SECONDS)
         try:
@@ -162,7 +177,12 @@ class Ledger:
                     if await self._write({**self._entries, wanted.claim.uid: _entry(wanted)}):
                         return decided
         except (TimeoutError, OutOfTime):
-            raise UnsettledError from None
+            problem = "there was not time enough"
+            raise UnsettledError(problem) from None
+        except ClusterFailed as error:
+            problem = f"the CapacityLedger could not be written: {error}"
+            log.warning("%s", problem)
+            raise UnsettledError(problem) from None
 
     def _has(self, wanted: Wanted) -> bool:
         """The same was promised before: a review that comes twice takes nothing more."""
@@ -237,7 +257,7 @@ class Ledger:
             self._covered.pop(uid, None)
         elif now - self._covered.setdefault(uid, now) > COVERED_SECONDS:
             return NEVER_CHANGED if is_taken_back else "its promise or its pods stand for it"
-        if uid in self._gone or found.is_going:
+        if (uid in self._gone and not found.stands) or found.is_going:  # gone may be one that asked for no GPUs for a while
             return "its object was deleted"
         if not found.stands and is_late:
             return NEVER_CAME
@@ -255,10 +275,9 @@ class Ledger:
             lately = time.monotonic() - NEVER_CAME_SECONDS
             self._gone = {each: at for each, at in self._gone.items() if at > lately or each in self._entries}
 
-    def missing(self, uid: str, made: Sequence[Owner] = ()) -> bool:
-        """Whether some of its pods have not come. ``made``: what its controller made for it, whose pods are its own."""
-        claim = _claim(self._entries[uid])
-        return bool(self._claims.missing(replace(claim, owners=(*claim.owners, *made))))
+    def missing(self, uid: str) -> bool:
+        """Whether some of its pods have not come."""
+        return bool(self._claims.missing(self._claim(self._entries[uid])))
 
 
 def _amounts(pods: Sequence[ClaimedPod]) -> list[list[tuple[str, int]]]:

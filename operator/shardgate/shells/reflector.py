@@ -111,6 +111,8 @@ class Health:
     last_heard: float = 0.0
     last_heard_at: float = 0.0
     """Unix time, for the metric."""
+    reached: str = ""
+    """``resourceVersion`` up to which the copy is complete; empty before all is listed."""
     broken_since: float | None = None
     connected_since: float | None = None
     problem: str = ""
@@ -249,6 +251,7 @@ class Reflector(Generic[T]):
             page = await coming
         self._absent = 0
         self._store.retain(seen)
+        self.health.reached = page.version
         self.health.heard()
         self.health.synced.set()
         self._on_change()
@@ -326,7 +329,7 @@ class Reflector(Generic[T]):
         reached = self._any.decode(event.object).metadata.resourceVersion
         if event.type != "BOOKMARK" and reached == self._version:
             return False  # told before
-        if _is_older(reached, self._version):
+        if is_older(reached, self._version):
             problem = f"an event of version {reached} came after {self._version}"
             raise _ListAgain(problem)
         item = None if event.type == "BOOKMARK" else self._decoded(event.object)
@@ -334,7 +337,7 @@ class Reflector(Generic[T]):
             self._store.drop(item)
         elif item is not None:
             self._store.put(item)
-        self._version = reached or self._version
+        self._version = self.health.reached = reached or self._version
         return item is not None
 
     def _decoded(self, raw: msgspec.Raw) -> T | None:
@@ -354,7 +357,7 @@ class Reflector(Generic[T]):
         return item
 
 
-def _is_older(version: str, than: str) -> bool:
+def is_older(version: str, than: str) -> bool:
     """Whether a resourceVersion came before another one of the same resource; what are no numbers cannot be compared."""
     return version.isdecimal() and than.isdecimal() and int(version) < int(than)
 

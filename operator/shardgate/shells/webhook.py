@@ -13,7 +13,7 @@ from shardgate.adapters.messages import mistakes, not_known, overridden, rejecti
 from shardgate.adapters.standing_workloads import declares, is_controller, plausible_owner
 from shardgate.adapters.status import OUR_ANNOTATIONS, annotations
 from shardgate.adapters.workload_verdicts import JudgedWorkload
-from shardgate.adapters.workloads.kinds import JUDGED_KINDS, JudgedKind, controller_of, judged_kind
+from shardgate.adapters.workloads.kinds import JUDGED_KINDS, JudgedKind, judged_kind
 from shardgate.adapters.workloads.values import dicts, mapping, whole
 from shardgate.api import GROUP
 from shardgate.domain.declaration import Declaration, Subject
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 Read = Callable[[str], Awaitable[dict[str, Any]]]
 """One object of the API server, by its path."""
-IsBehind = Callable[[JudgedKind], bool]
-"""Whether what is followed of a kind may not be what stands."""
+IsBehind = Callable[[JudgedKind, str], bool]
+"""Whether what is followed of a kind may not be what stands; the text: a ``resourceVersion`` that an object of it has."""
 Keep = Callable[[KeptDecision], None]
 OnOverride = Callable[[Override, Subject, tuple[str, ...]], None]
 """Told of each use of an exception: which, for what, for which codes."""
@@ -82,7 +82,7 @@ class Admission:
 
     def __init__(
         self, judge: Judge, config: OperatorConfig, metrics: Metrics, ledger: Ledger | None = None, read: Read | None = None,
-        on_override: OnOverride | None = None, keep: Keep = lambda _: None, is_behind: IsBehind = lambda _: False,
+        on_override: OnOverride | None = None, keep: Keep = lambda _: None, is_behind: IsBehind = lambda _kind, _version: False,
     ) -> None:  # fmt: skip
         self._judge, self._config, self._metrics, self._ledger, self._read = judge, config, metrics, ledger, read
         self._on_override, self._keep, self._is_behind = on_override, keep, is_behind
@@ -102,9 +102,9 @@ class Admission:
         if decision.wanted is not None and not asked.is_dry and self._ledger is not None:
             try:
                 decision = cast(Decision, await self._ledger.settle(decide))
-            except UnsettledError:
+            except UnsettledError as error:
                 name = decision.subject.label if decision.subject else "this"
-                problem = f"{name}: whether GPUs are left could not be settled in time among the replicas; try again"
+                problem = f"{name}: whether GPUs are left could not be settled among the replicas: {error}; try again"
                 raise Refusal(problem, code=UNAVAILABLE) from None
         return self._said(decision, asked)
 
@@ -131,13 +131,18 @@ class Admission:
     def _answer(
         self, subject: Subject, told: Verdict, policy: Policy, before: Stored | None, parts: Sequence[tuple[Declaration, Verdict]]
     ) -> Answer:
-        """What is said to it. Pods that may be its own already are looked at where it would else be refused."""
+        """What is said to it. Where it would be refused, pods are looked at that run what is declared now before it is."""
         words = self._judge.book.rules.overrides_for(subject, time.time())
         declaration = parts[0][0] if parts else None
         answer = enforce(declaration, told, policy, before, (), words)
-        if before is not None or answer.allowed:
+        if answer.allowed:
             return answer
-        return enforce(declaration, told, policy, None, self._judge.adopted(parts), words)
+        if before is None:
+            return enforce(declaration, told, policy, None, self._judge.adopted(parts), words)
+        if before.declaration is None:
+            return answer
+        by_pods = enforce(declaration, told, policy, None, self._judge.adopted(parts, before.declaration), words)
+        return by_pods if by_pods.allowed else answer
 
     def _stored(self, old: Mapping[str, Any] | None) -> Stored | None:
         """What stands, judged by the same cluster; an object that can no longer be read forgives nothing."""
@@ -164,6 +169,7 @@ class Admission:
         self._metrics.count_request(KIND, asked.operation, "", "invalid", is_dry=asked.is_dry)
         metadata = body.get("metadata") or {}
         name = f"{KIND} {metadata.get('namespace')}/{metadata.get('name') or metadata.get('generateName')}"
+        log.info("%s %s refused: it cannot be read", asked.operation, name)
         raise Refusal(mistakes(name, problems), code=UNPROCESSABLE)
 
     async def validate_workload(
@@ -242,11 +248,12 @@ class Admission:
         resource = request["resource"]
         kind = judged_kind(resource["group"], resource["resource"])
         name, namespace = str(request.get("name") or ""), str(request.get("namespace") or "")
+        version = str(mapping(before.get("metadata")).get("resourceVersion") or "")  # of the workload: a Scale has none of its own
         body = None if kind is None else self._judge.workloads.named(kind.group, kind.kind, namespace, name)
         if kind is not None and not kind.is_followed and self._read is not None:
-            found = await self._read(kind.path_of(namespace, name))
-            body = None if controller_of(found) is not None else {**found, "apiVersion": kind.api_version, "kind": kind.kind}
-        elif kind is not None and self._is_behind(kind) and self._read is not None:
+            stands = {**await self._read(kind.path_of(namespace, name)), "apiVersion": kind.api_version, "kind": kind.kind}
+            body = None if self._is_made_for_another(stands) else stands
+        elif kind is not None and self._is_behind(kind, version) and self._read is not None:
             try:
                 # A list of one, as they are followed: that needs no right to get them.
                 for found in dicts((await self._read(kind.path_of_list(namespace, name))).get("items")):

@@ -239,7 +239,7 @@ def _judged_now(
             look.unread.append(("verdict", f"it cannot be read: {'; '.join(map(str, mistakes_in(problems)))}"))
             return None, "", None
         declaration = replace(declaration, makes=(*declaration.makes, *owners))
-        policy = snapshot.book.rules.policy_for(declaration.subject.namespace, f"{OWN.kind}.{GROUP}", OWN_KIND)
+        policy = snapshot.book.rules.policy_for(declaration.subject.namespace, declaration.subject.kind_and_group, OWN_KIND)
         verdict = verify(declaration, inventory, policy)
         document = report(declaration, verdict, reference=reference_of(spec, verdict, policy))
     else:
@@ -251,8 +251,7 @@ def _judged_now(
             look.unread.append(("verdict", "nothing in it that is judged: it asks for no GPUs, or starts no engine that is known"))
             return None, "", None
         subject = workload.subject
-        kind = f"{subject.kind}.{subject.api_version.rpartition('/')[0]}"
-        policy = snapshot.book.rules.policy_for(subject.namespace, kind, FOREIGN_KIND)
+        policy = snapshot.book.rules.policy_for(subject.namespace, subject.kind_and_group, FOREIGN_KIND)
         found = judged_groups(subject, groups, inventory, policy)
         if found is None:
             return None, "", None

@@ -10,7 +10,7 @@ from typing import Any
 from shardgate.adapters.cluster_book import ClusterBook
 from shardgate.adapters.standing_workloads import StandingWorkloads, key_of
 from shardgate.adapters.workload_verdict_objects import PLURAL, is_mismatch, name_of, patch_of, says_new, workload_verdict
-from shardgate.adapters.workloads.kinds import JudgedKind
+from shardgate.adapters.workloads.kinds import JudgedKind, controller_of
 from shardgate.adapters.workloads.values import dicts, mapping
 from shardgate.api import GROUP, VERSION
 from shardgate.domain.enforce import enforce
@@ -42,11 +42,12 @@ class WorkloadReconciler:
 
     def __init__(  # its collaborators
         self, writer: Writer, judge: Judge, lease: Lease, config: OperatorConfig, metrics: Metrics, queue: WorkQueue,
-        config_maps: ConfigMaps, on_gone: Callable[[str], None] = lambda _: None,
+        config_maps: ConfigMaps, on_gone: Callable[[str], None] = lambda _: None, on_made: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        """``on_gone``: told of the uid of what went; ``on_made``: told when something stands that a controller made."""
         self._writer, self._judge, self._lease = writer, judge, lease
         self._config, self._metrics, self.queue = config, metrics, queue
-        self._config_maps, self._on_gone = config_maps, on_gone
+        self._config_maps, self._on_gone, self._on_made = config_maps, on_gone, on_made
         self._verdicts: dict[Name, Json] = {}
         """The WorkloadVerdicts that stand, by namespace and name."""
         self.judged: dict[str, StandingVerdict] = {}
@@ -69,11 +70,16 @@ class WorkloadReconciler:
     def put(self, body: Json) -> None:
         """A workload was added or changed."""
         uid = body["metadata"]["uid"]
+        before = self._standing.named(*key_of(body))
+        if before is not None and before["metadata"]["uid"] != uid:  # it was deleted and made anew while nobody looked
+            self.drop(before["metadata"]["uid"])
         is_new = self._standing.get(uid) is None
         if not self._standing.put(body, time.monotonic()):
             return
         self._config_maps.follow(body)
         self.queue.put(uid)
+        if is_new and controller_of(body) is not None:
+            self._on_made()
         if is_new:  # what was made for it, and came first, is judged no longer
             for made in self._standing.made_for(uid):
                 self.queue.put(made["metadata"]["uid"])

@@ -91,7 +91,7 @@ _CONDITIONS = {
     "CertificateValid": (
         "True",
         "servingCertificate",
-        "deliver a valid pair, or delete the Secret shardgate-webhook-tls: the operator makes another",
+        "deliver a valid pair; one of the operator's own is renewed by the leader, where it may write the Secret: see its log",
     ),
     "WebhooksInPlace": ("True", "registration", "apply deploy/install.yaml, or upgrade the chart; end what changes them"),
     "Degraded": ("False", "degraded", "see what the message names, and the check rbac"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from shardgate.adapters.tables import table
 from shardgate.adapters.unknown import Unknown
+from shardgate.api.inference_deployment import KvCache
 from shardgate.domain.engine import LoraSlots, Settings
 from shardgate.domain.units import GIBI, Bytes
 
@@ -283,7 +284,7 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ints": ("whole numbers from 1 on", lambda text: [_count(part) for part in text.split(",")]),
     "chunk": ("a number of tokens, or -1", lambda text: None if text == "-1" else _count(text)),
     "dtype": ("an element type", _dtype),
-    "kvCache": ("an element type", lambda text: "fp8" if text.startswith("fp8") else _dtype(text)),
+    "kvCache": ("an element type of KV caches", lambda text: KvCache("fp8" if text.startswith("fp8") else _dtype(text)).value),
     "text": ("given", str),
 }
 """Type of a flag's value -> (how it is called, how it is read)."""
