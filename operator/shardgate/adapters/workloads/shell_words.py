@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 MOST_CHARACTERS = 32 * 1024
 """Longer scripts are not read: nobody writes an engine's start that way."""
-MOST_TOKENS = 4000
+MOST_TOKENS = 2000
 MOST_DEPTH = 16
 _OPERATORS = (";;&", "<<<", "<<-", "&>>", ";;", "&&", "||", "<<", ">>", ">&", "<&", "&>", ">|", "<>", ";&", "|&")
 _SINGLE = ";&|()<>\n"
