@@ -268,7 +268,8 @@ class Operator:
         """Of workloads that stand: owners, scales and declarations that name one rest on them."""
         self._health_of = {kind: each.health for kind, each in workloads.items()}
         """Kind -> how well its objects are followed."""
-        self._health_of[KIND] = next(each.health for each in self.reflectors if each.name == PLURAL)
+        names = {PLURAL: KIND, "pods": "Pod"}
+        self._health_of |= {names[each.name]: each.health for each in self.reflectors if each.name in names}
         if config.node_agents:
             self.followers += self._of_agents(common)
         self._tasks: list[asyncio.Task[None]] = []
@@ -397,7 +398,8 @@ class Operator:
         """Whether workloads of this kind that stand are not followed, not closely enough, or not up to this ``resourceVersion``."""
         health = self._health_of[kind.kind]
         age, broken = health.age_seconds(), health.broken_seconds()  # the age is infinite before all are listed
-        return age > STALE_AFTER_SECONDS or broken > BROKEN_AFTER_SECONDS or is_older(health.reached, version)
+        is_older_copy = not health.reached or is_older(health.reached, version)
+        return age > STALE_AFTER_SECONDS or broken > BROKEN_AFTER_SECONDS or is_older_copy
 
     def refresh_metrics(self) -> None:
         """Before a scrape."""

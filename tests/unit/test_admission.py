@@ -9,10 +9,11 @@ import pytest
 
 from builders import a_body, a_node
 from shardgate.adapters.cluster_book import ClusterBook
+from shardgate.adapters.decisions import KeptDecision
 from shardgate.adapters.engines import arguments
 from shardgate.adapters.nodes import NodeObject
 from shardgate.shells.config import OperatorConfig
-from shardgate.shells.judge import Judge
+from shardgate.shells.judge import MOST_RECENT_BYTES, Judge
 from shardgate.shells.metrics import Metrics
 from shardgate.shells.webhook import Admission
 
@@ -98,3 +99,16 @@ def test_nor_does_a_value_that_this_version_does_not_have(monkeypatch: pytest.Mo
     monkeypatch.setitem(arguments._READERS, "kvCache", ("an element type", lambda _: "fp4"))
     answer = answered(a_body(engine={"name": "vllm", "args": ["--kv-cache-dtype=auto"]}, strategy={"tensor": 16}))
     assert "GpuCountTooLow" in answer["status"]["message"]
+
+
+def test_facts_of_what_is_large_are_not_kept() -> None:
+    """Whoever may create objects, as dry runs too, chooses how many there are of them."""
+    kept: list[KeptDecision] = []
+    book = ClusterBook()
+    book.put_node(msgspec.convert(a_node().body, NodeObject, strict=False), 0.0)
+    config = OperatorConfig(tls_cert=Path("c"), tls_key=Path("k"))
+    subject = Admission(Judge(book, lambda: (0.0, 0.0)), config, Metrics(), keep=kept.append)
+    name = "meta-llama/Meta-Llama-3-70B-Instruct"
+    for size in (10, MOST_RECENT_BYTES):
+        asyncio.run(subject.validate(a_body(model={"name": name, "config": {"comment": "x" * size}}), None, "CREATE"))
+    assert [each.facts is None for each in kept] == [False, True]

@@ -15,7 +15,7 @@ from shardgate.adapters.pods import pod_from, read_pod
 from shardgate.domain.declaration import GpuWish, LeaderWish, Subject
 from shardgate.domain.inventory import Owner
 from shardgate.shells import ledger as module
-from shardgate.shells.cluster import ApiError
+from shardgate.shells.cluster import ApiError, ClusterUnreachable
 from shardgate.shells.judge import Judge
 from shardgate.shells.ledger import Ledger, Seen, UnsettledError, Wanted
 from shardgate.shells.metrics import Metrics
@@ -388,8 +388,29 @@ class Refusing(OneLedger):
 
 def test_what_cannot_be_written_lets_nothing_in() -> None:
     async def test() -> None:
-        with pytest.raises(UnsettledError, match="could not be written: 403 Forbidden"):
+        with pytest.raises(UnsettledError, match=r"^the CapacityLedger cannot be written$"):
             await Replica(Refusing()).ask("a")
+
+    asyncio.run(test())
+
+
+class Busy(OneLedger):
+    """An API server that cannot take the first writes."""
+
+    left = 2
+
+    async def request(self, verb: str, path: str, **more: Any) -> Json:
+        if verb != "GET" and self.left:
+            self.left -= 1
+            raise ApiError(429, "TooManyRequests", path) if self.left else ClusterUnreachable("the connection was closed")
+        return await super().request(verb, path, **more)
+
+
+def test_what_passes_is_tried_again() -> None:
+    async def test() -> None:
+        api = Busy()
+        assert await Replica(api).ask("a")
+        assert (api.left, api.writes) == (0, 1)
 
     asyncio.run(test())
 
@@ -399,9 +420,11 @@ def test_what_asked_for_no_gpus_for_a_while_keeps_its_next_claim(monkeypatch: py
         leader = Upkeep(monkeypatch)
         leader.judged = 0
         leader.replica.ledger.gone("uid-a")
+        leader.now += 1
         assert await leader.replica.ask("a")
-        assert await leader.after(1) == [8], "it stands"
         leader.seen = Seen(stands=False)
+        assert await leader.after(1) == [8], "its GPUs are on their way to us"
+        leader.replica.ledger.gone("uid-a")
         assert await leader.after(1) == [], "it was deleted"
 
     asyncio.run(test())
@@ -431,7 +454,7 @@ def test_a_pod_is_what_was_promised_to_it() -> None:
     async def test() -> None:
         replica = Replica(OneLedger())
         claim = Claim(
-            uid="uid-p", generation=1, owners=(Owner("serving", "Pod", "p"),),
+            uid="uid-serving-p", generation=1, owners=(Owner("serving", "Pod", "p"),),
             pods=(ClaimedPod(node="node-a", requests={"nvidia.com/gpu": 8}),),
         )  # fmt: skip
         subject = Subject(api_version="v1", kind="Pod", namespace="serving", name="p")

@@ -174,6 +174,8 @@ def test_an_update_to_what_its_pods_run_already_is_let_in() -> None:
     assert not answered(changed, made_for(RUNNING, label="llama", ready=False), old=small)["allowed"]
     untold = made_for(RUNNING, label="llama", command=["/scripts/start.sh"])
     assert not answered(changed, untold, old=small)["allowed"], "it may run what was declared before"
+    unnamed = made_for(RUNNING, label="llama", command=["vllm", "serve", "/models/x", "--tensor-parallel-size=8"])
+    assert not answered(changed, unnamed, old=small)["allowed"], "which model it runs is not known"
     of_before = made_for(a_vllm_deployment(tensor=1, gpus=8, model="meta-llama/Llama-3.2-1B-Instruct"), label="llama")
     assert not answered(changed, of_before, old=small)["allowed"]
 

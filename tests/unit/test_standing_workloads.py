@@ -11,6 +11,7 @@ from builders import a_body, a_book, a_node, a_vllm_deployment, standing
 from shardgate.adapters.policies import read_policy
 from shardgate.adapters.standing_workloads import OWN_AFTER_SECONDS, StandingWorkloads, key_of, referred_to
 from shardgate.domain.inventory import Owner
+from shardgate.shells import webhook
 from shardgate.shells.cluster import ApiError
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.judge import Judge
@@ -202,6 +203,17 @@ def test_a_scale_that_cannot_be_read_goes_by_what_was_seen_last_and_else_is_coun
     unknown = admission(read=reading(), is_behind=lambda _kind, _version: True)
     assert answered(unknown, scale(2, 1)) == {"allowed": True}
     assert counted(unknown) == {("Deployment", "SCALE", "", "unread", "false"): 1}
+
+
+def test_a_scale_does_not_wait_for_an_api_server_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "LOOK_SECONDS", 0.01)
+
+    async def read(_: str) -> Json:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    slow = admission(standing(a_vllm_deployment()), read=read, is_behind=lambda _kind, _version: True)
+    assert "GpuCountTooLow" in answered(slow, scale(2, 1))["warnings"][0]
 
 
 def test_a_scale_down_is_never_refused() -> None:

@@ -57,7 +57,7 @@ def adopted(
         if any(
             dict(pod.requests).get(declaration.gpus.resource, 0) in _sizes(declaration, verdict)
             and (theirs is None or not _differs(declaration, theirs))
-            and (stood is None or (theirs is not None and not theirs.unknown_strategy and _differs(stood, theirs)))
+            and (stood is None or (theirs is not None and _runs(declaration, theirs) and _differs(stood, theirs)))
             for declaration, verdict in parts
         ):
             found.append(pod)
@@ -76,6 +76,11 @@ def _declared(runs: str, namespace: str, profiles: Sequence[Profile]) -> Declara
     workload = read_workload(body, Library())
     groups = [] if workload is None else declare(workload, profiles)
     return groups[0].declaration if groups else None
+
+
+def _runs(declaration: Declaration, theirs: Declaration) -> bool:
+    """Whether the model and the widths that a pod states are surely those that are declared, where nothing differs."""
+    return not theirs.unknown_strategy and are_same_model(declaration.model_name, theirs.model_name) is True
 
 
 def _differs(declaration: Declaration, theirs: Declaration) -> bool:

@@ -87,6 +87,10 @@ class Book(Protocol):
     def own_pods(self, owner: Owner) -> Iterable[PodRecord]:
         """Those that are declared by it."""
 
+    @property
+    def pods(self) -> Mapping[str, PodRecord]:
+        """By uid."""
+
 
 class ClaimedPods:
     """Claims in a book. Each shrinks as its own pods come, so that nothing counts twice."""
@@ -136,12 +140,21 @@ class ClaimedPods:
         for uid in {uid for owner in changed for uid in self._of_owner.get(owner, ())}:
             self._settle(self._claims[uid])
 
+    def came(self, uid: str) -> None:
+        """A pod of this uid is here: it may be what was promised."""
+        claim = self._claims.get(ledger_key(uid))
+        if claim is not None:
+            self._settle(claim)
+
     def missing(self, claim: Claim) -> tuple[ClaimedPod, ...]:
         """Its pods that have not come. One that came elsewhere than was planned, or waits for a node, stands for any.
 
         A pod that waits is counted as one that waits: others of its priority find it before them.
         """
         came = {record.uid: record.node for owner in claim.owners for record in self._book.own_pods(owner)}
+        itself = self._book.pods.get(claim.uid.removeprefix(AT_ADMISSION))
+        if itself is not None:  # a bare pod
+            came[itself.uid] = itself.node
         left = list(claim.pods)
         for node in (node for uid, node in came.items() if not uid.startswith(PREFIX)):
             if left:
@@ -166,8 +179,9 @@ class ClaimedPods:
 
 def ledger_key(uid: str) -> str:
     """What an object was promised at admission, among the claims; its own uid names what it is promised since it stands."""
-    return f"ledger/{uid}"
+    return f"{AT_ADMISSION}{uid}"
 
 
+AT_ADMISSION = "ledger/"
 PREFIX = "promised/"
 """Of uids that no pod has."""

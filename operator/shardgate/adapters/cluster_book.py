@@ -466,6 +466,8 @@ class ClusterBook:
             self._pods[pod.uid] = pod
             self._count(pod, +1)
         self._hold(before, pod)
+        if before is None:
+            self.claims.came(pod.uid)
 
     def drop_pod(self, uid: str) -> None:
         """A pod was deleted, or has ended."""

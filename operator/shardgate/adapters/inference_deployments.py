@@ -165,6 +165,7 @@ def _with_arguments(spec: InferenceDeploymentSpec, arguments: Arguments, reading
     if not (arguments.fields or arguments.settings or arguments.opaque):
         return spec
     reading.opaque += arguments.opaque
+    contradictions, assumptions = len(reading.contradictions), len(reading.assumptions)
     told = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for path, value in arguments.fields.items():
         part, name = path.split(".", 1)
@@ -186,11 +187,15 @@ def _with_arguments(spec: InferenceDeploymentSpec, arguments: Arguments, reading
         return InferenceDeployment.read({**told}).spec
     except ValidationError as error:
         problems = problems_of(error)
-        if not all(each.is_unknown for each in mistakes_in(problems)):
+        by_path = {f"spec.{path}": path for path in arguments.fields}
+        unknown = {by_path[each.where]: each for each in mistakes_in(problems) if each.is_unknown and each.where in by_path}
+        if len(unknown) < len(problems.exceptions):
             raise problems from None
-        # What stands here was read: a value of a flag that is no value of ours makes nothing of it unknown to an older version.
-        reading.opaque += [f"{each.where} by spec.engine: {each.problem}" for each in mistakes_in(problems)]
-        return spec
+        # What stands here was read: a value of a flag that is no value of ours makes nothing of it a newer version's.
+        fields = {path: value for path, value in arguments.fields.items() if path not in unknown}
+        named = [f"{arguments.spelled.get(path, path)}: {each.problem}" for path, each in unknown.items()]
+        del reading.contradictions[contradictions:], reading.assumptions[assumptions:]
+        return _with_arguments(spec, replace(arguments, fields=fields, opaque=named), reading)
 
 
 def _subject(body: Mapping[str, Any], reading: _Reading) -> Subject:

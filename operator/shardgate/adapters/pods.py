@@ -10,7 +10,6 @@ import msgspec
 
 from shardgate.adapters.affinity import read_node_affinity, read_pod_terms
 from shardgate.adapters.quantities import resources
-from shardgate.adapters.workloads.kinds import JUDGED_KINDS
 from shardgate.domain.declaration import DEFAULT_SCHEDULER
 from shardgate.domain.inventory import HeldPod, Owner, PendingPods, Toleration, is_device
 from shardgate.domain.selectors import ANY_ADDRESS, HostPort, PodTerm
@@ -209,15 +208,14 @@ def read_pod(pod: PodObject) -> PodRecord | None:
         return None
     metadata = pod.metadata
     ready = any(each.type == "Ready" and each.status == "True" for each in (pod.status and pod.status.conditions) or ())
-    requests = effective_requests(pod.spec, pod.status)
     return PodRecord(
         uid=metadata.uid or f"{metadata.namespace}/{metadata.name}",
         namespace=sys.intern(metadata.namespace),
         name=metadata.name,
         node=sys.intern(pod.spec.nodeName if pod.spec else ""),
-        requests=_shared(tuple(sorted(requests.items()))),
+        requests=_shared(tuple(sorted(effective_requests(pod.spec, pod.status).items()))),
         ready=ready,
-        owners=owners_of(metadata) + _itself(metadata, requests),
+        owners=owners_of(metadata),
         priority=pod.spec.priority if pod.spec else 0,
         daemon=next((each.name for each in metadata.ownerReferences or () if each.kind == "DaemonSet" and each.controller), ""),
         is_terminating=bool(metadata.deletionTimestamp),
@@ -239,14 +237,6 @@ def owners_of(metadata: PodMetadata) -> tuple[Owner, ...]:
     made_by = [each for each in metadata.ownerReferences or () if each.controller and each.kind != "DaemonSet"]
     owners += [Owner(metadata.namespace, *_behind(each, labels)) for each in made_by]
     return tuple(dict.fromkeys(owners))
-
-
-def _itself(metadata: PodMetadata, requests: Mapping[str, int]) -> tuple[Owner, ...]:
-    """A pod with GPUs that no controller of a judged kind made is judged itself, and declares itself."""
-    made_by = (each.kind for each in metadata.ownerReferences or () if each.controller)
-    if not any(map(is_device, requests)) or not _JUDGED.isdisjoint(made_by):
-        return ()
-    return (Owner(metadata.namespace, "Pod", metadata.name),)
 
 
 def promised_to(owner: Owner) -> Owner:
@@ -286,7 +276,6 @@ def host_ports(spec: PodSpec | None) -> tuple[HostPort, ...]:
     )
 
 
-_JUDGED = frozenset(each.kind for each in JUDGED_KINDS)
 _LABELS: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
 
 

@@ -8,6 +8,7 @@ taken back, what the object that stands does not ask for ends as soon.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 KIND, PLURAL, NAME = "CapacityLedger", "capacityledgers", "shardgate"
 PATH = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 RETRY_SECONDS = 0.01
+AGAIN_SECONDS = 0.1
+"""After a write that the API server could not take just now."""
 SETTLE_SECONDS = 1.5
 """A race that is not settled by then is refused, and may be tried again."""
 ANSWER_SECONDS = 0.2
@@ -42,7 +45,7 @@ RENEW_SECONDS = 10.0
 """A review that comes again later than this renews its claim: what is promised must last until its object comes."""
 COVERED_SECONDS = 3.0
 MOST_GONE = 1000
-HTTP_NOT_FOUND, HTTP_CONFLICT = 404, 409
+HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_TOO_MANY, HTTP_SERVER_ERROR = 404, 409, 429, 500
 
 Json = dict[str, Any]
 
@@ -174,14 +177,14 @@ class Ledger:
                     wanted = decided.wanted
                     if wanted is None or self._has(wanted):
                         return decided
-                    if await self._write({**self._entries, wanted.claim.uid: _entry(wanted)}):
+                    if await self._tried({**self._entries, wanted.claim.uid: _entry(wanted)}):
                         return decided
         except (TimeoutError, OutOfTime):
             problem = "there was not time enough"
             raise UnsettledError(problem) from None
         except ClusterFailed as error:
-            problem = f"the CapacityLedger could not be written: {error}"
-            log.warning("%s", problem)
+            log.warning("the CapacityLedger cannot be written: %s", error)
+            problem = "the CapacityLedger cannot be written"  # why, is nothing that tenants need to know
             raise UnsettledError(problem) from None
 
     def _has(self, wanted: Wanted) -> bool:
@@ -191,6 +194,16 @@ class Ledger:
         if entry is None or entry["generation"] < wanted.claim.generation or self._held(uid) > RENEW_SECONDS:
             return False
         return _amounts(_claim(entry).pods) == _amounts(wanted.claim.pods)
+
+    async def _tried(self, entries: Mapping[str, Json]) -> bool:
+        """Whether it was written; what passes is tried again, for as long as there is time."""
+        try:
+            return await self._write(entries)
+        except ClusterFailed as error:
+            if isinstance(error, ApiError) and error.status != HTTP_TOO_MANY and error.status < HTTP_SERVER_ERROR:
+                raise
+            await asyncio.sleep(AGAIN_SECONDS)
+            return False
 
     async def _write(self, entries: Mapping[str, Json]) -> bool:
         """Whether it was written; else what stands was read."""
@@ -257,7 +270,8 @@ class Ledger:
             self._covered.pop(uid, None)
         elif now - self._covered.setdefault(uid, now) > COVERED_SECONDS:
             return NEVER_CHANGED if is_taken_back else "its promise or its pods stand for it"
-        if (uid in self._gone and not found.stands) or found.is_going:  # gone may be one that asked for no GPUs for a while
+        # What asked for no GPUs for a while counts as gone then, and takes its next claim later.
+        if self._gone.get(uid, -math.inf) >= self._first_seen[uid][1] or found.is_going:
             return "its object was deleted"
         if not found.stands and is_late:
             return NEVER_CAME

@@ -1,10 +1,14 @@
 """Admission: the verdict's answer to ``kubectl apply``, and our annotations on what is let in."""
 
+import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
+
+import msgspec
 
 from shardgate.adapters.claimed import Claim, planned
 from shardgate.adapters.decisions import Facts, KeptDecision
@@ -25,7 +29,7 @@ from shardgate.shells.audit_annotations import note
 from shardgate.shells.config import OperatorConfig
 from shardgate.shells.failures import ClusterFailed
 from shardgate.shells.json_patches import annotation_patch
-from shardgate.shells.judge import Judge
+from shardgate.shells.judge import MOST_RECENT_BYTES, Judge
 from shardgate.shells.ledger import Ledger, UnsettledError, Wanted
 from shardgate.shells.metrics import KIND, OTHER_KIND, Metrics
 from shardgate.shells.nearest import NearestThatFits
@@ -42,6 +46,8 @@ OnOverride = Callable[[Override, Subject, tuple[str, ...]], None]
 _KINDS = frozenset({KIND, *(each.kind for each in JUDGED_KINDS)})
 UNPROCESSABLE, UNAVAILABLE = 422, 503
 SCALE = "SCALE"
+LOOK_SECONDS = 0.3
+"""That a scale waits for a look at what stands; it is answered within a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,8 @@ class Decision:
     wanted: Wanted | None = None
     unread: tuple[str, ...] = ()
     """Why it is let in unjudged, as its author is warned of it."""
+    size_bytes: float = 0
+    """Of what the object says: the facts of large ones are not kept, whose number and size are whoever's asks."""
 
 
 class Admission:
@@ -124,7 +132,7 @@ class Admission:
         answer = self._answer(declaration.subject, told, policy, before, [(declaration, judgement.verdict)])
         return Decision(
             subject=declaration.subject, verdict=judgement.verdict, told=told, reference=judgement.reference, answer=answer,
-            facts=Facts.of(declaration, policy, judgement.inventory),
+            facts=Facts.of(declaration, policy, judgement.inventory), size_bytes=_size_bytes(body),
             wanted=self._wanted(body, [(declaration, judgement.verdict)], policy, stored) if answer.allowed else None,
         )  # fmt: skip
 
@@ -139,10 +147,11 @@ class Admission:
             return answer
         if before is None:
             return enforce(declaration, told, policy, None, self._judge.adopted(parts), words)
-        if before.declaration is None:
+        if before.declaration is None or len(parts) != 1:
             return answer
         by_pods = enforce(declaration, told, policy, None, self._judge.adopted(parts, before.declaration), words)
-        return by_pods if by_pods.allowed else answer
+        new = {each.code for each in (*answer.refusing, *answer.warned)}
+        return replace(by_pods, warned=tuple(each for each in by_pods.warned if each.code in new)) if by_pods.allowed else answer
 
     def _stored(self, old: Mapping[str, Any] | None) -> Stored | None:
         """What stands, judged by the same cluster; an object that can no longer be read forgives nothing."""
@@ -206,7 +215,7 @@ class Admission:
         declared = [each.group for each in workload.groups]
         return Decision(
             subject=workload.subject, verdict=workload.verdict, told=told, reference=judgement.reference, answer=answer,
-            facts=Facts.of(declared, judgement.policy, judgement.inventory),
+            facts=Facts.of(declared, judgement.policy, judgement.inventory), size_bytes=_size_bytes(body),
             wanted=self._wanted(body, parts, judgement.policy, stored) if answer.allowed else None,
         )  # fmt: skip
 
@@ -256,9 +265,12 @@ class Admission:
         elif kind is not None and self._is_behind(kind, version) and self._read is not None:
             try:
                 # A list of one, as they are followed: that needs no right to get them.
-                for found in dicts((await self._read(kind.path_of_list(namespace, name))).get("items")):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    listed = await self._read(kind.path_of_list(namespace, name))
+                for found in dicts(listed.get("items")):
                     body = {**found, "apiVersion": kind.api_version, "kind": kind.kind}
-            except ClusterFailed as error:  # what was seen last is as good as there is; where that is nothing, it is counted
+            except (ClusterFailed, TimeoutError) as error:
+                # What was seen last is as good as there is; where that is nothing, it is counted.
                 log.warning("a scale of %s %s/%s cannot be read: %s", kind.kind, namespace, name, error)
                 if body is None:
                     self._metrics.count_request(kind.kind, SCALE, "", "unread", is_dry=is_dry)
@@ -364,9 +376,17 @@ class Admission:
                 KeptDecision(
                     reference=decision.reference, at=time.time(), subject=subject, operation=asked.operation, is_dry=asked.is_dry,
                     user=asked.user, answer=word, said=said, outcome=told.outcome, findings=told.findings,
-                    disclosure=facts.policy.disclosure, facts=facts,
+                    disclosure=facts.policy.disclosure, facts=facts if decision.size_bytes <= MOST_RECENT_BYTES else None,
                 )
             )  # fmt: skip
+
+
+def _size_bytes(body: Mapping[str, Any]) -> float:
+    """Of what it declares, written; infinite where it cannot be."""
+    try:
+        return len(msgspec.json.encode(declares(body)))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        return math.inf
 
 
 def _takes_replicas_away(body: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
