@@ -407,6 +407,7 @@ class Operator:
             self.metrics.synced.labels(each.name).set(each.health.synced.is_set())
             self.metrics.last_event.labels(each.name).set(each.health.last_heard_at)
         self.metrics.ready.set(not self.unready())
+        self.metrics.claims.set(len(self.book.claims))
         self.metrics.memory_limit.set(memory_limit_bytes())
         self.metrics.in_flight.set(self.server.in_flight)
         self.metrics.refused_pair.set(bool(self.server.refused_pair))

@@ -59,7 +59,11 @@ def answered_race(plane: ControlPlane, replicas: list[Installation], number: int
 
 def clear(plane: ControlPlane, replicas: list[Installation]) -> None:
     send(plane, [("DELETE", ROOT, {})])
-    until("no claim is left", lambda: all(each.metric("shardgate_claims") == 0 for each in replicas), timeout=20 if LENGTH else 60)
+
+    def are_forgotten() -> bool:
+        return all(each.metric("shardgate_claims") == 0 for each in replicas) and ledger(plane) == []
+
+    until("no claim is left", are_forgotten, timeout=20 if LENGTH else 60)
 
 
 def ledger(plane: ControlPlane) -> list[Json]:

@@ -97,7 +97,6 @@ class Rejudging:
     async def once(self) -> None:
         """One pass over all that is due."""
         inventory = self._judge.inventory()
-        self._metrics.claims.set(len(self._judge.book.claims))
         self._metrics.observe_inventory(inventory)
         leading = self._lease.is_held()
         self._note(inventory, leading)
